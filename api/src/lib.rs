@@ -1,0 +1,38 @@
+//! What crosses the wire between Titan's control plane, its agents and its command line.
+//!
+//! The crate holds shapes, their validation and the arithmetic both ends must agree on (revisions, digests,
+//! selectors). It knows nothing of SQL, files or terminals. With feature `client` it also holds the typed HTTP
+//! client. Read [`documents`] first, then [`poll`].
+
+pub mod changes;
+#[cfg(feature = "client")]
+pub mod client;
+pub mod deployments;
+pub mod digests;
+pub mod documents;
+pub mod enrolment;
+pub mod hosts;
+pub mod labels;
+pub mod limits;
+pub mod names;
+pub mod pages;
+pub mod parse;
+pub mod plans;
+pub mod poll;
+pub mod problems;
+pub mod reports;
+pub mod revision;
+pub mod selectors;
+pub mod status;
+pub mod targets;
+pub mod tasks;
+pub mod templates;
+pub mod values;
+pub mod workloads;
+pub mod workspaces;
+
+pub use digests::{Digest, SetDigest};
+pub use documents::{Document, Kind, Metadata, Spec};
+pub use names::Name;
+pub use problems::{Code, Problem};
+pub use revision::Revision;

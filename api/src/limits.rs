@@ -1,0 +1,44 @@
+//! Every limit of the protocol, with its number. Each is tested where it is enforced.
+
+/// Documents in one `POST /v1/apply` or `POST /v1/plan`.
+pub const APPLY_DOCUMENTS: usize = 1000;
+/// Hosts in one `POST /v1/hosts:bulkCreate`.
+pub const BULK_HOSTS: usize = 1000;
+/// Bytes of a request body that carries documents.
+pub const DOCUMENT_BODY_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of any other request body.
+pub const SMALL_BODY_BYTES: usize = 1024 * 1024;
+/// Bytes of one template, all files together, after base64 is undone.
+pub const TEMPLATE_BYTES: usize = 1024 * 1024;
+/// Files of one template.
+pub const TEMPLATE_FILES: usize = 512;
+/// Bytes of a path in a template or bundle.
+pub const PATH_BYTES: usize = 255;
+/// Bytes of a name (a DNS label).
+pub const NAME_BYTES: usize = 63;
+/// Labels or annotations of one document.
+pub const LABELS: usize = 64;
+/// Bytes of one annotation.
+pub const ANNOTATION_BYTES: usize = 4096;
+/// Bytes of a document's values, as JSON.
+pub const VALUES_BYTES: usize = 256 * 1024;
+/// Entries of one deployment's `overrides`.
+pub const OVERRIDES: usize = 256;
+/// Bytes of a selector's `expression`.
+pub const EXPRESSION_BYTES: usize = 1024;
+/// Entries of a selector's `matchExpressions`, and values of one of them.
+pub const SELECTOR_TERMS: usize = 256;
+/// Facts a host may report.
+pub const FACTS: usize = 64;
+/// Bytes of one fact's value.
+pub const FACT_BYTES: usize = 256;
+/// Bytes of a report's message for one deployment; longer ones are cut by the agent.
+pub const MESSAGE_BYTES: usize = 16 * 1024;
+/// A bundle up to this many bytes travels in the poll's answer; a larger one is fetched by digest.
+pub const INLINE_BUNDLE_BYTES: usize = 64 * 1024;
+/// Bytes of one bundle: what a release may render to on one host.
+pub const BUNDLE_BYTES: usize = 8 * 1024 * 1024;
+/// Seconds a poll, a task or the change feed may be held.
+pub const WAIT_SECONDS: u64 = 60;
+/// Rows of one page of a list.
+pub const PAGE: usize = 500;

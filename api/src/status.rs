@@ -1,0 +1,159 @@
+//! Status: how far a deployment is, host by host, and why.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Name, Problem, Revision, reports::Phase};
+
+/// The answer to `GET .../deployments/{d}/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DeploymentStatus {
+    /// The deployment.
+    pub name: Name,
+    /// Its workspace.
+    pub workspace: Name,
+    /// The newest release, such as `prod#7`; absent until the first is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// When the document last changed.
+    pub revision: Revision,
+    /// Up to which revision the planner has decided; if older than `revision`, more is to come.
+    pub planned: Revision,
+    /// How many hosts are how far.
+    pub counts: StatusCounts,
+    /// What keeps the deployment from being placed at all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+    /// Each host that has it, is to have it, or is removing it; by name.
+    pub hosts: Vec<HostDeployment>,
+}
+
+/// How many hosts are how far. Each host counts once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StatusCounts {
+    /// Hosts that are to have it.
+    pub desired: usize,
+    /// Hosts whose report, newer than the assignment, shows its digest healthy.
+    pub healthy: usize,
+    /// Hosts on the way.
+    pub progressing: usize,
+    /// Hosts that failed, degraded or rolled back, or for which the template cannot be rendered.
+    pub failed: usize,
+    /// Hosts not yet healthy and not seen for three intervals: neither success nor failure.
+    pub offline: usize,
+    /// Hosts that are to remove it.
+    pub removing: usize,
+}
+
+impl DeploymentStatus {
+    /// Whether every desired host is healthy, nothing is left to remove and the planner has seen the document.
+    #[must_use]
+    pub fn converged(&self) -> bool {
+        self.planned >= self.revision
+            && self.problems.is_empty()
+            && self.counts.healthy == self.counts.desired
+            && self.counts.removing == 0
+    }
+}
+
+/// A deployment on one host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostDeployment {
+    /// The host.
+    pub host: Name,
+    /// How it counts.
+    pub state: HostState,
+    /// The release that the host is to have.
+    pub release: String,
+    /// When the assignment last moved.
+    pub revision: Revision,
+    /// The digest of the bundle that the host is to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// The phase that the agent reported last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// The digest that the agent reported last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_digest: Option<Digest>,
+    /// What the agent said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The Git commit of what was applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// When the agent reported it, by the control plane's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported_at: Option<Revision>,
+    /// When the host was last seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Revision>,
+    /// Why the newest release cannot be rendered for the host; it keeps what it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+/// How a host counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum HostState {
+    /// Proven to run what it is to run.
+    Healthy,
+    /// On the way.
+    Progressing,
+    /// Failed, degraded, rolled back, or not to be rendered.
+    Failed,
+    /// Not healthy and not seen.
+    Offline,
+    /// Removing it.
+    Removing,
+}
+
+impl HostState {
+    /// Returns the state as it stands on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Progressing => "progressing",
+            Self::Failed => "failed",
+            Self::Offline => "offline",
+            Self::Removing => "removing",
+        }
+    }
+}
+
+/// The answer to `GET /v1/hosts/{h}/why/{w}/{d}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Why {
+    /// Whether the host is to have the deployment.
+    pub assigned: bool,
+    /// The decision in a sentence.
+    pub summary: String,
+    /// Each rule that was looked at, in order.
+    pub steps: Vec<WhyStep>,
+    /// The assignment as it stands, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignment: Option<HostDeployment>,
+}
+
+/// One rule that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WhyStep {
+    /// The rule: `target tim-pi: matchLabels name=tim-pi`.
+    pub rule: String,
+    /// Whether it held.
+    pub holds: bool,
+    /// What was found.
+    pub found: String,
+}
