@@ -360,13 +360,13 @@ mod tests {
         problem.errors.into_iter().map(|fault| (fault.pointer, fault.detail)).collect()
     }
 
-    fn host(metadata: Value, spec: Value) -> Value {
+    fn host(metadata: &Value, spec: &Value) -> Value {
         json!({"apiVersion": "titan/v1", "kind": "Host", "metadata": metadata, "spec": spec})
     }
 
     #[test]
     fn documents_are_read_with_their_defaults() {
-        let declared = Declared::parse(host(json!({"name": "tim-pi"}), json!({})), None).expect("host");
+        let declared = Declared::parse(host(&json!({"name": "tim-pi"}), &json!({})), None).expect("host");
         assert_eq!(declared.spec, Spec::Host(HostSpec::default()));
         let target = json!({"apiVersion": "titan/v1", "kind": "Target", "metadata": {"name": "t"},
             "spec": {"matchLabels": {"a": "b"}}});
@@ -377,11 +377,11 @@ mod tests {
     #[test]
     fn whatever_does_not_fit_is_refused_with_its_pointer() {
         let pointer = |value: Value| faults(value).remove(0).0;
-        assert_eq!(pointer(host(json!({"name": "a"}), json!({"cordonned": true}))), "/spec/cordonned");
-        assert_eq!(pointer(host(json!({"name": "a"}), json!({"cordoned": "yes"}))), "/spec/cordoned");
-        assert_eq!(pointer(host(json!({"name": "A"}), json!({}))), "/metadata/name");
-        assert_eq!(pointer(host(json!({"name": "a", "labels": {"x y": "z"}}), json!({}))), "/metadata/labels");
-        assert_eq!(pointer(host(json!({"name": "a", "workspace": "w"}), json!({}))), "/metadata/workspace");
+        assert_eq!(pointer(host(&json!({"name": "a"}), &json!({"cordonned": true}))), "/spec/cordonned");
+        assert_eq!(pointer(host(&json!({"name": "a"}), &json!({"cordoned": "yes"}))), "/spec/cordoned");
+        assert_eq!(pointer(host(&json!({"name": "A"}), &json!({}))), "/metadata/name");
+        assert_eq!(pointer(host(&json!({"name": "a", "labels": {"x y": "z"}}), &json!({}))), "/metadata/labels");
+        assert_eq!(pointer(host(&json!({"name": "a", "workspace": "w"}), &json!({}))), "/metadata/workspace");
         assert_eq!(pointer(json!({"apiVersion": "v2", "kind": "Host", "metadata": {"name": "a"}})), "/apiVersion");
         assert_eq!(pointer(json!({"apiVersion": "titan/v1", "kind": "Hots", "metadata": {"name": "a"}})), "/kind");
         let target = json!({"apiVersion": "titan/v1", "kind": "Target", "metadata": {"name": "t"}});
