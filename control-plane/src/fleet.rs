@@ -1,0 +1,17 @@
+//! The fleet: which host runs what, decided by plain functions over a model in memory.
+//!
+//! Nothing here knows HTTP, SQL or clocks. Read [`model`] first, then [`causes`], [`placements`] and [`moves`]; [`polls`]
+//! decides what a host is told.
+
+pub mod causes;
+pub mod contexts;
+pub mod matchers;
+pub mod model;
+pub mod moves;
+pub mod placements;
+pub mod plans;
+pub mod polls;
+pub mod releases;
+pub mod statuses;
+pub mod view;
+pub mod why;

@@ -1,0 +1,164 @@
+//! Plans: what would happen, grouped by identical difference.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+};
+
+use similar::TextDiff;
+use titan_api::{
+    Digest, Name,
+    plans::{PlanEffect, PlanGroup},
+    poll::{Bundle, BundleFile},
+};
+use uuid::Uuid;
+
+use crate::{fleet::model::Model, planning::Planned};
+
+/// Hosts named in one group.
+const NAMED: usize = 20;
+/// Bytes of one difference that are shown.
+const DETAIL_BYTES: usize = 64 * 1024;
+
+/// Groups what is planned. `bundles` has every bundle that is named, old and new.
+#[must_use]
+pub fn groups(planned: &Planned, model: &Model, bundles: &HashMap<Digest, Bundle>) -> Vec<PlanGroup> {
+    let mut differences: HashMap<(Option<Digest>, Option<Digest>), String> = HashMap::new();
+    let mut groups: BTreeMap<(Name, Name, PlanEffectOrder, String), Vec<Name>> = BTreeMap::new();
+    let mut add = |workspace: &Name, deployment: &Name, effect: PlanEffect, detail: String, host: Uuid| {
+        let host = model.host(host).map(|host| host.name.clone());
+        let key = (workspace.clone(), deployment.clone(), PlanEffectOrder(effect), detail);
+        groups.entry(key).or_default().extend(host);
+    };
+    for (after, before) in &planned.moved {
+        let before = before.as_ref().filter(|before| before.present);
+        let (effect, detail) = if after.present {
+            let pair = (before.and_then(|before| before.bundle), after.bundle);
+            let detail = differences.entry(pair).or_insert_with(|| {
+                let bundle = |digest: Option<Digest>| digest.and_then(|digest| bundles.get(&digest));
+                difference(bundle(pair.0), bundle(pair.1))
+            });
+            let effect = if before.is_some() { PlanEffect::Change } else { PlanEffect::Add };
+            (effect, detail.clone())
+        } else {
+            (PlanEffect::Remove, after.reason.map_or("", titan_api::poll::RemovalReason::as_str).to_owned())
+        };
+        add(&after.workspace, &after.name, effect, detail, after.host);
+    }
+    for (deployment, host, problem) in &planned.problems {
+        if let (Some(problem), Some(deployment)) = (problem, model.deployment(*deployment)) {
+            let faults: String =
+                problem.errors.iter().map(|fault| format!("\n  {}: {}", fault.pointer, fault.detail)).collect();
+            let detail = format!("{}{faults}", problem.detail);
+            add(&deployment.workspace, &deployment.name, PlanEffect::Fail, detail, *host);
+        }
+    }
+    let mut groups: Vec<_> = groups
+        .into_iter()
+        .map(|((workspace, deployment, effect, detail), mut hosts)| {
+            hosts.sort();
+            let count = hosts.len();
+            hosts.truncate(NAMED);
+            PlanGroup { deployment, workspace, effect: effect.0, count, hosts, detail }
+        })
+        .collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+    groups
+}
+
+/// Effects in the order in which they are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PlanEffectOrder(PlanEffect);
+
+impl PartialOrd for PlanEffectOrder {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for PlanEffectOrder {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.as_str().cmp(other.0.as_str())
+    }
+}
+
+/// Returns the difference of two bundles as a unified diff over all files.
+#[must_use]
+pub fn difference(before: Option<&Bundle>, after: Option<&Bundle>) -> String {
+    let files = |bundle: Option<&Bundle>| -> BTreeMap<String, BundleFile> {
+        bundle.iter().flat_map(|bundle| &bundle.files).map(|file| (file.path.clone(), file.clone())).collect()
+    };
+    let (before, after) = (files(before), files(after));
+    let mut text = String::new();
+    let paths: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    for path in paths {
+        let (old, new) = (before.get(path), after.get(path));
+        if old == new {
+            continue;
+        }
+        let name = |file: Option<&BundleFile>, side| match file {
+            Some(_) => format!("{side}/{path}"),
+            None => "/dev/null".to_owned(),
+        };
+        if let (Some(old), Some(new)) = (old, new)
+            && (old.mode, &old.owner, &old.group) != (new.mode, &new.owner, &new.group)
+        {
+            let shown = |file: &BundleFile| {
+                let owner = file.owner.as_deref().unwrap_or("-");
+                let group = file.group.as_deref().unwrap_or("-");
+                format!("{} {owner}:{group}", String::from(file.mode))
+            };
+            // Writing to a string cannot fail.
+            let _infallible = writeln!(text, "{path}: {} -> {}", shown(old), shown(new));
+        }
+        let content = |file: Option<&BundleFile>| file.and_then(|file| file.content.clone());
+        let binary = |file: Option<&BundleFile>| file.is_some_and(|file| file.content.is_none());
+        if binary(old) || binary(new) {
+            let _infallible = writeln!(text, "{} and {} differ and are not text", name(old, "a"), name(new, "b"));
+            continue;
+        }
+        let (old_text, new_text) = (content(old).unwrap_or_default(), content(new).unwrap_or_default());
+        if old_text != new_text {
+            let diff = TextDiff::from_lines(&old_text, &new_text);
+            text.push_str(&diff.unified_diff().header(&name(old, "a"), &name(new, "b")).to_string());
+        }
+    }
+    if text.len() > DETAIL_BYTES {
+        let end = (0..=DETAIL_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+        text.truncate(end);
+        text.push_str("\n... cut here\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use titan_api::templates::{Applier, FileMode};
+
+    use super::*;
+
+    fn bundle(files: &[(&str, &str)]) -> Bundle {
+        let file = |(path, content): &(&str, &str)| BundleFile {
+            path: (*path).to_owned(),
+            rooted: false,
+            mode: FileMode::PLAIN,
+            owner: None,
+            group: None,
+            content: Some((*content).to_owned()),
+            content_base64: None,
+        };
+        Bundle { applier: Applier::Files, files: files.iter().map(file).collect() }
+    }
+
+    #[test]
+    fn difference_is_a_unified_diff_per_file() {
+        let before = bundle(&[("a.conf", "x=1\n"), ("gone", "1\n"), ("same", "s\n")]);
+        let after = bundle(&[("a.conf", "x=2\n"), ("new", "2\n"), ("same", "s\n")]);
+        let text = difference(Some(&before), Some(&after));
+        assert!(text.contains("--- a/a.conf\n+++ b/a.conf\n"), "{text}");
+        assert!(text.contains("-x=1\n+x=2\n"), "{text}");
+        assert!(text.contains("--- a/gone\n+++ /dev/null\n"), "{text}");
+        assert!(!text.contains("same"), "{text}");
+        assert_eq!(difference(Some(&before), Some(&before)), "");
+    }
+}

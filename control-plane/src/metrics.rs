@@ -1,0 +1,103 @@
+//! Counters for `/metrics`, in the OpenMetrics text format.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests by status class, polls aside.
+    pub requests: Family<Answered, Counter>,
+    /// How long requests took, polls aside.
+    pub request_seconds: Histogram,
+    /// Polls by what was answered.
+    pub polls: Family<Polled, Counter>,
+    /// Polls that are being held.
+    pub waiting: Gauge,
+    /// Reports taken in.
+    pub reports: Counter,
+    /// Assignments that moved.
+    pub moved: Counter,
+    /// The revision up to which the view is complete, in microseconds.
+    pub view_revision: Gauge,
+    /// The revision up to which everything is decided, in microseconds.
+    pub planned_revision: Gauge,
+    /// Whether this replica leads.
+    pub leader: Gauge,
+}
+
+/// The label of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Answered {
+    /// `2xx`, `4xx` or `5xx`.
+    pub class: Class,
+}
+
+/// A class of statuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Class {
+    Success,
+    ClientError,
+    ServerError,
+}
+
+/// The label of a poll.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Polled {
+    /// What was answered.
+    pub answer: PollKind,
+}
+
+/// What a poll was answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum PollKind {
+    Unchanged,
+    Delta,
+    Full,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let buckets = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+        let mut metrics = Self {
+            registry: Registry::with_prefix("titan"),
+            requests: Family::default(),
+            request_seconds: Histogram::new(buckets),
+            polls: Family::default(),
+            waiting: Gauge::default(),
+            reports: Counter::<u64, AtomicU64>::default(),
+            moved: Counter::<u64, AtomicU64>::default(),
+            view_revision: Gauge::default(),
+            planned_revision: Gauge::default(),
+            leader: Gauge::default(),
+        };
+        let r = &mut metrics.registry;
+        r.register("requests", "Requests answered, polls aside", metrics.requests.clone());
+        r.register_with_unit("request", "How long requests took", Unit::Seconds, metrics.request_seconds.clone());
+        r.register("polls", "Polls answered", metrics.polls.clone());
+        r.register("polls_waiting", "Polls that are being held", metrics.waiting.clone());
+        r.register("reports", "Reports taken in", metrics.reports.clone());
+        r.register("assignments_moved", "Assignments that moved", metrics.moved.clone());
+        r.register("view_revision_us", "The revision up to which the view is complete", metrics.view_revision.clone());
+        r.register("planned_revision_us", "The revision up to which all is decided", metrics.planned_revision.clone());
+        r.register("leader", "Whether this replica leads", metrics.leader.clone());
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Returns everything as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _infallible = encode(&mut text, &self.registry);
+        text
+    }
+}

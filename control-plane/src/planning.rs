@@ -1,0 +1,279 @@
+//! Planning: from what is affected to what is written.
+//!
+//! Three steps: gather what is there from the store, decide and render without holding a transaction, write. The planner
+//! task does all three; a preview stops before the last.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use titan_api::{Digest, Problem, Revision, problems::Code};
+use uuid::Uuid;
+
+use crate::{
+    fleet::{
+        causes::Affected,
+        contexts,
+        model::{Deployment, Model},
+        moves::{self, Move, Outcome},
+        placements::{self, Placement},
+        releases::{self, Resolution},
+    },
+    render::{self, Job, Renderer},
+    store::{Assignment, Lease, Release, StoreError, Tx},
+};
+
+/// What is there of one deployment that is to be decided.
+#[derive(Debug, Default)]
+struct Gathered {
+    /// Only these hosts; absent: all of them.
+    hosts: Option<BTreeSet<Uuid>>,
+    existing: HashMap<Uuid, Assignment>,
+    newest_release: Option<Release>,
+    problems: BTreeSet<Uuid>,
+}
+
+/// Everything that is there of what is to be decided.
+#[derive(Debug, Default)]
+pub struct Present(BTreeMap<Uuid, Gathered>);
+
+/// What is to be written.
+#[derive(Debug, Default)]
+pub struct Planned {
+    /// Assignments that move, with what was there before.
+    pub moved: Vec<(Assignment, Option<Assignment>)>,
+    /// Assignments that stay though they were rendered from something else.
+    pub outcomes: Vec<(Uuid, Digest)>,
+    /// Render problems that came (`Some`) or went, by deployment and host.
+    pub problems: Vec<(Uuid, Uuid, Option<Problem>)>,
+    /// New releases.
+    pub releases: Vec<Release>,
+    /// What was rendered for assignments that move.
+    pub bundles: BTreeMap<Digest, Bytes>,
+    /// How many pairs of deployment and host were looked at and stay.
+    pub unchanged: usize,
+}
+
+/// Gathers what is there of what is affected.
+pub async fn gather(tx: &mut Tx, model: &Model, affected: &Affected) -> Result<Present, StoreError> {
+    let mut present = BTreeMap::new();
+    for uid in &affected.deployments {
+        present.insert(*uid, Gathered::default());
+    }
+    for host in &affected.hosts {
+        let existing = tx.assignments_of_host(*host).await?;
+        let held: BTreeSet<_> = existing.iter().filter(|a| a.present).map(|a| a.deployment).collect();
+        let gone = held.iter().filter(|uid| model.deployment(**uid).is_none()).copied();
+        let concerned = model.deployments().filter(|deployment| {
+            let placement = placements::place_one(model, deployment, *host, held.contains(&deployment.uid));
+            held.contains(&deployment.uid) || !matches!(placement, Placement::Absent(_))
+        });
+        for uid in concerned.map(|deployment| deployment.uid).chain(gone).collect::<Vec<_>>() {
+            let replicated = model.deployment(uid).is_some_and(|deployment| deployment.spec.replicas.is_some());
+            if replicated {
+                // A host that comes or goes may move a replica elsewhere: all hosts are looked at.
+                present.entry(uid).or_default().hosts = None;
+                continue;
+            }
+            let gathered =
+                present.entry(uid).or_insert_with(|| Gathered { hosts: Some(BTreeSet::new()), ..Gathered::default() });
+            if let Some(hosts) = &mut gathered.hosts {
+                hosts.insert(*host);
+                gathered.existing.extend(existing.iter().filter(|a| a.deployment == uid).map(|a| (*host, a.clone())));
+            }
+        }
+    }
+    for (uid, gathered) in &mut present {
+        if gathered.hosts.is_none() {
+            gathered.existing = tx.assignments_of_deployment(*uid).await?.into_iter().map(|a| (a.host, a)).collect();
+        }
+        gathered.newest_release = tx.newest_release(*uid).await?;
+        gathered.problems = tx.render_problems(*uid).await?.into_iter().map(|problem| problem.host).collect();
+    }
+    Ok(Present(present))
+}
+
+/// A pair of deployment and host that waits for its rendering.
+struct Waiting {
+    deployment: Arc<Deployment>,
+    release: Release,
+    host: Uuid,
+    key: Digest,
+}
+
+/// Decides what is written, rendering once per distinct outcome.
+pub async fn decide(model: &Model, present: &Present, renderer: &Renderer) -> Planned {
+    let mut planned = Planned::default();
+    let mut waiting = Vec::new();
+    let mut jobs: BTreeMap<Digest, Job> = BTreeMap::new();
+    for (uid, gathered) in &present.0 {
+        match model.deployment(*uid) {
+            Some(deployment) => {
+                decide_deployment(model, deployment, gathered, &mut planned, &mut waiting, &mut jobs);
+            }
+            None => {
+                for (host, existing) in &gathered.existing {
+                    let reason = titan_api::poll::RemovalReason::DeploymentDeleted;
+                    let decided = moves::absent(Some(existing), reason, existing.on_remove);
+                    planned.take(decided, *uid, *host, gathered, None);
+                }
+                let leftover = gathered.problems.iter().filter(|host| !gathered.existing.contains_key(host));
+                planned.problems.extend(leftover.map(|host| (*uid, *host, None)));
+            }
+        }
+    }
+    let (keys, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+    let rendered: HashMap<_, _> = keys.into_iter().zip(renderer.render(jobs).await).collect();
+    for Waiting { deployment, release, host, key } in waiting {
+        let Some(gathered) = present.0.get(&deployment.uid) else { continue };
+        let (outcome, body) = match rendered.get(&key) {
+            Some(Ok(bundle)) => (Outcome::Bundle { key, bundle: bundle.digest }, Some(bundle)),
+            Some(Err(problem)) => (Outcome::Problem(problem.clone()), None),
+            None => (Outcome::Problem(Problem::new(Code::Internal, "the rendering was lost")), None),
+        };
+        let decided = moves::decide(&deployment, &release, host, gathered.existing.get(&host), &outcome);
+        if let (Move::Put(_), Some(bundle)) = (&decided, body) {
+            planned.bundles.insert(bundle.digest, bundle.body.clone());
+        }
+        let problem = match outcome {
+            Outcome::Problem(problem) => Some(problem),
+            _ => None,
+        };
+        planned.take(decided, deployment.uid, host, gathered, problem);
+    }
+    planned.moved.sort_by_key(|(assignment, _)| assignment.id);
+    planned
+}
+
+fn decide_deployment(
+    model: &Model,
+    deployment: &Arc<Deployment>,
+    gathered: &Gathered,
+    planned: &mut Planned,
+    waiting: &mut Vec<Waiting>,
+    jobs: &mut BTreeMap<Digest, Job>,
+) {
+    let held: BTreeSet<_> = gathered.existing.values().filter(|a| a.present).map(|a| a.host).collect();
+    let placements = match &gathered.hosts {
+        None => placements::place_all(model, deployment, &held),
+        Some(hosts) => hosts
+            .iter()
+            .map(|host| (*host, placements::place_one(model, deployment, *host, held.contains(host))))
+            .collect(),
+    };
+    let resolution = releases::resolve(model, deployment);
+    let release = match &resolution {
+        Ok(resolution) => {
+            let release = newest_or_next(deployment, gathered.newest_release.as_ref(), resolution, model.revision);
+            if gathered.newest_release.as_ref().is_none_or(|newest| newest.id != release.id) {
+                planned.releases.push(release.clone());
+            }
+            Some(release)
+        }
+        Err(_) => None,
+    };
+    for (host, placement) in placements {
+        let existing = gathered.existing.get(&host);
+        let outcome = match (placement, &resolution, &release, model.host(host)) {
+            (Placement::Absent(reason), ..) => {
+                let decided = moves::absent(existing, reason, deployment.spec.on_remove);
+                planned.take(decided, deployment.uid, host, gathered, None);
+                continue;
+            }
+            (Placement::Undecided(detail), ..) => Err(Problem::new(Code::Invalid, detail)),
+            (Placement::Present, Ok(resolution), Some(release), Some(model_host)) => {
+                Ok((resolution, release, contexts::context(resolution, deployment, release.number, model_host)))
+            }
+            (Placement::Present, Err(problem), ..) => Err(problem.clone()),
+            (Placement::Present, ..) => Err(Problem::new(Code::Internal, "the host is not in the model")),
+        };
+        match outcome {
+            Err(problem) => planned.take(Move::Nothing, deployment.uid, host, gathered, Some(problem)),
+            Ok((resolution, release, context)) => {
+                let key = render::outcome_key(&resolution.template, &context);
+                let same = existing.is_some_and(|existing| {
+                    existing.present && existing.outcome == Some(key) && moves::same_handling(deployment, existing)
+                });
+                if same {
+                    planned.take(Move::Nothing, deployment.uid, host, gathered, None);
+                    continue;
+                }
+                jobs.entry(key)
+                    .or_insert_with(|| Job { template: Arc::clone(&resolution.template), context: Arc::new(context) });
+                waiting.push(Waiting { deployment: Arc::clone(deployment), release: release.clone(), host, key });
+            }
+        }
+    }
+}
+
+/// Returns the newest release if it resolved to the same, or else the next one.
+fn newest_or_next(
+    deployment: &Deployment,
+    newest: Option<&Release>,
+    resolution: &Resolution,
+    revision: Revision,
+) -> Release {
+    match newest {
+        Some(newest) if newest.inputs_digest == resolution.digest => newest.clone(),
+        _ => Release {
+            id: Uuid::now_v7(),
+            deployment: deployment.uid,
+            number: newest.map_or(1, |newest| newest.number + 1),
+            revision,
+            inputs_digest: resolution.digest,
+            inputs: resolution.inputs.to_string(),
+        },
+    }
+}
+
+impl Planned {
+    fn take(&mut self, decided: Move, deployment: Uuid, host: Uuid, gathered: &Gathered, problem: Option<Problem>) {
+        if problem.is_some() || gathered.problems.contains(&host) {
+            self.problems.push((deployment, host, problem));
+        }
+        match decided {
+            Move::Put(assignment) => self.moved.push((*assignment, gathered.existing.get(&host).cloned())),
+            Move::Outcome(id, key) => {
+                self.outcomes.push((id, key));
+                self.unchanged += 1;
+            }
+            Move::Nothing => self.unchanged += 1,
+        }
+    }
+
+    /// Writes everything in one transaction: the clock moves only if an assignment does. Returns the revision if so.
+    pub async fn write(
+        &self,
+        tx: &mut Tx,
+        lease: Lease,
+        bookmark: Revision,
+        wall: Revision,
+    ) -> Result<Option<Revision>, StoreError> {
+        // The clock first, always: whoever holds it is alone.
+        let revision = if self.moved.is_empty() { None } else { Some(tx.tick(wall).await?) };
+        tx.check_lease(lease).await?;
+        for release in &self.releases {
+            tx.add_release(release).await?;
+        }
+        for (digest, body) in &self.bundles {
+            tx.put_bundle(digest, body, wall).await?;
+        }
+        if let Some(revision) = revision {
+            for (assignment, _) in &self.moved {
+                tx.put_assignment(&Assignment { revision, ..assignment.clone() }).await?;
+            }
+        }
+        for (id, key) in &self.outcomes {
+            tx.set_outcome(*id, *key).await?;
+        }
+        for (deployment, host, problem) in &self.problems {
+            let problem = problem.as_ref().map(|problem| (problem, bookmark));
+            tx.set_render_problem(*deployment, *host, problem).await?;
+        }
+        tx.set_bookmark("planner", bookmark).await?;
+        tx.notify().await?;
+        Ok(revision)
+    }
+}

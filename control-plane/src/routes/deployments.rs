@@ -1,0 +1,182 @@
+//! Deployments: how far they are, with which values, and why on which host.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use axum::{Json as JsonBody, extract::State};
+use serde::Deserialize;
+use titan_api::{
+    Kind, Name, Problem,
+    reports::Phase,
+    status::{DeploymentStatus, HostDeployment, StatusCounts, Why},
+    values::MergedValues,
+};
+use uuid::Uuid;
+
+use crate::{
+    fleet::{contexts, moves, releases, statuses, why},
+    routes::{
+        documents::find,
+        extract::{Admin, Names, Params, name},
+        hosts::{last_seen, online_since},
+        respond::Answer,
+    },
+    state::AppState,
+    store::{Assignment, ObservedDeployment, Tx},
+    writing::Place,
+};
+
+/// Which host.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValuesParams {
+    host: Name,
+}
+
+/// `GET .../deployments/{name}/status`.
+pub async fn status(
+    State(state): State<AppState>,
+    _admin: Admin,
+    Names((workspace, deployment)): Names<(String, String)>,
+) -> Answer<JsonBody<DeploymentStatus>> {
+    let place = Place {
+        kind: Kind::Deployment,
+        workspace: Some(name("workspace", &workspace)?),
+        name: name("deployment", &deployment)?,
+    };
+    let mut tx = state.store.read().await?;
+    let stored = find(&mut tx, &place).await?;
+    let assignments = tx.assignments_of_deployment(stored.uid).await?;
+    let observed = tx.reports_of_deployment(stored.uid).await?;
+    let mut observed: HashMap<_, _> = observed.into_iter().map(|observed| (observed.report.id, observed)).collect();
+    let problems = tx.render_problems(stored.uid).await?;
+    let mut problems: HashMap<_, _> = problems.into_iter().map(|problem| (problem.host, problem.problem)).collect();
+    let release = tx.newest_release(stored.uid).await?;
+    let planned = tx.planned().await?;
+    let mut counts = StatusCounts::default();
+    let mut hosts = BTreeMap::new();
+    let assignments: HashMap<_, _> = assignments.into_iter().map(|assignment| (assignment.host, assignment)).collect();
+    let uids: BTreeSet<_> = assignments.keys().chain(problems.keys()).copied().collect();
+    for uid in uids {
+        let Some(host) = host_name(&state, &mut tx, uid).await? else { continue };
+        let assignment = assignments.get(&uid);
+        let report = assignment.and_then(|assignment| observed.remove(&assignment.id));
+        let row =
+            host_deployment(&state, &mut tx, uid, host.clone(), assignment, report, problems.remove(&uid)).await?;
+        statuses::count(&mut counts, row.state);
+        hosts.insert(host, row);
+    }
+    Ok(JsonBody(DeploymentStatus {
+        name: stored.name.clone(),
+        workspace: place.workspace.unwrap_or_else(|| stored.name.clone()),
+        release: release.map(|release| moves::release_name(&stored.name, &release)),
+        revision: stored.deleted.unwrap_or(stored.revision),
+        planned,
+        counts,
+        problems: Vec::new(),
+        hosts: hosts.into_values().collect(),
+    }))
+}
+
+async fn host_name(state: &AppState, tx: &mut Tx, uid: Uuid) -> Result<Option<Name>, Problem> {
+    if let Some(host) = state.model().host(uid) {
+        return Ok(Some(host.name.clone()));
+    }
+    Ok(tx.document_by_uid(uid).await?.map(|stored| stored.name))
+}
+
+async fn host_deployment(
+    state: &AppState,
+    tx: &mut Tx,
+    uid: Uuid,
+    host: Name,
+    assignment: Option<&Assignment>,
+    observed: Option<ObservedDeployment>,
+    problem: Option<Problem>,
+) -> Result<HostDeployment, Problem> {
+    let written = tx.observed_host(uid).await?.and_then(|host| host.last_seen);
+    let last_seen = last_seen(state, uid, written);
+    let counted = statuses::state(assignment, observed.as_ref(), problem.as_ref(), last_seen, online_since(state));
+    let report = observed.as_ref().map(|observed| &observed.report);
+    Ok(HostDeployment {
+        host,
+        state: counted,
+        release: assignment.map(|assignment| assignment.release.clone()).unwrap_or_default(),
+        revision: assignment.map(|assignment| assignment.revision).unwrap_or_default(),
+        digest: assignment.and_then(|assignment| assignment.bundle),
+        phase: report.map(|report| report.phase),
+        observed_digest: report.and_then(|report| report.digest),
+        message: report.map(message).unwrap_or_default(),
+        commit: report.and_then(|report| report.commit.clone()),
+        reported_at: observed.as_ref().map(|observed| observed.reported_at),
+        last_seen,
+        problem,
+    })
+}
+
+/// Returns what the agent said, with the push's fate if it did not succeed.
+fn message(report: &titan_api::reports::DeploymentReport) -> String {
+    match &report.push {
+        Some(push) if push != "pushed" && report.phase == Phase::Healthy && report.message.is_empty() => {
+            format!("not pushed: {push}")
+        }
+        _ => report.message.clone(),
+    }
+}
+
+/// `GET .../deployments/{name}/values?host=`.
+pub async fn values(
+    State(state): State<AppState>,
+    _admin: Admin,
+    Names((workspace, deployment)): Names<(String, String)>,
+    Params(params): Params<ValuesParams>,
+) -> Answer<JsonBody<MergedValues>> {
+    let (workspace, deployment) = (name("workspace", &workspace)?, name("deployment", &deployment)?);
+    let model = super::plans::caught_up(&state).await?;
+    let found = model.deployment_named(&workspace, &deployment);
+    let deployment = found.ok_or_else(|| Problem::not_found("deployment", &deployment))?;
+    let host = model.host_named(&params.host).ok_or_else(|| Problem::not_found("host", &params.host))?;
+    let resolution = releases::resolve(&model, deployment)?;
+    Ok(JsonBody(contexts::values_with_origins(&resolution, deployment, host)))
+}
+
+/// `GET /v1/hosts/{host}/why/{workspace}/{name}`.
+pub async fn why(
+    State(state): State<AppState>,
+    _admin: Admin,
+    Names((host, workspace, deployment)): Names<(String, String, String)>,
+) -> Answer<JsonBody<Why>> {
+    let (workspace, deployment) = (name("workspace", &workspace)?, name("deployment", &deployment)?);
+    let model = super::plans::caught_up(&state).await?;
+    let found = model.deployment_named(&workspace, &deployment);
+    let deployment = found.ok_or_else(|| Problem::not_found("deployment", &deployment))?;
+    let host = model.host_named(&host).ok_or_else(|| Problem::not_found("host", &host))?;
+    let mut tx = state.store.read().await?;
+    let assignment = tx.assignment(moves::assignment_id(deployment.uid, host.uid)).await?;
+    let problem = tx.render_problems(deployment.uid).await?.into_iter().find(|problem| problem.host == host.uid);
+    let problem = problem.map(|problem| problem.problem);
+    let mut observed = tx.reports_of_deployment(deployment.uid).await?;
+    observed.retain(|observed| observed.host == host.uid);
+    let held = assignment.as_ref().is_some_and(|assignment| assignment.present);
+    let steps = why::steps(&model, deployment, host, held, held);
+    let summary = match (held, &problem, steps.iter().find(|step| !step.holds)) {
+        (true, None, _) => format!("{} has {}: every rule holds", host.name, deployment.name),
+        (true, Some(problem), _) => {
+            format!("{} keeps an older release of {}: {}", host.name, deployment.name, problem.detail)
+        }
+        (false, Some(problem), None) => {
+            format!("{} would have {}, but it cannot be rendered: {}", host.name, deployment.name, problem.detail)
+        }
+        (false, _, Some(step)) => {
+            format!("{} does not have {}: '{}' does not hold ({})", host.name, deployment.name, step.rule, step.found)
+        }
+        (false, None, None) => format!("{} is about to get {}", host.name, deployment.name),
+    };
+    let row = match assignment.is_some() || problem.is_some() {
+        true => {
+            let (uid, name) = (host.uid, host.name.clone());
+            Some(host_deployment(&state, &mut tx, uid, name, assignment.as_ref(), observed.pop(), problem).await?)
+        }
+        false => None,
+    };
+    Ok(JsonBody(Why { assigned: held, summary, steps, assignment: row }))
+}

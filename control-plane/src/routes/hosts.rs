@@ -1,0 +1,149 @@
+//! Hosts: their status, and making many at once.
+
+use std::time::Duration;
+
+use axum::{
+    Json as JsonBody,
+    extract::{Extension, State},
+    http::{HeaderMap, StatusCode},
+};
+use titan_api::{
+    Code, Kind, Name, Problem, Revision,
+    changes::ApplyAnswer,
+    documents::Declared,
+    hosts::{BulkCreate, HostStatus},
+    limits, parse,
+    poll::RemovalReason,
+    reports::{PruneAnswer, PruneRequest},
+};
+use uuid::Uuid;
+
+use crate::{
+    routes::{
+        extract::{Admin, Json, Names, Raw, author, name},
+        respond::{Answer, RequestId},
+    },
+    state::AppState,
+    store::{Assignment, ObservedHost},
+    writing::{self, Intent},
+};
+
+/// Returns since when a host must not have been seen to count as offline: three intervals, a held poll counting as one.
+#[must_use]
+pub(super) fn online_since(state: &AppState) -> Revision {
+    let interval = u64::from(state.config.poll_after_seconds).max(30);
+    state.clock.before(Duration::from_secs(3 * interval))
+}
+
+/// Returns when a host was last seen: in memory or as written down.
+pub(super) fn last_seen(state: &AppState, uid: Uuid, written: Option<Revision>) -> Option<Revision> {
+    state.seen.pin().get(&uid).copied().max(written)
+}
+
+/// Returns the status part of a document.
+pub(super) fn status(
+    state: &AppState,
+    kind: Kind,
+    observed: Option<&ObservedHost>,
+    deleting_since: Option<Revision>,
+) -> Option<serde_json::Value> {
+    if kind != Kind::Host {
+        return None;
+    }
+    let mut status = observed.map_or_else(HostStatus::default, |host| {
+        let last_seen = last_seen(state, host.uid, host.last_seen);
+        HostStatus {
+            enrolled_at: host.enrolled_at,
+            last_seen,
+            online: last_seen >= Some(online_since(state)),
+            facts: host.facts.clone(),
+            orphans: host.orphans.clone(),
+            deleting_since: None,
+        }
+    });
+    status.deleting_since = deleting_since;
+    serde_json::to_value(status).ok()
+}
+
+/// `POST /v1/hosts:bulkCreate`: all the hosts with a task for each, or nothing.
+pub async fn bulk_create(
+    State(state): State<AppState>,
+    admin: Admin,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    Raw(body): Raw,
+) -> Answer<(StatusCode, JsonBody<ApplyAnswer>)> {
+    let request: BulkCreate = parse::from_slice(&body)?;
+    if request.hosts.is_empty() || request.hosts.len() > limits::BULK_HOSTS {
+        let detail = format!("{} hosts; one request takes 1 to {}", request.hosts.len(), limits::BULK_HOSTS);
+        return Err(Problem::new(Code::TooLarge, detail.clone()).at("/hosts", detail).into());
+    }
+    let mut intents = Vec::with_capacity(request.hosts.len());
+    for (index, value) in request.hosts.into_iter().enumerate() {
+        let at = |problem: Problem| problem.under(&format!("/hosts/{index}"));
+        let declared = Declared::parse(value, None).map_err(at)?;
+        if declared.kind != Kind::Host {
+            return Err(at(Problem::new(Code::Invalid, "only hosts can be made here").at("/kind", "not a Host")).into());
+        }
+        intents.push(Intent::Create(Box::new(declared)));
+    }
+    let mut author = author(&admin.0, &id, &headers, "bulkCreate", &body)?;
+    author.reason = request.reason.or(author.reason);
+    let outcome = writing::write(&state, &author, intents, "/hosts/{}", false).await?;
+    Ok((StatusCode::CREATED, JsonBody(outcome.answer)))
+}
+
+/// `POST /v1/hosts/{name}/prune`: tells a host to remove what it runs though nobody declares it.
+pub async fn prune(
+    State(state): State<AppState>,
+    _admin: Admin,
+    Names(host): Names<String>,
+    Json(request): Json<PruneRequest>,
+) -> Answer<JsonBody<PruneAnswer>> {
+    let host: Name = name("host", &host)?;
+    let mut tx = state.store.write("prune").await?;
+    let revision = tx.tick(state.clock.now()).await?;
+    let stored = tx.document(Kind::Host, "", &host).await?.ok_or_else(|| Problem::not_found("host", &host))?;
+    let orphans = tx.observed_host(stored.uid).await?.map(|observed| observed.orphans).unwrap_or_default();
+    let pruned: Vec<_> = match &request.ids {
+        None => orphans,
+        Some(ids) => {
+            for id in ids {
+                if !orphans.iter().any(|orphan| orphan.id == *id) {
+                    return Err(Problem::not_found("orphan", id).into());
+                }
+            }
+            orphans.into_iter().filter(|orphan| ids.contains(&orphan.id)).collect()
+        }
+    };
+    if pruned.is_empty() {
+        return Ok(JsonBody(PruneAnswer { pruned }));
+    }
+    for orphan in &pruned {
+        let known = tx.assignment(orphan.id).await?;
+        if known.as_ref().is_some_and(|known| known.present) {
+            continue;
+        }
+        tx.put_assignment(&Assignment {
+            id: orphan.id,
+            deployment: known.map_or(orphan.id, |known| known.deployment),
+            host: stored.uid,
+            workspace: orphan.workspace.clone(),
+            name: orphan.name.clone(),
+            release: String::new(),
+            revision,
+            present: false,
+            outcome: None,
+            bundle: None,
+            depends_on: Vec::new(),
+            on_remove: titan_api::deployments::OnRemove::Delete,
+            reason: Some(RemovalReason::Pruned),
+        })
+        .await?;
+    }
+    tx.notify().await?;
+    tx.commit().await?;
+    state.committed();
+    tracing::info!(host.name = %host, orphans = pruned.len(), reason = request.reason, "orphans of host {host} are to be removed");
+    Ok(JsonBody(PruneAnswer { pruned }))
+}

@@ -1,0 +1,216 @@
+//! The poll: the hot route. An unchanged poll touches no database.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use axum::{
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use titan_api::{
+    Code, Digest, Problem, Revision, SetDigest, limits,
+    poll::{CURSOR_HEADER, POLL_AFTER_HEADER, PollAnswer},
+};
+use uuid::Uuid;
+
+use crate::{
+    fleet::polls::{self, Answer as Told},
+    fleet::view::HostSet,
+    metrics::{PollKind, Polled},
+    routes::{
+        extract::{Caller, Names, Params},
+        respond::Answer,
+    },
+    state::AppState,
+};
+
+/// How long a poll waits for this replica to catch up with the host's cursor.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// How far ahead of the wall clock a cursor may be before it is refused.
+const AHEAD: Duration = Duration::from_secs(60);
+/// Polls a second that one control plane is asked for at most: with more hosts they come less often.
+const POLLS_PER_SECOND: usize = 20_000;
+/// Bytes of bundles that travel inside one answer; what is over is fetched by digest.
+const INLINE_TOTAL: usize = 4 * 1024 * 1024;
+
+/// What a host asks.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PollParams {
+    since: Option<Revision>,
+    have: Option<SetDigest>,
+    wait: Option<u64>,
+}
+
+/// `GET /v1/hosts/{name}/changes`.
+pub async fn poll(
+    State(state): State<AppState>,
+    Caller(principal): Caller,
+    Names(host): Names<String>,
+    Params(params): Params<PollParams>,
+) -> Answer<Response> {
+    let uid = principal.require_host(&host)?;
+    state.seen.pin().insert(uid, state.clock.now());
+    let since = catch_up(&state, params.since).await?;
+    let wait = Duration::from_secs(params.wait.unwrap_or(0).min(limits::WAIT_SECONDS));
+    let slot = state.view.slot(uid);
+    let deadline = tokio::time::Instant::now() + wait;
+    loop {
+        // Subscribe, then read, then wait: what moves in between is not missed.
+        let mut moved = pin!(slot.moved().notified());
+        moved.as_mut().enable();
+        // The revision first and the set after it: the set has everything up to that revision.
+        let cursor = state.view.revision().next();
+        let set = slot.set();
+        let (told, full) = match polls::answer(&set, since, params.have) {
+            Told::Unchanged => {
+                if wait.is_zero() || state.shutdown.is_cancelled() || tokio::time::Instant::now() >= deadline {
+                    return Ok(unchanged(&state, uid, cursor, !wait.is_zero()));
+                }
+                let _gauge = Waiting::new(&state);
+                tokio::select! {
+                    () = moved => {}
+                    () = tokio::time::sleep_until(deadline) => {}
+                    () = state.shutdown.cancelled() => {}
+                }
+                continue;
+            }
+            Told::Delta(moved) => (moved, false),
+            Told::Full(all) => (all, true),
+        };
+        let kind = if full { PollKind::Full } else { PollKind::Delta };
+        state.metrics.polls.get_or_create(&Polled { answer: kind }).inc();
+        return changed(&state, &set, &told, cursor, full).await;
+    }
+}
+
+/// Counts a poll as held for as long as it lives.
+struct Waiting<'a>(&'a AppState);
+
+impl<'a> Waiting<'a> {
+    fn new(state: &'a AppState) -> Self {
+        state.metrics.waiting.inc();
+        Self(state)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.waiting.dec();
+    }
+}
+
+/// Sees to it that the view covers the host's cursor. Returns the cursor to answer from: none, if the database is older
+/// than what the host has seen, which means that it was restored or replaced.
+async fn catch_up(state: &AppState, since: Option<Revision>) -> Result<Option<Revision>, Problem> {
+    let Some(since) = since else { return Ok(None) };
+    let covered = |state: &AppState| since <= state.view.revision().next();
+    if covered(state) {
+        return Ok(Some(since));
+    }
+    let clock = state.store.read().await?.clock().await?;
+    if since <= clock.next() {
+        let deadline = tokio::time::Instant::now() + CATCH_UP;
+        while !covered(state) {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(Problem::new(Code::Unavailable, "this replica has yet to catch up with the cursor"));
+            }
+            state.committed();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        return Ok(Some(since));
+    }
+    if since > state.clock.after(AHEAD) {
+        return Err(Problem::new(Code::CursorAhead, format!("the cursor {since} is ahead of the clock"))
+            .hint("ask without a cursor"));
+    }
+    restored(state, since).await?;
+    Ok(None)
+}
+
+/// Moves the clock past a cursor from before a restore, and says so in the history.
+async fn restored(state: &AppState, cursor: Revision) -> Result<(), Problem> {
+    let mut tx = state.store.write("restored").await?;
+    if cursor > tx.clock().await?.next() {
+        let revision = tx.tick_past(state.clock.now(), cursor).await?;
+        tx.add_clock_change(revision, cursor).await?;
+        tx.notify().await?;
+        tx.commit().await?;
+        tracing::warn!(%cursor, %revision, "a host has seen {cursor}, which this database has not: it was restored or replaced");
+    }
+    crate::tasks::follow::pass(state).await?;
+    state.committed();
+    Ok(())
+}
+
+/// Returns how long a host waits before it asks again.
+fn poll_after(state: &AppState, held: bool) -> u32 {
+    // A held poll has waited already.
+    let least = if held { 1 } else { state.config.poll_after_seconds };
+    let needed = u32::try_from(state.view.hosts() / POLLS_PER_SECOND).unwrap_or(u32::MAX);
+    least.max(needed)
+}
+
+fn unchanged(state: &AppState, uid: Uuid, cursor: Revision, held: bool) -> Response {
+    state.seen.pin().insert(uid, state.clock.now());
+    state.metrics.polls.get_or_create(&Polled { answer: PollKind::Unchanged }).inc();
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&cursor.to_string()) {
+        headers.insert(CURSOR_HEADER, value);
+    }
+    headers.insert(POLL_AFTER_HEADER, HeaderValue::from(poll_after(state, held)));
+    response
+}
+
+async fn changed(
+    state: &AppState,
+    set: &HostSet,
+    told: &[Arc<crate::store::Assignment>],
+    cursor: Revision,
+    full: bool,
+) -> Answer<Response> {
+    let (mut deployments, tombstones) = polls::split(told);
+    let mut inline = 0;
+    for deployment in &mut deployments {
+        let Some(body) = state.bundles.get(&state.store, &deployment.digest).await? else {
+            return Err(Problem::new(Code::Internal, format!("bundle {} is gone", deployment.digest)).into());
+        };
+        if body.len() <= limits::INLINE_BUNDLE_BYTES && inline + body.len() <= INLINE_TOTAL {
+            inline += body.len();
+            deployment.bundle = Some(raw(&body)?);
+        }
+    }
+    let answer = PollAnswer {
+        cursor,
+        full,
+        digest: set.digest(),
+        deployments,
+        tombstones,
+        poll_after_seconds: poll_after(state, true),
+    };
+    Ok(axum::Json(answer).into_response())
+}
+
+fn raw(body: &[u8]) -> Result<Box<RawValue>, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::new(Code::Internal, format!("a bundle is not JSON: {error}")))
+}
+
+/// `GET /v1/hosts/{name}/bundles/{digest}`: the bytes of a bundle that is assigned to the host.
+pub async fn bundle(
+    State(state): State<AppState>,
+    Caller(principal): Caller,
+    Names((host, digest)): Names<(String, String)>,
+) -> Answer<Response> {
+    let uid = principal.require_host(&host)?;
+    let no_bundle = || Problem::not_found("bundle", &digest);
+    let digest: Digest = digest.parse().map_err(|_| no_bundle())?;
+    let set = state.view.slot(uid).set();
+    if !set.assignments().any(|assignment| assignment.present && assignment.bundle == Some(digest)) {
+        return Err(no_bundle().into());
+    }
+    let body = state.bundles.get(&state.store, &digest).await?.ok_or_else(no_bundle)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}

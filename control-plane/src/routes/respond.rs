@@ -1,0 +1,125 @@
+//! Answers: problems with their request id, and the layer around every route.
+
+use std::time::Instant;
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use titan_api::{Code, Problem, problems::MEDIA_TYPE};
+use uuid::Uuid;
+
+use crate::{
+    metrics::{Answered, Class},
+    state::AppState,
+};
+
+/// The header of a request's id; a caller may bring its own.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request's id.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub String);
+
+/// A problem on its way out. The layer writes its body, so that the request's id is in it.
+#[derive(Debug, Clone)]
+pub struct Failure(pub Box<Problem>);
+
+/// What a handler returns.
+pub type Answer<T> = Result<T, Failure>;
+
+impl<E: Into<Problem>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(Box::new(error.into()))
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Gives every request an id, counts it, and writes the body of problems.
+pub async fn around(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let id = request_id(&request);
+    let is_poll = request.method() == http::Method::GET && request.uri().path().ends_with("/changes");
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let mut response = next.run(request).await;
+    let status = response.status();
+    if let Some(Failure(problem)) = response.extensions_mut().remove::<Failure>() {
+        write_problem(&mut response, *problem, &id);
+    } else if status == StatusCode::METHOD_NOT_ALLOWED {
+        write_problem(
+            &mut response,
+            Problem::new(Code::MethodNotAllowed, format!("{path} has no method {method}")),
+            &id,
+        );
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    if !is_poll {
+        let class = match status.as_u16() {
+            ..400 => Class::Success,
+            400..500 => Class::ClientError,
+            _ => Class::ServerError,
+        };
+        state.metrics.requests.get_or_create(&Answered { class }).inc();
+        state.metrics.request_seconds.observe(begun.elapsed().as_secs_f64());
+        tracing::debug!(
+            request.id = %id, %method, path, status = status.as_u16(), elapsed_ms = begun.elapsed().as_secs_f64() * 1000.0,
+            "{method} {path} answered {status}"
+        );
+    }
+    response
+}
+
+fn request_id(request: &Request) -> String {
+    let brought = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let plain = |text: &&str| {
+        (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+    };
+    brought.filter(plain).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+fn write_problem(response: &mut Response, mut problem: Problem, id: &str) {
+    if problem.status >= 500 {
+        tracing::warn!(request.id = %id, code = %problem.code, detail = problem.detail, "a request was answered with a problem");
+    }
+    problem.request_id = Some(id.to_owned());
+    let retry = matches!(problem.code, Code::Overloaded | Code::Unavailable);
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    if retry {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+    }
+    if problem.code == Code::Unauthorized {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    *response.body_mut() = Body::from(body);
+}
+
+/// Answers a path that is not there.
+pub async fn no_route(request: Request) -> Failure {
+    std::future::ready(()).await;
+    Problem::new(Code::NotFound, format!("there is nothing at {}", request.uri().path()))
+        .hint("/openapi.json lists every path")
+        .into()
+}
+
+/// Answers a panic: the process lives on.
+pub fn panicked(_panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
+    tracing::error!("a handler panicked");
+    Failure::from(Problem::new(Code::Internal, "something went wrong inside; the log has it")).into_response()
+}

@@ -1,0 +1,273 @@
+//! Every route on one page.
+
+use std::sync::Arc;
+
+use axum::{
+    Router, middleware,
+    response::IntoResponse,
+    routing::{MethodRouter, delete, get, patch, post, put},
+};
+use titan_api::{
+    Document, Kind,
+    changes::{ApplyAnswer, ApplyRequest, Change, ChangePage},
+    enrolment::{EnrolAnswer, EnrolRequest, EnrolmentToken, EnrolmentTokenRequest, NewToken, Token, TokenRequest},
+    hosts::BulkCreate,
+    plans::Plan,
+    poll::{Bundle, PollAnswer},
+    reports::{PruneAnswer, PruneRequest, Report},
+    status::{DeploymentStatus, Why},
+    tasks::Task,
+    values::MergedValues,
+};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    compression::{
+        CompressionLayer,
+        predicate::{NotForContentType, Predicate, SizeAbove},
+    },
+};
+
+use crate::{
+    routes::{
+        apply, changes, deployments,
+        docs::{self, Operation, Shape},
+        documents, enrolment, health, hosts, plans, polls, reports,
+        respond::{around, no_route, panicked},
+        tasks, tokens,
+    },
+    state::AppState,
+};
+
+/// Answers smaller than this are not worth compressing.
+const COMPRESSED_BYTES: u16 = 512;
+
+/// Routes with their description: what is served and what is described cannot differ.
+#[derive(Default)]
+struct Routes {
+    router: Router<AppState>,
+    operations: Vec<Operation>,
+}
+
+impl Routes {
+    fn on(mut self, operation: Operation, handler: MethodRouter<AppState>) -> Self {
+        self.router = self.router.route(operation.path, handler);
+        self.operations.push(operation);
+        self
+    }
+}
+
+/// Returns an operation without query, body and answer.
+const fn op(method: &'static str, path: &'static str, summary: &'static str) -> Operation {
+    Operation { method, path, summary, open: false, query: &[], body: None, answer: None }
+}
+
+const LIST_QUERY: &[&str] = &["labelSelector", "limit", "continue", "at"];
+
+fn routes() -> Routes {
+    let body = |operation: Operation, body: Shape| Operation { body: Some(body), ..operation };
+    let answer = |operation: Operation, answer: Shape| Operation { answer: Some(answer), ..operation };
+    let both = |operation: Operation, body: Shape, answer: Shape| Operation {
+        body: Some(body),
+        answer: Some(answer),
+        ..operation
+    };
+    let query = |operation: Operation, query: &'static [&'static str]| Operation { query, ..operation };
+    let open = |operation: Operation| Operation { open: true, ..operation };
+    let document = Shape::of::<Document>;
+
+    let mut routes = Routes::default()
+        .on(open(op("get", "/healthz", "Whether the process answers")), get(health::alive))
+        .on(open(op("get", "/readyz", "Whether each component is ready")), get(health::ready))
+        .on(op("get", "/metrics", "Counters, in OpenMetrics text"), get(health::metrics))
+        .on(
+            both(
+                op("post", "/v1/apply", "Writes documents, all or none"),
+                Shape::of::<ApplyRequest>(),
+                Shape::of::<ApplyAnswer>(),
+            ),
+            post(apply::apply),
+        )
+        .on(
+            both(
+                op("post", "/v1/plan", "Tells which hosts would change"),
+                Shape::of::<ApplyRequest>(),
+                Shape::of::<Plan>(),
+            ),
+            post(plans::plan),
+        )
+        .on(
+            query(
+                answer(op("get", "/v1/changes", "The change feed; as events by Accept"), Shape::of::<ChangePage>()),
+                &["since", "wait", "kind", "workspace"],
+            ),
+            get(changes::changes),
+        )
+        .on(answer(op("get", "/v1/tasks", "The newest tasks"), Shape::page_of::<Task>()), get(tasks::list))
+        .on(
+            query(answer(op("get", "/v1/tasks/{id}", "A task; waits for its end"), Shape::of::<Task>()), &["wait"]),
+            get(tasks::get),
+        )
+        .on(answer(op("get", "/v1/tokens", "Tokens, without secrets"), Shape::page_of::<Token>()), get(tokens::list))
+        .on(
+            both(op("post", "/v1/tokens", "Makes a token"), Shape::of::<TokenRequest>(), Shape::of::<NewToken>()),
+            post(tokens::create),
+        )
+        .on(op("delete", "/v1/tokens/{id}", "Ends a token"), delete(tokens::delete))
+        .on(
+            both(
+                op("post", "/v1/enrolment-tokens", "Makes a one-time token for a host"),
+                Shape::of::<EnrolmentTokenRequest>(),
+                Shape::of::<EnrolmentToken>(),
+            ),
+            post(enrolment::create_token),
+        )
+        .on(
+            open(both(
+                op("post", "/v1/enrol", "Trades a one-time token for a host's credential"),
+                Shape::of::<EnrolRequest>(),
+                Shape::of::<EnrolAnswer>(),
+            )),
+            post(enrolment::enrol),
+        )
+        .on(
+            both(
+                op("post", "/v1/hosts:bulkCreate", "Makes hosts with a task for each, all or none"),
+                Shape::of::<BulkCreate>(),
+                Shape::of::<ApplyAnswer>(),
+            ),
+            post(hosts::bulk_create),
+        )
+        .on(
+            query(
+                answer(op("get", "/v1/hosts/{name}/changes", "The poll"), Shape::of::<PollAnswer>()),
+                &["since", "have", "wait"],
+            ),
+            get(polls::poll),
+        )
+        .on(
+            answer(
+                op("get", "/v1/hosts/{name}/bundles/{digest}", "A bundle assigned to the host"),
+                Shape::of::<Bundle>(),
+            ),
+            get(polls::bundle),
+        )
+        .on(
+            body(op("post", "/v1/hosts/{name}/report", "What an agent observed"), Shape::of::<Report>()),
+            post(reports::report),
+        )
+        .on(
+            both(
+                op("post", "/v1/hosts/{name}/prune", "Tells a host to remove orphans"),
+                Shape::of::<PruneRequest>(),
+                Shape::of::<PruneAnswer>(),
+            ),
+            post(hosts::prune),
+        )
+        .on(
+            answer(
+                op("get", "/v1/hosts/{name}/why/{workspace}/{deployment}", "Why a host has a deployment, or not"),
+                Shape::of::<Why>(),
+            ),
+            get(deployments::why),
+        )
+        .on(
+            answer(
+                op("get", "/v1/workspaces/{workspace}/deployments/{name}/status", "How far a deployment is"),
+                Shape::of::<DeploymentStatus>(),
+            ),
+            get(deployments::status),
+        )
+        .on(
+            query(
+                answer(
+                    op(
+                        "get",
+                        "/v1/workspaces/{workspace}/deployments/{name}/values",
+                        "Merged values on a host, by layer",
+                    ),
+                    Shape::of::<MergedValues>(),
+                ),
+                &["host"],
+            ),
+            get(deployments::values),
+        );
+    for (list, one, history) in DOCUMENT_PATHS {
+        routes = routes
+            .on(
+                query(answer(op("get", list, "Lists documents"), Shape::page_of::<Document>()), LIST_QUERY),
+                get(documents::list_route),
+            )
+            .on(both(op("post", list, "Makes a document"), document(), document()), post(documents::create_route))
+            .on(query(answer(op("get", one, "Reads a document"), document()), &["at"]), get(documents::get_route))
+            .on(both(op("put", one, "Puts a document as it stands"), document(), document()), put(documents::put_route))
+            .on(
+                both(op("patch", one, "Changes parts of a document (RFC 7386)"), document(), document()),
+                patch(documents::patch_route),
+            )
+            .on(
+                query(answer(op("delete", one, "Deletes a document"), Shape::of::<ApplyAnswer>()), &["force"]),
+                delete(documents::delete_route),
+            )
+            .on(
+                answer(op("get", history, "A document's changes, newest first"), Shape::page_of::<Change>()),
+                get(documents::history_route),
+            );
+    }
+    for (path, _) in EVERYWHERE {
+        let operation = op("get", path, "Lists documents of every workspace");
+        routes =
+            routes.on(query(answer(operation, Shape::page_of::<Document>()), LIST_QUERY), get(documents::list_route));
+    }
+    routes
+}
+
+/// The paths of documents: list, one, history.
+const DOCUMENT_PATHS: [(&str, &str, &str); Kind::ALL.len()] = [
+    ("/v1/workspaces", "/v1/workspaces/{name}", "/v1/workspaces/{name}/history"),
+    ("/v1/hosts", "/v1/hosts/{name}", "/v1/hosts/{name}/history"),
+    (
+        "/v1/workspaces/{workspace}/templates",
+        "/v1/workspaces/{workspace}/templates/{name}",
+        "/v1/workspaces/{workspace}/templates/{name}/history",
+    ),
+    (
+        "/v1/workspaces/{workspace}/workloads",
+        "/v1/workspaces/{workspace}/workloads/{name}",
+        "/v1/workspaces/{workspace}/workloads/{name}/history",
+    ),
+    (
+        "/v1/workspaces/{workspace}/targets",
+        "/v1/workspaces/{workspace}/targets/{name}",
+        "/v1/workspaces/{workspace}/targets/{name}/history",
+    ),
+    (
+        "/v1/workspaces/{workspace}/deployments",
+        "/v1/workspaces/{workspace}/deployments/{name}",
+        "/v1/workspaces/{workspace}/deployments/{name}/history",
+    ),
+];
+
+/// Lists over all workspaces.
+const EVERYWHERE: [(&str, Kind); 4] = [
+    ("/v1/templates", Kind::Template),
+    ("/v1/workloads", Kind::Workload),
+    ("/v1/targets", Kind::Target),
+    ("/v1/deployments", Kind::Deployment),
+];
+
+/// Returns the whole service.
+pub fn router(state: AppState) -> Router {
+    let Routes { router, operations } = routes();
+    let description = Arc::new(docs::openapi(&operations).to_string());
+    let operations = Arc::new(operations);
+    let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
+    let compressed = SizeAbove::new(COMPRESSED_BYTES).and(NotForContentType::const_new("text/event-stream"));
+    router
+        .route("/openapi.json", get(move || std::future::ready((json, description.to_string()).into_response())))
+        .route("/docs", get(move || std::future::ready(docs::page(&operations))))
+        .fallback(no_route)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(CompressionLayer::new().compress_when(compressed))
+        .layer(middleware::from_fn_with_state(state.clone(), around))
+        .with_state(state)
+}

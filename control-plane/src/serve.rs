@@ -1,0 +1,143 @@
+//! Serving: from a configuration to a running control plane, and its orderly end.
+
+use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
+
+use titan_api::{Name, Problem};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    access,
+    clock::Clock,
+    config::{Config, ConfigError},
+    render::{Renderer, RendererConfig, WorkerCommand},
+    routes::{documents::ensure_default_workspace, router::router},
+    state::AppState,
+    store::{Store, StoreError},
+    tasks::{follow, heartbeats, listen, planner::Planner, sweep},
+};
+
+/// Why the control plane cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration is not valid.
+    #[error("the configuration is not valid")]
+    Config(#[from] ConfigError),
+    /// The database cannot be used.
+    #[error("the database cannot be used")]
+    Store(#[from] StoreError),
+    /// Something that the first start makes could not be made.
+    #[error("the first start failed: {0}")]
+    Begin(#[from] Problem),
+    /// The file for the first admin token cannot be written.
+    #[error("the admin token cannot be written to {}", path.display())]
+    TokenFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The listener failed.
+    #[error("listening failed")]
+    Listen(#[source] std::io::Error),
+}
+
+/// Opens everything that a control plane needs, without serving yet: the database, the first documents and token, the
+/// model and the view.
+pub async fn open(
+    config: Config,
+    clock: Clock,
+    shutdown: CancellationToken,
+) -> Result<(AppState, Planner), ServeError> {
+    config.check()?;
+    let store = Store::open(&config.database_url).await?;
+    let worker = match &config.render_worker {
+        Some(worker) => worker.clone(),
+        None => WorkerCommand::own().map_err(ServeError::Listen)?,
+    };
+    let renderer = Renderer::new(RendererConfig { workers: config.render_workers, ..RendererConfig::new(worker) });
+    let state = AppState::new(config, store, renderer, clock, shutdown);
+    ensure_default_workspace(&state).await?;
+    ensure_admin_token(&state).await?;
+    let mut planner = Planner::new(state.clone());
+    while planner.pass().await? {}
+    follow::pass(&state).await?;
+    Ok((state, planner))
+}
+
+/// Serves on `listener` until `shutdown`, then lets held polls and requests finish.
+pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let grace = Duration::from_secs(config.shutdown_seconds);
+    let (state, planner) = open(config, Clock::system(), shutdown.clone()).await?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(planner.run());
+    tasks.spawn(follow::run(state.clone()));
+    tasks.spawn(listen::run(state.clone()));
+    tasks.spawn(heartbeats::run(state.clone()));
+    tasks.spawn(sweep::run(state.clone()));
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "serving on http://{address}");
+    }
+    let listener = axum::serve::ListenerExt::tap_io(listener, |connection| {
+        // Answers are small and somebody waits for each: they are not held back to be sent with the next.
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+    });
+    let served = axum::serve(listener, router(state)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let over = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    let outcome = tokio::select! {
+        outcome = served => outcome.map_err(ServeError::Listen),
+        () = over => {
+            tracing::warn!(grace_seconds = grace.as_secs(), "some requests did not finish in time");
+            Ok(())
+        }
+    };
+    shutdown.cancel();
+    let _ended_or_given_up = tokio::time::timeout(grace, tasks.join_all()).await;
+    tracing::info!("stopped");
+    outcome
+}
+
+/// Makes the first admin token if there is none, and tells it once.
+async fn ensure_admin_token(state: &AppState) -> Result<(), ServeError> {
+    let mut tx = state.store.write("request").await?;
+    if !tx.admin_tokens().await?.is_empty() {
+        return Ok(());
+    }
+    let name = Name::new("admin").map_err(|error| Problem::new(titan_api::Code::Internal, error.to_string()))?;
+    let (_, secret) = access::add_admin_token(&mut tx, name, state.clock.now(), None).await?;
+    // Told before it is kept: if the process ends in between, the next start makes another one.
+    match &state.config.admin_token_file {
+        Some(path) => {
+            write_secret(path, &secret).map_err(|source| ServeError::TokenFile { path: path.clone(), source })?;
+            tracing::info!(path = %path.display(), "the first admin token was written to {}", path.display());
+        }
+        None => tell(&secret),
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Writes a secret so that nobody else can ever read it.
+fn write_secret(path: &Path, secret: &str) -> std::io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    writeln!(file, "{secret}")?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)
+}
+
+#[expect(clippy::print_stdout, reason = "the one time that the first admin token is told")]
+fn tell(secret: &str) {
+    println!("The admin token, told this once: {secret}");
+}

@@ -1,0 +1,103 @@
+//! What the handlers and tasks share.
+
+use std::{
+    ops::Deref,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use titan_api::Revision;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    access::CredentialCache,
+    bundles::BundleCache,
+    clock::Clock,
+    config::Config,
+    fleet::{model::Model, view::FleetView},
+    metrics::Metrics,
+    render::Renderer,
+    store::Store,
+};
+
+/// A cheap clone of everything that handlers and tasks share.
+#[derive(Clone)]
+pub struct AppState(Arc<Shared>);
+
+/// What [`AppState`] shares.
+pub struct Shared {
+    /// The configuration.
+    pub config: Config,
+    /// The database.
+    pub store: Store,
+    /// What each host should have.
+    pub view: FleetView,
+    /// What renders templates.
+    pub renderer: Renderer,
+    /// The time.
+    pub clock: Clock,
+    /// Credentials seen lately.
+    pub credentials: CredentialCache,
+    /// Bundles asked for lately.
+    pub bundles: BundleCache,
+    /// Hosts seen since the last time it was written down.
+    pub seen: papaya::HashMap<Uuid, Revision>,
+    /// Counters for `/metrics`.
+    pub metrics: Metrics,
+    /// Ends held polls and tasks.
+    pub shutdown: CancellationToken,
+    model: RwLock<Arc<Model>>,
+    feed: watch::Sender<u64>,
+}
+
+impl Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl AppState {
+    /// Returns the state over an open store, with an empty view and model.
+    #[must_use]
+    pub fn new(config: Config, store: Store, renderer: Renderer, clock: Clock, shutdown: CancellationToken) -> Self {
+        Self(Arc::new(Shared {
+            config,
+            store,
+            view: FleetView::default(),
+            renderer,
+            clock,
+            credentials: CredentialCache::default(),
+            bundles: BundleCache::default(),
+            seen: papaya::HashMap::new(),
+            metrics: Metrics::default(),
+            shutdown,
+            model: RwLock::default(),
+            feed: watch::Sender::new(0),
+        }))
+    }
+
+    /// Returns the model as it is now.
+    #[must_use]
+    pub fn model(&self) -> Arc<Model> {
+        Arc::clone(&self.model.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the model. Whoever holds the one before keeps it as it was.
+    pub fn change_model<T>(&self, change: impl FnOnce(&mut Model) -> T) -> T {
+        change(Arc::make_mut(&mut self.model.write().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Says that something was committed. A hint: whoever follows the feed also looks by itself.
+    pub fn committed(&self) {
+        self.feed.send_modify(|commits| *commits += 1);
+    }
+
+    /// Returns what changes with every commit.
+    #[must_use]
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.feed.subscribe()
+    }
+}

@@ -1,0 +1,207 @@
+//! The store: every table, on SQLite or PostgreSQL, through one set of statements.
+//!
+//! A request opens one [`Tx`] and commits it once; one that is dropped leaves nothing behind. Each noun has a file of
+//! statements beside this one. Nothing here knows HTTP or decides what should be.
+
+mod assignments;
+mod bundles;
+mod changes;
+mod clock;
+mod documents;
+mod hosts;
+mod idempotency;
+mod leases;
+mod open;
+mod releases;
+mod reports;
+mod sweep;
+mod tasks;
+mod tokens;
+
+use std::path::PathBuf;
+
+use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
+
+pub use assignments::{Assignment, RenderProblem};
+pub use changes::{ChangeFilter, Written};
+pub use documents::{Listing, Stored};
+pub use hosts::ObservedHost;
+pub use leases::Lease;
+pub use releases::Release;
+pub use reports::ObservedDeployment;
+pub use tokens::{TokenKind, TokenRow};
+
+/// An open database.
+#[derive(Debug, Clone)]
+pub struct Store {
+    engine: Engine,
+}
+
+#[derive(Debug, Clone)]
+enum Engine {
+    Sqlite {
+        read: SqlitePool,
+        write: SqlitePool,
+        /// Held as long as the database is open: a second process is refused.
+        _lock: Option<std::sync::Arc<std::fs::File>>,
+    },
+    Postgres(PgPool),
+}
+
+/// One transaction. Dropped without [`Tx::commit`] it is rolled back.
+#[derive(Debug)]
+pub struct Tx {
+    connection: Connection,
+    /// What the transaction is for; names its fault points.
+    purpose: &'static str,
+}
+
+#[derive(Debug)]
+enum Connection {
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Postgres(sqlx::Transaction<'static, Postgres>),
+}
+
+/// Runs one statement on whichever engine is open. A test may end the process before any of them.
+macro_rules! both {
+    ($tx:expr, $conn:ident => $body:expr) => {{
+        crate::fault::reach($tx.purpose);
+        match &mut $tx.connection {
+            crate::store::Connection::Sqlite($conn) => $body,
+            crate::store::Connection::Postgres($conn) => $body,
+        }
+    }};
+}
+pub(crate) use both;
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database's address is malformed.
+    #[error("{0:?} is not a database's address; write sqlite://FILE or postgres://...")]
+    Address(String),
+    /// Another process has the SQLite file open.
+    #[error("{} is in use by another process; SQLite serves one control plane, use PostgreSQL for more", .0.display())]
+    Locked(PathBuf),
+    /// The lock file cannot be opened.
+    #[error("{} cannot be opened", path.display())]
+    LockFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The schema cannot be brought up to date.
+    #[error("the database's schema cannot be brought up to date")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The database refused or is gone.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// A row cannot be read back.
+    #[error("column {column} of {table} {id} cannot be read: {detail}")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The row.
+        id: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The lease is held by another (law 12).
+    #[error("the lease {0:?} is held by another")]
+    Fenced(&'static str),
+}
+
+/// The result of a store's function.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+impl Store {
+    /// Begins a transaction that writes. On SQLite there is one at a time.
+    pub async fn write(&self, purpose: &'static str) -> Result<Tx> {
+        let connection = match &self.engine {
+            Engine::Sqlite { write, .. } => Connection::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            Engine::Postgres(pool) => Connection::Postgres(pool.begin().await?),
+        };
+        Ok(Tx { connection, purpose })
+    }
+
+    /// Begins a transaction that reads one snapshot.
+    pub async fn read(&self) -> Result<Tx> {
+        let connection = match &self.engine {
+            Engine::Sqlite { read, .. } => Connection::Sqlite(read.begin().await?),
+            Engine::Postgres(pool) => {
+                Connection::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
+            }
+        };
+        Ok(Tx { connection, purpose: "read" })
+    }
+
+    /// Returns the PostgreSQL pool, for listening to other replicas' commits.
+    #[must_use]
+    pub const fn postgres(&self) -> Option<&PgPool> {
+        match &self.engine {
+            Engine::Sqlite { .. } => None,
+            Engine::Postgres(pool) => Some(pool),
+        }
+    }
+}
+
+impl Tx {
+    /// Makes everything durable that was written.
+    pub async fn commit(self) -> Result<()> {
+        crate::fault::reach(self.purpose);
+        match self.connection {
+            Connection::Sqlite(tx) => tx.commit().await?,
+            Connection::Postgres(tx) => tx.commit().await?,
+        }
+        crate::fault::reach(self.purpose);
+        Ok(())
+    }
+}
+
+/// Returns `text` as JSON of a column.
+fn json<T: serde::de::DeserializeOwned>(table: &'static str, column: &'static str, id: &str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| corrupt(table, column, id, error))
+}
+
+/// Returns `text` parsed as the type of a column.
+fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+    table: &'static str,
+    column: &'static str,
+    id: &str,
+    text: &str,
+) -> Result<T> {
+    text.parse().map_err(|error| corrupt(table, column, id, error))
+}
+
+fn corrupt(table: &'static str, column: &'static str, id: &str, detail: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt { table, column, id: id.to_owned(), detail: detail.to_string() }
+}
+
+/// Returns `bytes` as a digest of a column.
+fn digest(table: &'static str, column: &'static str, id: &str, bytes: &[u8]) -> Result<titan_api::Digest> {
+    titan_api::Digest::from_bytes(bytes)
+        .ok_or_else(|| corrupt(table, column, id, format_args!("{} bytes, not 32", bytes.len())))
+}
+
+/// Returns a value as the text that serde gives it, for columns that hold one word.
+fn word<T: serde::Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text,
+        _ => String::new(),
+    }
+}
+
+/// Returns the value of a column that holds one word.
+fn from_word<T: serde::de::DeserializeOwned>(
+    table: &'static str,
+    column: &'static str,
+    id: &str,
+    text: &str,
+) -> Result<T> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|error| corrupt(table, column, id, error))
+}

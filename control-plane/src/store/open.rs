@@ -1,0 +1,96 @@
+//! Opening a database.
+
+use std::{fs::File, path::Path, str::FromStr, sync::Arc, time::Duration};
+
+use sqlx::{
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{Engine, Result, Store, StoreError};
+
+/// Connections of a pool that reads SQLite, and of one to PostgreSQL.
+const CONNECTIONS: u32 = 10;
+
+impl Store {
+    /// Opens the database at `url` (`sqlite://FILE` or `postgres://...`), making it if there is none, and brings its
+    /// schema up to date.
+    pub async fn open(url: &str) -> Result<Self> {
+        Self::open_as(url, true).await
+    }
+
+    /// Opens the database beside the process that serves it, for one short transaction.
+    pub async fn open_beside(url: &str) -> Result<Self> {
+        Self::open_as(url, false).await
+    }
+
+    async fn open_as(url: &str, alone: bool) -> Result<Self> {
+        let engine = if url.starts_with("sqlite:") {
+            open_sqlite(url, alone).await?
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            open_postgres(url).await?
+        } else {
+            return Err(StoreError::Address(url.to_owned()));
+        };
+        Ok(Self { engine })
+    }
+}
+
+async fn open_sqlite(url: &str, alone: bool) -> Result<Engine> {
+    let address = |_| StoreError::Address(url.to_owned());
+    let options = SqliteConnectOptions::from_str(url)
+        .map_err(address)?
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(10));
+    let path = options.get_filename().to_owned();
+    if path.as_os_str().is_empty() || path.to_string_lossy().contains(":memory:") {
+        return Err(StoreError::Address(url.to_owned()));
+    }
+    let lock = if alone { Some(lock(&path)?) } else { None };
+    let write = SqlitePoolOptions::new()
+        .max_connections(1)
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_with(options.clone())
+        .await?;
+    sqlx::migrate!("migrations/sqlite").run(&write).await?;
+    let read = SqlitePoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .test_before_acquire(false)
+        .connect_with(options.read_only(true).create_if_missing(false))
+        .await?;
+    Ok(Engine::Sqlite { read, write, _lock: lock.map(Arc::new) })
+}
+
+/// Takes the lock beside the database's file; the system gives it back when the process ends, however it ends.
+fn lock(database: &Path) -> Result<File> {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    let path = std::path::PathBuf::from(path);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|source| StoreError::LockFile { path: path.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Locked(database.to_owned())),
+        Err(std::fs::TryLockError::Error(source)) => Err(StoreError::LockFile { path, source }),
+    }
+}
+
+async fn open_postgres(url: &str) -> Result<Engine> {
+    let options = PgConnectOptions::from_str(url).map_err(|_| StoreError::Address("postgres://...".to_owned()))?;
+    let pool = PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_with(options)
+        .await?;
+    sqlx::migrate!("migrations/postgres").run(&pool).await?;
+    Ok(Engine::Postgres(pool))
+}

@@ -1,0 +1,8 @@
+//! What is done every so often. A task takes no input when woken: it reads the present state, acts, and says when to look
+//! again; a signal only wakes it sooner.
+
+pub mod follow;
+pub mod heartbeats;
+pub mod listen;
+pub mod planner;
+pub mod sweep;

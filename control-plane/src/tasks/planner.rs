@@ -1,0 +1,212 @@
+//! The planner: turns changes into releases and assignments.
+//!
+//! Every replica keeps its model up to date with the feed; the one that holds the lease also decides and writes. What
+//! was decided and how far is one transaction, so a crash repeats a step and loses none.
+
+use std::time::Duration;
+
+use titan_api::{Problem, Revision, changes::Change};
+use uuid::Uuid;
+
+use crate::{
+    fleet::causes::{self, Affected},
+    planning,
+    state::AppState,
+    store::{ChangeFilter, Lease, StoreError, Tx},
+};
+
+/// How long to wait for a hint before looking anyway.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// How long a lease lasts without being renewed.
+const LEASE: Duration = Duration::from_secs(10);
+/// Changes read at a time.
+const BATCH: usize = 500;
+
+/// The planner's own state.
+#[derive(Debug)]
+pub struct Planner {
+    state: AppState,
+    holder: String,
+    loaded: bool,
+    lease: Option<(Lease, Revision)>,
+}
+
+impl std::fmt::Debug for AppState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AppState")
+    }
+}
+
+impl Planner {
+    /// Returns a planner that has yet to load its model.
+    #[must_use]
+    pub fn new(state: AppState) -> Self {
+        Self { state, holder: Uuid::now_v7().to_string(), loaded: false, lease: None }
+    }
+
+    /// Brings the model up to date and, if this replica leads, decides what the changes since the bookmark mean and
+    /// writes it. Returns whether there may be more to do.
+    pub async fn pass(&mut self) -> Result<bool, StoreError> {
+        if !self.loaded {
+            self.load().await?;
+        }
+        let queued = self.follow().await?;
+        let Some(lease) = self.lead().await? else { return Ok(false) };
+        let (changes, bookmark) = {
+            let mut tx = self.state.store.read().await?;
+            let bookmark = tx.bookmark("planner").await?;
+            let model_revision = self.state.model().revision;
+            let filter = ChangeFilter::default();
+            let mut changes = tx.changes(bookmark.next(), &filter, BATCH).await?;
+            // What the model has not seen yet is for the next pass.
+            changes.retain(|change| change.revision <= model_revision);
+            (changes, bookmark)
+        };
+        if changes.is_empty() && queued.is_empty() {
+            return Ok(false);
+        }
+        let upto = changes.last().map_or(bookmark, |change| change.revision);
+        self.write(lease, &changes, &queued, upto).await?;
+        self.state.metrics.planned_revision.set(upto.micros());
+        Ok(true)
+    }
+
+    /// Builds the model from one snapshot.
+    async fn load(&mut self) -> Result<(), StoreError> {
+        let mut tx = self.state.store.read().await?;
+        let revision = tx.clock().await?;
+        let documents = tx.all_documents().await?;
+        let observed = tx.observed_hosts().await?;
+        drop(tx);
+        self.state.change_model(|model| {
+            *model = crate::fleet::model::Model::default();
+            for stored in documents.iter().filter(|stored| stored.deleted.is_none()) {
+                if let Err(problem) = model.put(&stored.document()) {
+                    unreadable(&stored.name, &problem);
+                }
+            }
+            for host in observed {
+                model.set_facts(host.uid, host.facts);
+            }
+            model.revision = revision;
+        });
+        self.loaded = true;
+        Ok(())
+    }
+
+    /// Moves the model along by the history, and returns the hosts whose facts changed.
+    async fn follow(&mut self) -> Result<Vec<(Uuid, i64)>, StoreError> {
+        let mut tx = self.state.store.read().await?;
+        let clock = tx.clock().await?;
+        let mut seen = self.state.model().revision;
+        while seen < clock {
+            let changes = tx.changes(seen.next(), &ChangeFilter::default(), BATCH).await?;
+            let Some(last) = changes.last().map(|change| change.revision) else { break };
+            self.state.change_model(|model| {
+                for change in &changes {
+                    if let Err(problem) = model.follow(change) {
+                        unreadable(&change.name, &problem);
+                    }
+                }
+            });
+            // A host that was made a moment ago may have reported facts before the model knew it.
+            for change in changes.iter().filter(|change| change.kind == titan_api::Kind::Host) {
+                take_facts(&self.state, &mut tx, change.uid).await?;
+            }
+            seen = last;
+        }
+        self.state.change_model(|model| model.revision = model.revision.max(clock));
+        let queued = tx.queued_facts().await?;
+        for (host, _) in &queued {
+            take_facts(&self.state, &mut tx, *host).await?;
+        }
+        Ok(queued)
+    }
+
+    /// Takes or renews the lease; `None` if another replica leads.
+    async fn lead(&mut self) -> Result<Option<Lease>, StoreError> {
+        let now = self.state.clock.now();
+        if let Some((lease, renew_at)) = self.lease
+            && now < renew_at
+        {
+            return Ok(Some(lease));
+        }
+        let mut tx = self.state.store.write("lease").await?;
+        let lease = tx.take_lease("planner", &self.holder, now, self.state.clock.after(LEASE)).await?;
+        tx.commit().await?;
+        self.lease = lease.map(|lease| (lease, self.state.clock.after(LEASE / 3)));
+        self.state.metrics.leader.set(i64::from(lease.is_some()));
+        Ok(lease)
+    }
+
+    /// Decides and writes. If the lease was lost meanwhile, nothing is written.
+    async fn write(
+        &mut self,
+        lease: Lease,
+        changes: &[Change],
+        queued: &[(Uuid, i64)],
+        upto: Revision,
+    ) -> Result<(), StoreError> {
+        let model = self.state.model();
+        let mut affected: Affected = causes::affected(changes, &model);
+        affected.hosts.extend(queued.iter().map(|(host, _)| *host));
+        let present = planning::gather(&mut self.state.store.read().await?, &model, &affected).await?;
+        let planned = planning::decide(&model, &present, &self.state.renderer).await;
+        let mut tx = self.state.store.write("planner").await?;
+        let written = planned.write(&mut tx, lease, upto, self.state.clock.now()).await;
+        if matches!(written, Err(StoreError::Fenced(_))) {
+            self.lease = None;
+        }
+        let revision = written?;
+        for (host, mark) in queued {
+            tx.unqueue_facts(*host, *mark).await?;
+        }
+        tx.commit().await?;
+        for (digest, body) in &planned.bundles {
+            self.state.bundles.put(*digest, body.clone());
+        }
+        if let Some(revision) = revision {
+            tracing::info!(moved = planned.moved.len(), unchanged = planned.unchanged, %revision, "assignments moved");
+        }
+        self.state.committed();
+        Ok(())
+    }
+
+    /// Plans until shutdown, then gives the lease back.
+    pub async fn run(mut self) {
+        let mut commits = self.state.commits();
+        while !self.state.shutdown.is_cancelled() {
+            commits.mark_unchanged();
+            match self.pass().await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "planning failed, trying again");
+                    tokio::time::sleep(INTERVAL).await;
+                }
+            }
+            tokio::select! {
+                () = self.state.shutdown.cancelled() => {}
+                _ = tokio::time::timeout(INTERVAL, commits.changed()) => {}
+            }
+        }
+        if let Some((lease, _)) = self.lease
+            && let Ok(mut tx) = self.state.store.write("lease").await
+            && tx.release_lease(lease).await.is_ok()
+        {
+            let _expires_anyway = tx.commit().await;
+        }
+    }
+}
+
+async fn take_facts(state: &AppState, tx: &mut Tx, host: Uuid) -> Result<(), StoreError> {
+    if let Some(observed) = tx.observed_host(host).await? {
+        state.change_model(|model| model.set_facts(host, observed.facts));
+    }
+    Ok(())
+}
+
+/// A stored document that cannot be read holds up nobody else; it is said once each time that it is met.
+fn unreadable(name: &str, problem: &Problem) {
+    tracing::error!(document.name = name, %problem, errors = ?problem.errors, "a stored document cannot be read");
+}
