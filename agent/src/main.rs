@@ -1,2 +1,5 @@
-//! .
-fn main() {}
+//! Titan's agent.
+
+fn main() -> std::process::ExitCode {
+    titan_agent::main()
+}

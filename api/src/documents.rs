@@ -272,10 +272,25 @@ impl Spec {
 
 fn values_faults(values: &Values, pointer: &str) -> Vec<Fault> {
     let size = serde_json::to_string(values).map_or(0, |text| text.len());
+    let depth = values.values().map(depth).max().unwrap_or_default() + 1;
     if size > limits::VALUES_BYTES {
         vec![Fault::new(pointer, format!("{size} bytes as JSON, the limit is {}", limits::VALUES_BYTES))]
+    } else if depth > limits::VALUES_DEPTH {
+        vec![Fault::new(
+            pointer,
+            format!("{depth} maps and lists inside each other, the limit is {}", limits::VALUES_DEPTH),
+        )]
     } else {
         Vec::new()
+    }
+}
+
+/// Returns how many maps and lists are inside each other. Whatever was parsed is not deeper than the parser allows.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or_default(),
+        _ => 0,
     }
 }
 
@@ -387,6 +402,16 @@ mod tests {
         let target = json!({"apiVersion": "titan/v1", "kind": "Target", "metadata": {"name": "t"}});
         assert_eq!(pointer(target), "/spec");
         assert_eq!(pointer(json!([])), "");
+    }
+
+    #[test]
+    fn values_are_neither_too_deep_nor_too_large() {
+        let nested = |depth| (1..depth).fold(json!({}), |inner, _| json!({ "a": inner }));
+        let with = |values: Value| Declared::parse(host(&json!({"name": "a"}), &json!({ "values": values })), None);
+        assert!(with(nested(limits::VALUES_DEPTH)).is_ok());
+        let problem = with(nested(limits::VALUES_DEPTH + 1)).expect_err("too deep");
+        assert_eq!(problem.errors[0].pointer, "/spec/values");
+        assert!(with(json!({ "a": "x".repeat(limits::VALUES_BYTES) })).is_err());
     }
 
     #[test]

@@ -22,6 +22,10 @@ pub const LABELS: usize = 64;
 pub const ANNOTATION_BYTES: usize = 4096;
 /// Bytes of a document's values, as JSON.
 pub const VALUES_BYTES: usize = 256 * 1024;
+/// Maps and lists inside each other in values.
+pub const VALUES_DEPTH: usize = 32;
+/// Bytes of a report.
+pub const REPORT_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// Entries of one deployment's `overrides`.
 pub const OVERRIDES: usize = 256;
 /// Bytes of a selector's `expression`.

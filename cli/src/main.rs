@@ -1,2 +1,5 @@
-//! .
-fn main() {}
+//! Titan's command line.
+
+fn main() -> std::process::ExitCode {
+    titan_cli::main()
+}

@@ -70,7 +70,8 @@ pub async fn gather(tx: &mut Tx, model: &Model, affected: &Affected) -> Result<P
             let placement = placements::place_one(model, deployment, *host, held.contains(&deployment.uid));
             held.contains(&deployment.uid) || !matches!(placement, Placement::Absent(_))
         });
-        for uid in concerned.map(|deployment| deployment.uid).chain(gone).collect::<Vec<_>>() {
+        let troubled = tx.deployments_with_render_problem(*host).await?;
+        for uid in concerned.map(|deployment| deployment.uid).chain(gone).chain(troubled).collect::<BTreeSet<_>>() {
             let replicated = model.deployment(uid).is_some_and(|deployment| deployment.spec.replicas.is_some());
             if replicated {
                 // A host that comes or goes may move a replica elsewhere: all hosts are looked at.
@@ -104,7 +105,10 @@ struct Waiting {
 }
 
 /// Decides what is written, rendering once per distinct outcome.
-pub async fn decide(model: &Model, present: &Present, renderer: &Renderer) -> Planned {
+///
+/// A template that cannot be rendered is a problem of its hosts and part of the result; rendering that does not work at
+/// all is an error, after which everything is as it was.
+pub async fn decide(model: &Model, present: &Present, renderer: &Renderer) -> Result<Planned, Problem> {
     let mut planned = Planned::default();
     let mut waiting = Vec::new();
     let mut jobs: BTreeMap<Digest, Job> = BTreeMap::new();
@@ -130,8 +134,9 @@ pub async fn decide(model: &Model, present: &Present, renderer: &Renderer) -> Pl
         let Some(gathered) = present.0.get(&deployment.uid) else { continue };
         let (outcome, body) = match rendered.get(&key) {
             Some(Ok(bundle)) => (Outcome::Bundle { key, bundle: bundle.digest }, Some(bundle)),
+            Some(Err(problem)) if problem.code == Code::Internal => return Err(problem.clone()),
             Some(Err(problem)) => (Outcome::Problem(problem.clone()), None),
-            None => (Outcome::Problem(Problem::new(Code::Internal, "the rendering was lost")), None),
+            None => return Err(Problem::new(Code::Internal, "a rendering was lost")),
         };
         let decided = moves::decide(&deployment, &release, host, gathered.existing.get(&host), &outcome);
         if let (Move::Put(_), Some(bundle)) = (&decided, body) {
@@ -144,7 +149,7 @@ pub async fn decide(model: &Model, present: &Present, renderer: &Renderer) -> Pl
         planned.take(decided, deployment.uid, host, gathered, problem);
     }
     planned.moved.sort_by_key(|(assignment, _)| assignment.id);
-    planned
+    Ok(planned)
 }
 
 fn decide_deployment(
@@ -174,6 +179,11 @@ fn decide_deployment(
         }
         Err(_) => None,
     };
+    if gathered.hosts.is_none() {
+        // A host that is no longer concerned has no problem with it any more.
+        let settled = gathered.problems.iter().filter(|host| !placements.contains_key(host));
+        planned.problems.extend(settled.map(|host| (deployment.uid, *host, None)));
+    }
     for (host, placement) in placements {
         let existing = gathered.existing.get(&host);
         let outcome = match (placement, &resolution, &release, model.host(host)) {
@@ -264,6 +274,8 @@ impl Planned {
             for (assignment, _) in &self.moved {
                 tx.put_assignment(&Assignment { revision, ..assignment.clone() }).await?;
             }
+            // A host that was removed by force since it was decided has none.
+            tx.purge_hostless_assignments(revision).await?;
         }
         for (id, key) in &self.outcomes {
             tx.set_outcome(*id, *key).await?;

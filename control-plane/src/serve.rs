@@ -61,7 +61,8 @@ pub async fn open(
     ensure_default_workspace(&state).await?;
     ensure_admin_token(&state).await?;
     let mut planner = Planner::new(state.clone());
-    while planner.pass().await? {}
+    // What cannot be decided now is tried again while serving: whoever polls gets what was decided before.
+    while planner.pass().await.unwrap_or_default() {}
     follow::pass(&state).await?;
     Ok((state, planner))
 }
@@ -85,6 +86,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
     });
+    let store = state.store.clone();
     let served = axum::serve(listener, router(state)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let over = async {
         shutdown.cancelled().await;
@@ -99,6 +101,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     };
     shutdown.cancel();
     let _ended_or_given_up = tokio::time::timeout(grace, tasks.join_all()).await;
+    // Whoever copies or restores the file next finds it complete and nobody writing.
+    let _closed_or_given_up = tokio::time::timeout(grace, store.close()).await;
     tracing::info!("stopped");
     outcome
 }

@@ -2,7 +2,7 @@
 
 use std::{
     ops::Deref,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
 };
 
 use titan_api::Revision;
@@ -45,6 +45,8 @@ pub struct Shared {
     pub seen: papaya::HashMap<Uuid, Revision>,
     /// Counters for `/metrics`.
     pub metrics: Metrics,
+    /// When the clock was last moved past a host's cursor, in microseconds; 0 for never.
+    pub clock_moved_at: AtomicI64,
     /// Ends held polls and tasks.
     pub shutdown: CancellationToken,
     model: RwLock<Arc<Model>>,
@@ -73,6 +75,7 @@ impl AppState {
             bundles: BundleCache::default(),
             seen: papaya::HashMap::new(),
             metrics: Metrics::default(),
+            clock_moved_at: AtomicI64::new(0),
             shutdown,
             model: RwLock::default(),
             feed: watch::Sender::new(0),

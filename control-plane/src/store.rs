@@ -139,6 +139,17 @@ impl Store {
         Ok(Tx { connection, purpose: "read" })
     }
 
+    /// Closes every connection; a SQLite file can then be opened by another process.
+    pub async fn close(self) {
+        match self.engine {
+            Engine::Sqlite { read, write, .. } => {
+                read.close().await;
+                write.close().await;
+            }
+            Engine::Postgres(pool) => pool.close().await,
+        }
+    }
+
     /// Returns the PostgreSQL pool, for listening to other replicas' commits.
     #[must_use]
     pub const fn postgres(&self) -> Option<&PgPool> {
@@ -204,4 +215,14 @@ fn from_word<T: serde::de::DeserializeOwned>(
 ) -> Result<T> {
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
         .map_err(|error| corrupt(table, column, id, error))
+}
+
+/// Leaves out a row that cannot be read back, and says so in the log.
+fn readable<T>(row: Result<T>) -> Option<T> {
+    row.inspect_err(|error| tracing::error!(error = error as &dyn std::error::Error, "a row is left out")).ok()
+}
+
+/// Returns `text` without the one character that PostgreSQL cannot hold.
+fn clean(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }

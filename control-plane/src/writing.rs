@@ -116,12 +116,13 @@ pub async fn write(
     dry_run: bool,
 ) -> Result<Outcome, Problem> {
     let mut tx = state.store.write("request").await?;
+    // The clock first: whoever holds it is alone, so the same key cannot be used twice at once.
+    let revision = tx.tick(state.clock.now()).await?;
     if let Some((key, request)) = &author.once
         && let Some((first, answer)) = tx.keyed_answer(&author.actor, key).await?
     {
         return replayed(key, request, &first, &answer);
     }
-    let revision = tx.tick(state.clock.now()).await?;
     let mut writer = Writer { tx, author, revision, ordinal: 0, tasks: Vec::new() };
     let mut order: Vec<usize> = (0..intents.len()).collect();
     order.sort_by_key(|index| rank(&intents[*index]));
@@ -378,8 +379,9 @@ impl Writer<'_> {
             return Err(missing("/spec/template", detail));
         };
         if !self.template_exists(workspace, &template).await? {
-            let detail =
-                format!("{by}there is no template {template}, neither in {workspace} nor in {}", workspaces::DEFAULT);
+            let or_default =
+                if workspace == workspaces::DEFAULT { String::new() } else { format!(" or {}", workspaces::DEFAULT) };
+            let detail = format!("{by}there is no template {template} in {workspace}{or_default}");
             return Err(missing("/spec/template", detail));
         }
         if self.tx.document(Kind::Target, workspace, &spec.target).await?.is_none() {
@@ -405,7 +407,8 @@ impl Writer<'_> {
     /// Refuses to delete what something else lives by: nothing is removed from a host because it was missing.
     async fn check_unused(&mut self, place: &Place) -> Result<(), Problem> {
         let users = match place.kind {
-            Kind::Host | Kind::Deployment => Vec::new(),
+            Kind::Host => Vec::new(),
+            Kind::Deployment => self.dependants(place).await?,
             Kind::Workspace => self.contents(&place.name).await?,
             Kind::Workload | Kind::Target | Kind::Template => self.users(place).await?,
         };
@@ -433,6 +436,16 @@ impl Writer<'_> {
             }));
         }
         Ok(contents)
+    }
+
+    /// Returns the deployments that name the one at `place` in their `dependsOn`.
+    async fn dependants(&mut self, place: &Place) -> Result<Vec<Place>, Problem> {
+        let all = self.tx.documents_of(Kind::Deployment, place.workspace()).await?;
+        let dependants = all
+            .into_iter()
+            .filter(|stored| matches!(&stored.spec, Spec::Deployment(spec) if spec.depends_on.contains(&place.name)));
+        let place = |stored: Stored| Place { kind: Kind::Deployment, workspace: stored.workspace, name: stored.name };
+        Ok(dependants.map(place).collect())
     }
 
     /// Returns the deployments that could not be resolved without the document at `place`.

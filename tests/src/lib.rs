@@ -1,1 +1,12 @@
-//! .
+//! What the system tests and benchmarks stand on: throwaway databases, control planes in process, real processes.
+
+pub mod agents;
+pub mod databases;
+pub mod dice;
+pub mod fleets;
+pub mod manifests;
+pub mod nodes;
+pub mod operators;
+pub mod planes;
+pub mod postgres;
+pub mod worlds;

@@ -93,6 +93,7 @@ CREATE TABLE render_problems (
     problem TEXT NOT NULL,
     PRIMARY KEY (deployment_uid, host_uid)
 );
+CREATE INDEX render_problems_by_host ON render_problems (host_uid);
 
 -- What was observed of hosts.
 CREATE TABLE host_status (

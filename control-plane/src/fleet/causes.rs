@@ -2,7 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use titan_api::{Kind, changes::Change, workspaces};
+use titan_api::{
+    Kind,
+    changes::{Change, Operation},
+    workspaces,
+};
 use uuid::Uuid;
 
 use crate::fleet::model::Model;
@@ -34,6 +38,9 @@ pub fn affected<'a>(changes: impl IntoIterator<Item = &'a Change>, model: &Model
 }
 
 fn one(change: &Change, model: &Model, affected: &mut Affected) {
+    if change.operation == Operation::ClockMoved {
+        return;
+    }
     let in_workspace = |workspace: &str| change.workspace.as_deref() == Some(workspace);
     match change.kind {
         // Made, edited (values, overrides, replicas, target, ...) or deleted.

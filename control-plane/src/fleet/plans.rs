@@ -23,39 +23,43 @@ const DETAIL_BYTES: usize = 64 * 1024;
 /// Groups what is planned. `bundles` has every bundle that is named, old and new.
 #[must_use]
 pub fn groups(planned: &Planned, model: &Model, bundles: &HashMap<Digest, Bundle>) -> Vec<PlanGroup> {
-    let mut differences: HashMap<(Option<Digest>, Option<Digest>), String> = HashMap::new();
-    let mut groups: BTreeMap<(Name, Name, PlanEffectOrder, String), Vec<Name>> = BTreeMap::new();
-    let mut add = |workspace: &Name, deployment: &Name, effect: PlanEffect, detail: String, host: Uuid| {
-        let host = model.host(host).map(|host| host.name.clone());
-        let key = (workspace.clone(), deployment.clone(), PlanEffectOrder(effect), detail);
-        groups.entry(key).or_default().extend(host);
-    };
+    let mut differences: HashMap<(Option<Digest>, Option<Digest>), (String, String)> = HashMap::new();
+    let mut groups: BTreeMap<(Name, Name, PlanEffectOrder, String), (String, Vec<Name>)> = BTreeMap::new();
+    let mut add =
+        |workspace: &Name, deployment: &Name, effect: PlanEffect, identity: String, shown: String, host: Uuid| {
+            let host = model.host(host).map(|host| host.name.clone());
+            let key = (workspace.clone(), deployment.clone(), PlanEffectOrder(effect), identity);
+            groups.entry(key).or_insert_with(|| (shown, Vec::new())).1.extend(host);
+        };
     for (after, before) in &planned.moved {
         let before = before.as_ref().filter(|before| before.present);
-        let (effect, detail) = if after.present {
+        let (effect, (identity, shown)) = if after.present {
             let pair = (before.and_then(|before| before.bundle), after.bundle);
             let detail = differences.entry(pair).or_insert_with(|| {
                 let bundle = |digest: Option<Digest>| digest.and_then(|digest| bundles.get(&digest));
-                difference(bundle(pair.0), bundle(pair.1))
+                // What is the same around a change may differ from host to host; the change itself makes the group.
+                let changed = difference(bundle(pair.0), bundle(pair.1), 0);
+                (changed, difference(bundle(pair.0), bundle(pair.1), 3))
             });
             let effect = if before.is_some() { PlanEffect::Change } else { PlanEffect::Add };
             (effect, detail.clone())
         } else {
-            (PlanEffect::Remove, after.reason.map_or("", titan_api::poll::RemovalReason::as_str).to_owned())
+            let reason = after.reason.map_or("", titan_api::poll::RemovalReason::as_str).to_owned();
+            (PlanEffect::Remove, (reason.clone(), reason))
         };
-        add(&after.workspace, &after.name, effect, detail, after.host);
+        add(&after.workspace, &after.name, effect, identity, shown, after.host);
     }
     for (deployment, host, problem) in &planned.problems {
         if let (Some(problem), Some(deployment)) = (problem, model.deployment(*deployment)) {
             let faults: String =
                 problem.errors.iter().map(|fault| format!("\n  {}: {}", fault.pointer, fault.detail)).collect();
             let detail = format!("{}{faults}", problem.detail);
-            add(&deployment.workspace, &deployment.name, PlanEffect::Fail, detail, *host);
+            add(&deployment.workspace, &deployment.name, PlanEffect::Fail, detail.clone(), detail, *host);
         }
     }
     let mut groups: Vec<_> = groups
         .into_iter()
-        .map(|((workspace, deployment, effect, detail), mut hosts)| {
+        .map(|((workspace, deployment, effect, _), (detail, mut hosts))| {
             hosts.sort();
             let count = hosts.len();
             hosts.truncate(NAMED);
@@ -82,9 +86,9 @@ impl Ord for PlanEffectOrder {
     }
 }
 
-/// Returns the difference of two bundles as a unified diff over all files.
+/// Returns the difference of two bundles as a unified diff over all files, with `context` lines around each change.
 #[must_use]
-pub fn difference(before: Option<&Bundle>, after: Option<&Bundle>) -> String {
+pub fn difference(before: Option<&Bundle>, after: Option<&Bundle>, context: usize) -> String {
     let files = |bundle: Option<&Bundle>| -> BTreeMap<String, BundleFile> {
         bundle.iter().flat_map(|bundle| &bundle.files).map(|file| (file.path.clone(), file.clone())).collect()
     };
@@ -120,7 +124,9 @@ pub fn difference(before: Option<&Bundle>, after: Option<&Bundle>) -> String {
         let (old_text, new_text) = (content(old).unwrap_or_default(), content(new).unwrap_or_default());
         if old_text != new_text {
             let diff = TextDiff::from_lines(&old_text, &new_text);
-            text.push_str(&diff.unified_diff().header(&name(old, "a"), &name(new, "b")).to_string());
+            let mut unified = diff.unified_diff();
+            unified.context_radius(context).header(&name(old, "a"), &name(new, "b"));
+            text.push_str(&unified.to_string());
         }
     }
     if text.len() > DETAIL_BYTES {
@@ -154,11 +160,11 @@ mod tests {
     fn difference_is_a_unified_diff_per_file() {
         let before = bundle(&[("a.conf", "x=1\n"), ("gone", "1\n"), ("same", "s\n")]);
         let after = bundle(&[("a.conf", "x=2\n"), ("new", "2\n"), ("same", "s\n")]);
-        let text = difference(Some(&before), Some(&after));
+        let text = difference(Some(&before), Some(&after), 3);
         assert!(text.contains("--- a/a.conf\n+++ b/a.conf\n"), "{text}");
         assert!(text.contains("-x=1\n+x=2\n"), "{text}");
         assert!(text.contains("--- a/gone\n+++ /dev/null\n"), "{text}");
         assert!(!text.contains("same"), "{text}");
-        assert_eq!(difference(Some(&before), Some(&before)), "");
+        assert_eq!(difference(Some(&before), Some(&before), 3), "");
     }
 }

@@ -102,18 +102,21 @@ impl FleetView {
 
     /// Takes in the assignments that moved up to `revision` and wakes whoever waits for them.
     pub fn advance(&self, moved: Vec<Assignment>, revision: Revision) {
-        let mut by_host: HashMap<Uuid, Vec<Assignment>> = HashMap::new();
+        let mut by_host: HashMap<Uuid, Vec<Arc<Assignment>>> = HashMap::new();
         for assignment in moved {
-            by_host.entry(assignment.host).or_default().push(assignment);
+            by_host.entry(assignment.host).or_default().push(Arc::new(assignment));
         }
         let mut wake = Vec::with_capacity(by_host.len());
         for (host, assignments) in by_host {
             let slot = self.slot(host);
-            let mut set = HostSet::clone(&slot.set.load());
-            for assignment in assignments {
-                set.put(Arc::new(assignment));
-            }
-            slot.set.store(Arc::new(set));
+            // A tombstone may be forgotten at the same moment.
+            slot.set.rcu(|set| {
+                let mut set = HostSet::clone(set);
+                for assignment in &assignments {
+                    set.put(Arc::clone(assignment));
+                }
+                set
+            });
             wake.push(slot);
         }
         self.revision.fetch_max(revision.micros(), Ordering::AcqRel);

@@ -90,23 +90,66 @@ pub fn chain(tokens: &[Token]) -> Result<(), LexError> {
 
 /// Checks that no constant text or list is repeated to more than [`REPEATED`].
 fn repetition(tokens: &[Token]) -> Result<(), LexError> {
-    for at in (0..tokens.len()).filter(|at| tokens[*at].is_sign("*")) {
-        let (Some(left), Some(right)) = (at.checked_sub(1), tokens.get(at + 1)) else { continue };
-        let refused = if let Some(size) = literal_repeat(tokens, at) {
-            size > REPEATED
-        } else {
-            matches!(tokens[left].kind, TokenKind::Text(_))
-                || matches!(right.kind, TokenKind::Text(_))
-                || constant_group(tokens, opening(tokens, left), left)
-                || constant_group(tokens, at + 1, closing(tokens, at + 1))
-        };
-        if refused {
+    for at in (1..tokens.len()).filter(|at| tokens[*at].is_sign("*")) {
+        let left = operand(tokens, opening(tokens, at - 1), at - 1);
+        let right = operand(tokens, at + 1, closing(tokens, at + 1));
+        let constant = matches!(
+            (left, right),
+            (Operand::Text, Operand::Text | Operand::Number) | (Operand::Number, Operand::Text)
+        );
+        if constant && literal_repeat(tokens, at).is_none_or(|size| size > REPEATED) {
             let message =
                 format!("a constant text or list is repeated; up to {REPEATED} bytes of one text are allowed");
             return Err(LexError { line: tokens[at].line, message });
         }
     }
     Ok(())
+}
+
+/// What stands beside a `*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operand {
+    /// Something that is not known before it is rendered.
+    Variable,
+    /// A constant text or list.
+    Text,
+    /// Any other constant.
+    Number,
+}
+
+/// Returns what the tokens from `first` to `last` are: one token, or a bracket and what it holds.
+fn operand(tokens: &[Token], first: usize, last: usize) -> Operand {
+    let constant_word = |word: &str| {
+        matches!(word, "true" | "false" | "none" | "True" | "False" | "None" | "and" | "or" | "not" | "in")
+    };
+    match tokens.get(first).map(|token| &token.kind) {
+        Some(TokenKind::Text(_)) => Operand::Text,
+        Some(TokenKind::Word(word)) if !constant_word(word) => Operand::Variable,
+        Some(TokenKind::Sign(bracket @ ("(" | "["))) if first < last && last < tokens.len() => {
+            // After a name, a bracket or a text it is a call or a subscript, which is not worked out early.
+            let follows = first.checked_sub(1).is_some_and(|before| match &tokens[before].kind {
+                TokenKind::Word(word) => !constant_word(word) && !matches!(word.as_str(), "if" | "else" | "is"),
+                TokenKind::Sign(sign) => matches!(*sign, ")" | "]" | "}"),
+                TokenKind::Text(_) => true,
+                TokenKind::Int(_) | TokenKind::Float(_) => false,
+            });
+            let inner = &tokens[first + 1..last];
+            let textual = *bracket == "["
+                || inner.iter().any(|token| match token.kind {
+                    TokenKind::Text(_) => true,
+                    TokenKind::Sign(sign) => matches!(sign, "[" | "{" | "," | "~"),
+                    _ => false,
+                });
+            if follows || !inner.iter().all(|token| token.word().is_none_or(constant_word)) {
+                Operand::Variable
+            } else if textual {
+                Operand::Text
+            } else {
+                Operand::Number
+            }
+        }
+        _ => Operand::Number,
+    }
 }
 
 /// Returns the bytes that `'text' * 40` or `40 * 'text'` comes to, if that is all there is around the sign.
@@ -125,33 +168,6 @@ fn literal_repeat(tokens: &[Token], at: usize) -> Option<u128> {
         }
         _ => None,
     }
-}
-
-/// Whether the tokens from `open` to `close` are a bracket that holds a constant text or list.
-fn constant_group(tokens: &[Token], open: usize, close: usize) -> bool {
-    if open >= close || close >= tokens.len() {
-        return false;
-    }
-    let TokenKind::Sign(bracket @ ("(" | "[")) = tokens[open].kind else { return false };
-    // After a name, a bracket or a text it is a call or a subscript, which is not worked out early.
-    let follows = open.checked_sub(1).is_some_and(|before| match &tokens[before].kind {
-        TokenKind::Word(word) => !matches!(word.as_str(), "and" | "or" | "not" | "in" | "if" | "else" | "is"),
-        TokenKind::Sign(sign) => matches!(*sign, ")" | "]" | "}"),
-        TokenKind::Text(_) => true,
-        TokenKind::Int(_) | TokenKind::Float(_) => false,
-    });
-    let constant_word = |word: &str| {
-        matches!(word, "true" | "false" | "none" | "True" | "False" | "None" | "and" | "or" | "not" | "in")
-    };
-    let inner = &tokens[open + 1..close];
-    let constant = inner.iter().all(|token| token.word().is_none_or(constant_word));
-    let textual = bracket == "["
-        || inner.iter().any(|token| match token.kind {
-            TokenKind::Text(_) => true,
-            TokenKind::Sign(sign) => matches!(sign, "[" | "{" | "," | "~"),
-            _ => false,
-        });
-    !follows && constant && textual
 }
 
 /// Returns where the bracket that closes at `close` opens; `close` itself if it is none.
@@ -224,6 +240,8 @@ mod tests {
             "{{ values.gb * 1024 * 1024 * 1024 ~ ' bytes' }}",
             "{{ (values.a + 1) * 2 }}",
             "{{ values.list[0] * 2 }}",
+            "{{ ['x'] * values.n }}",
+            "{{ 'x' * (values.n + 1) }}",
             "{{ f('x') * 2 }}",
             "{{ (1 + 2) * 3 }}",
             "{% set a = 2 * 3 %}",

@@ -125,6 +125,10 @@ fn describe(error: &minijinja::Error) -> (String, Option<String>) {
 fn near(missing: &str, context: &Value) -> String {
     let mut here = context;
     let mut known = String::new();
+    // What begins with a name that is not the context's belongs to a loop or a macro; its names are not known here.
+    if missing.split_once('.').is_some_and(|(root, _)| context.get(root).is_none()) {
+        return String::new();
+    }
     for segment in missing.split('.') {
         if let Some(next) = here.get(segment) {
             known = format!("{known}{segment}.");
@@ -155,7 +159,8 @@ mod tests {
     fn near_misses_and_the_names_there_are_told() {
         let context = json!({"values": {"port": 1, "host": "a"}, "host": {"labels": {}}});
         assert_eq!(near("values.prot", &context), "; did you mean values.port? names there: host, port");
-        assert_eq!(near("valeus.port", &context), "; did you mean values? names there: host, values");
+        assert_eq!(near("item.port", &context), "");
+        assert_eq!(near("valeus", &context), "; did you mean values? names there: host, values");
         assert_eq!(near("host.labels.zone", &context), "; names there: there are none");
         assert_eq!(near("values.port.x", &context), "");
     }

@@ -33,6 +33,7 @@ fn to_yaml(state: &mut State, value: &Value) -> Result<String, Error> {
 }
 
 /// `{{ values.env | to_json }}`: compact JSON, or indented by `indent` spaces.
+#[expect(clippy::needless_pass_by_value, reason = "the engine hands keyword arguments over")]
 fn to_json(state: &mut State, value: &Value, indent: Option<usize>, kwargs: Kwargs) -> Result<String, Error> {
     let indent = match indent {
         Some(indent) => Some(indent),

@@ -35,6 +35,9 @@ pub fn read(text: &str) -> Result<TemplateManifest, Failure> {
     if value.is_null() {
         return Ok(TemplateManifest::default());
     }
+    if !value.is_object() {
+        return Err(Failure::new(MANIFEST, "it is not a map").line(Some(1)));
+    }
     let manifest: TemplateManifest =
         parse::from_value(value).map_err(|fault| at(text, &fault.pointer, &fault.detail))?;
     check(&manifest).map_err(|(pointer, detail)| at(text, &pointer, &detail))?;
@@ -213,10 +216,15 @@ mod tests {
                 "files:\n  a: {owner: '-x'}\n",
                 "/files/a/owner: \"-x\" is not the name of a user or group in template.yaml line 2",
             ),
-            ("- a\n", "invalid type: sequence, expected struct TemplateManifest in template.yaml"),
+            ("- a\n", "it is not a map in template.yaml line 1"),
         ] {
             assert_eq!(read(text).expect_err(text).to_string(), expected);
         }
+        let mut laughs = "values:\n  a0: &a0 [x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..12 {
+            laughs.push_str(&format!("  a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 8].join(", ")));
+        }
+        assert!(read(&laughs).expect_err("laughs").message.contains("repetition limit exceeded"));
         assert_eq!(read("# nothing\n").expect("empty"), TemplateManifest::default());
     }
 }

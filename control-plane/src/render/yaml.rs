@@ -8,16 +8,34 @@ use serde_json::{Map, Number, Value};
 /// Words that some version of YAML reads as a boolean or as nothing.
 const RESERVED: [&str; 12] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "none"];
 
-/// Returns `value` as block-style YAML with an indent of two, without a line end at the end.
+/// Returns `value` as block-style YAML with an indent of two.
+///
+/// There is no line end at the end, unless it belongs to a text that is the last thing of all.
 #[must_use]
 pub fn to_yaml(value: &Value) -> String {
     let mut out = String::new();
     match value {
         Value::Object(map) if !map.is_empty() => write_map(&mut out, map, 0, true),
         Value::Array(list) if !list.is_empty() => write_list(&mut out, list, 0, true),
-        scalar => write_inline(&mut out, scalar),
+        scalar => {
+            write_inline(&mut out, scalar);
+            return out;
+        }
+    }
+    if last(value).as_str().and_then(block).is_some_and(|(_, ends)| ends) {
+        out.push('\n');
     }
     out
+}
+
+/// Returns what is written last.
+fn last(value: &Value) -> &Value {
+    let inner = match value {
+        Value::Object(map) => map.values().next_back(),
+        Value::Array(list) => list.last(),
+        _ => None,
+    };
+    inner.map_or(value, last)
 }
 
 /// Writes the entries of a map; the first one on the present line if `begun`.
@@ -62,11 +80,8 @@ fn new_line(out: &mut String, indent: usize) {
 /// Writes a value that fits on one line, or text of several lines as a block below.
 fn write_scalar(out: &mut String, value: &Value, indent: usize) {
     let Value::String(text) = value else { return write_inline(out, value) };
-    let body = text.strip_suffix('\n').unwrap_or(text);
-    if !body.contains('\n') || !is_block(body) {
-        return write_text(out, text);
-    }
-    out.push_str(if body.len() == text.len() { "|-" } else { "|" });
+    let Some((body, ends)) = block(text) else { return write_text(out, text) };
+    out.push_str(if ends { "|" } else { "|-" });
     for line in body.split('\n') {
         if line.is_empty() {
             out.push('\n');
@@ -77,12 +92,16 @@ fn write_scalar(out: &mut String, value: &Value, indent: usize) {
     }
 }
 
-/// Whether lines of text mean the same in a literal block, also after `indent`.
-fn is_block(body: &str) -> bool {
+/// Returns the lines of a text, and whether the last one ends, if they mean the same in a literal block and after
+/// `indent`.
+fn block(text: &str) -> Option<(&str, bool)> {
+    let body = text.strip_suffix('\n').unwrap_or(text);
     let line_fits = |line: &str| !line.ends_with([' ', '\t']) && line.chars().all(is_printable);
-    let first = body.chars().next();
-    let last_is_full = !body.ends_with('\n');
-    last_is_full && !matches!(first, Some(' ' | '\t' | '\n') | None) && body.split('\n').all(line_fits)
+    let fits = body.contains('\n')
+        && !body.starts_with([' ', '\t', '\n'])
+        && !body.ends_with('\n')
+        && body.split('\n').all(line_fits);
+    fits.then_some((body, body.len() < text.len()))
 }
 
 fn write_inline(out: &mut String, value: &Value) {
@@ -237,6 +256,13 @@ mod tests {
     fn numbers_stay_numbers() {
         let written = to_yaml(&json!([1, -2, 1.5, 1e30, 1e-7, 18_446_744_073_709_551_615_u64, null, true]));
         assert_eq!(written, "- 1\n- -2\n- 1.5\n- 1.0e+30\n- 1.0e-7\n- 18446744073709551615\n- null\n- true");
+    }
+
+    #[test]
+    fn a_text_at_the_end_keeps_its_line_end() {
+        assert_eq!(to_yaml(&json!({"a": "x\ny\n"})), "a: |\n  x\n  y\n");
+        assert_eq!(to_yaml(&json!([["x\ny\n"], []])), "- - |\n    x\n    y\n- []");
+        assert_eq!(to_yaml(&json!({"a": "x\n"})), "a: \"x\\n\"");
     }
 
     #[test]

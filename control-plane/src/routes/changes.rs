@@ -39,8 +39,11 @@ pub async fn changes(
     State(state): State<AppState>,
     _admin: Admin,
     headers: HeaderMap,
-    Params(params): Params<ChangeParams>,
+    Params(mut params): Params<ChangeParams>,
 ) -> Answer<Response> {
+    // A reader of events that lost its connection says where it was.
+    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    params.since = last.or(params.since);
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accept.contains("text/event-stream") {
         return Ok(events(state, params).into_response());

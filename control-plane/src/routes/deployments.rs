@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use axum::{Json as JsonBody, extract::State};
 use serde::Deserialize;
 use titan_api::{
-    Kind, Name, Problem,
+    Kind, Name, Problem, Revision,
     reports::Phase,
     status::{DeploymentStatus, HostDeployment, StatusCounts, Why},
     values::MergedValues,
@@ -50,6 +50,8 @@ pub async fn status(
     let mut observed: HashMap<_, _> = observed.into_iter().map(|observed| (observed.report.id, observed)).collect();
     let problems = tx.render_problems(stored.uid).await?;
     let mut problems: HashMap<_, _> = problems.into_iter().map(|problem| (problem.host, problem.problem)).collect();
+    let seen: HashMap<_, _> =
+        tx.hosts_of_deployment(stored.uid).await?.into_iter().map(|host| (host.uid, host.last_seen)).collect();
     let release = tx.newest_release(stored.uid).await?;
     let planned = tx.planned().await?;
     let mut counts = StatusCounts::default();
@@ -60,8 +62,15 @@ pub async fn status(
         let Some(host) = host_name(&state, &mut tx, uid).await? else { continue };
         let assignment = assignments.get(&uid);
         let report = assignment.and_then(|assignment| observed.remove(&assignment.id));
-        let row =
-            host_deployment(&state, &mut tx, uid, host.clone(), assignment, report, problems.remove(&uid)).await?;
+        let row = host_deployment(
+            &state,
+            uid,
+            host.clone(),
+            assignment,
+            report,
+            problems.remove(&uid),
+            seen.get(&uid).copied().flatten(),
+        );
         statuses::count(&mut counts, row.state);
         hosts.insert(host, row);
     }
@@ -84,20 +93,19 @@ async fn host_name(state: &AppState, tx: &mut Tx, uid: Uuid) -> Result<Option<Na
     Ok(tx.document_by_uid(uid).await?.map(|stored| stored.name))
 }
 
-async fn host_deployment(
+fn host_deployment(
     state: &AppState,
-    tx: &mut Tx,
     uid: Uuid,
     host: Name,
     assignment: Option<&Assignment>,
     observed: Option<ObservedDeployment>,
     problem: Option<Problem>,
-) -> Result<HostDeployment, Problem> {
-    let written = tx.observed_host(uid).await?.and_then(|host| host.last_seen);
-    let last_seen = last_seen(state, uid, written);
+    seen: Option<Revision>,
+) -> HostDeployment {
+    let last_seen = last_seen(state, uid, seen);
     let counted = statuses::state(assignment, observed.as_ref(), problem.as_ref(), last_seen, online_since(state));
     let report = observed.as_ref().map(|observed| &observed.report);
-    Ok(HostDeployment {
+    HostDeployment {
         host,
         state: counted,
         release: assignment.map(|assignment| assignment.release.clone()).unwrap_or_default(),
@@ -110,7 +118,7 @@ async fn host_deployment(
         reported_at: observed.as_ref().map(|observed| observed.reported_at),
         last_seen,
         problem,
-    })
+    }
 }
 
 /// Returns what the agent said, with the push's fate if it did not succeed.
@@ -174,7 +182,8 @@ pub async fn why(
     let row = match assignment.is_some() || problem.is_some() {
         true => {
             let (uid, name) = (host.uid, host.name.clone());
-            Some(host_deployment(&state, &mut tx, uid, name, assignment.as_ref(), observed.pop(), problem).await?)
+            let seen = tx.observed_host(uid).await?.and_then(|host| host.last_seen);
+            Some(host_deployment(&state, uid, name, assignment.as_ref(), observed.pop(), problem, seen))
         }
         false => None,
     };

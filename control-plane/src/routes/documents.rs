@@ -1,5 +1,7 @@
 //! Documents of every kind: list, make, read, put, patch, delete, history.
 
+use std::collections::HashMap;
+
 use axum::{
     Json as JsonBody,
     extract::{Extension, State},
@@ -96,7 +98,7 @@ pub(super) async fn list(
     {
         return Err(Problem::not_found("workspace", workspace).into());
     }
-    let after = params.next.unwrap_or_default();
+    let after = params.next.filter(|after| !after.contains('\0')).unwrap_or_default();
     let mut after = after.split_once('/').map(|(w, n)| (w.to_owned(), n.to_owned())).unwrap_or_default();
     let mut items = Vec::new();
     if let Some(at) = params.at {
@@ -110,12 +112,16 @@ pub(super) async fn list(
             let listing = Listing { kind, workspace, after: (&after.0, &after.1), limit: limits::PAGE };
             let page = tx.documents(&listing).await?;
             let full = page.len() == limits::PAGE;
+            let mut observed: HashMap<_, _> = match (kind, page.first(), page.last()) {
+                (Kind::Host, Some(first), Some(last)) => {
+                    let observed = tx.observed_hosts_named(&first.name, &last.name).await?;
+                    observed.into_iter().map(|host| (host.uid, host)).collect()
+                }
+                _ => HashMap::new(),
+            };
             for stored in page {
                 after = (stored.workspace.as_deref().unwrap_or_default().to_owned(), stored.name.to_string());
-                let observed = match kind {
-                    Kind::Host => tx.observed_host(stored.uid).await?,
-                    _ => None,
-                };
+                let observed = observed.remove(&stored.uid);
                 let facts = observed.as_ref().map(|host| host.facts.clone()).unwrap_or_default();
                 if wanted(&stored.labels, &facts) {
                     let mut document = stored.document();
@@ -349,9 +355,10 @@ pub async fn delete_route(
     let kind = place.kind;
     let writing = Writing { state: &state, admin: &admin, id: &id, headers: &headers, method: &method, uri: &uri };
     let (answer, document) = writing.one(Intent::Delete(place, params.force), &[]).await?;
+    // A host without an agent is gone at once, too.
     if kind == Kind::Host
-        && params.force
         && let Some(uid) = document.metadata.uid
+        && state.store.read().await?.document_by_uid(uid).await?.is_none()
     {
         state.view.forget_host(uid);
         state.credentials.forget_host(uid);

@@ -95,6 +95,19 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
     }
 }
 
+/// A JSON body of at most [`limits::REPORT_BODY_BYTES`], read strictly.
+#[derive(Debug, Clone)]
+pub struct Large<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<AppState> for Large<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _state: &AppState) -> Result<Self, Failure> {
+        let body = read(request, limits::REPORT_BODY_BYTES).await?;
+        Ok(Self(parse::from_slice(&body)?))
+    }
+}
+
 async fn read(request: Request, limit: usize) -> Result<bytes::Bytes, Failure> {
     axum::body::to_bytes(request.into_body(), limit).await.map_err(|error| {
         let mut source: Option<&dyn std::error::Error> = Some(&error);

@@ -9,7 +9,7 @@ use axum::{
 };
 use titan_api::{
     Code, Kind, Name, Problem, Revision,
-    changes::ApplyAnswer,
+    changes::{ApplyAnswer, Operation},
     documents::Declared,
     hosts::{BulkCreate, HostStatus},
     limits, parse,
@@ -24,7 +24,7 @@ use crate::{
         respond::{Answer, RequestId},
     },
     state::AppState,
-    store::{Assignment, ObservedHost},
+    store::{Assignment, ObservedHost, Written},
     writing::{self, Intent},
 };
 
@@ -96,8 +96,9 @@ pub async fn bulk_create(
 /// `POST /v1/hosts/{name}/prune`: tells a host to remove what it runs though nobody declares it.
 pub async fn prune(
     State(state): State<AppState>,
-    _admin: Admin,
+    Admin(principal): Admin,
     Names(host): Names<String>,
+    Extension(id): Extension<RequestId>,
     Json(request): Json<PruneRequest>,
 ) -> Answer<JsonBody<PruneAnswer>> {
     let host: Name = name("host", &host)?;
@@ -121,7 +122,7 @@ pub async fn prune(
     }
     for orphan in &pruned {
         let known = tx.assignment(orphan.id).await?;
-        if known.as_ref().is_some_and(|known| known.present) {
+        if known.as_ref().is_some_and(|known| known.present || known.host != stored.uid) {
             continue;
         }
         tx.put_assignment(&Assignment {
@@ -141,9 +142,22 @@ pub async fn prune(
         })
         .await?;
     }
+    let named: Vec<_> = pruned.iter().map(|orphan| format!("{}/{}", orphan.workspace, orphan.name)).collect();
+    let reason = request.reason.map_or_else(String::new, |reason| format!(": {reason}"));
+    let reason = format!("orphans pruned: {}{reason}", named.join(", "));
+    let document = stored.document();
+    let written = Written {
+        operation: Operation::Update,
+        before: Some(&document),
+        after: Some(&document),
+        actor: &principal.actor(),
+        reason: Some(&reason),
+        request_id: &id.0,
+    };
+    tx.add_change(revision, 0, &document, &written).await?;
     tx.notify().await?;
     tx.commit().await?;
     state.committed();
-    tracing::info!(host.name = %host, orphans = pruned.len(), reason = request.reason, "orphans of host {host} are to be removed");
+    tracing::info!(host.name = %host, orphans = pruned.len(), "orphans of host {host} are to be removed");
     Ok(JsonBody(PruneAnswer { pruned }))
 }

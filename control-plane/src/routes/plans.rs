@@ -89,7 +89,7 @@ pub async fn plan(
     }
     let affected = causes::affected(&changes, &model);
     let present = planning::gather(&mut state.store.read().await?, &model, &affected).await?;
-    let planned = planning::decide(&model, &present, &state.renderer).await;
+    let planned = planning::decide(&model, &present, &state.renderer).await?;
     let bundles = named_bundles(&state, &planned).await?;
     let groups = plans::groups(&planned, &model, &bundles);
     Ok(JsonBody(Plan { results: outcome.answer.results, groups, unchanged: planned.unchanged }))

@@ -30,6 +30,8 @@ use crate::{
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// How far ahead of the wall clock a cursor may be before it is refused.
 const AHEAD: Duration = Duration::from_secs(60);
+/// How often the clock is moved past a cursor at most: hosts after a restore come together, and one move serves them all.
+const CLOCK_MOVES: Duration = Duration::from_secs(1);
 /// Polls a second that one control plane is asked for at most: with more hosts they come less often.
 const POLLS_PER_SECOND: usize = 20_000;
 /// Bytes of bundles that travel inside one answer; what is over is fetched by digest.
@@ -126,6 +128,11 @@ async fn catch_up(state: &AppState, since: Option<Revision>) -> Result<Option<Re
         return Err(Problem::new(Code::CursorAhead, format!("the cursor {since} is ahead of the clock"))
             .hint("ask without a cursor"));
     }
+    let now = state.clock.now().micros();
+    let before = state.clock_moved_at.swap(now, std::sync::atomic::Ordering::AcqRel);
+    if now.saturating_sub(before) < i64::try_from(CLOCK_MOVES.as_micros()).unwrap_or(i64::MAX) && before != 0 {
+        return Err(Problem::new(Code::Unavailable, "the clock was moved past another host's cursor a moment ago"));
+    }
     restored(state, since).await?;
     Ok(None)
 }
@@ -176,7 +183,9 @@ async fn changed(
     let mut inline = 0;
     for deployment in &mut deployments {
         let Some(body) = state.bundles.get(&state.store, &deployment.digest).await? else {
-            return Err(Problem::new(Code::Internal, format!("bundle {} is gone", deployment.digest)).into());
+            // Only this deployment waits: the host asks for the bundle by itself and says that it is missing.
+            tracing::error!(bundle.digest = %deployment.digest, deployment.name = %deployment.name, "a bundle is gone");
+            continue;
         };
         if body.len() <= limits::INLINE_BUNDLE_BYTES && inline + body.len() <= INLINE_TOTAL {
             inline += body.len();

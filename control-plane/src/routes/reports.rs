@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     routes::{
-        extract::{Caller, Json, Names},
+        extract::{Caller, Large, Names},
         respond::Answer,
     },
     state::AppState,
@@ -26,7 +26,7 @@ pub async fn report(
     State(state): State<AppState>,
     Caller(principal): Caller,
     Names(host): Names<String>,
-    Json(report): Json<Report>,
+    Large(report): Large<Report>,
 ) -> Answer<StatusCode> {
     let uid = principal.require_host(&host)?;
     let now = state.clock.now();
@@ -37,9 +37,20 @@ pub async fn report(
     let mut tx = state.store.write("report").await?;
     let mut observed = tx.observed_host(uid).await?.unwrap_or_else(|| ObservedHost { uid, ..ObservedHost::default() });
     let seq = i64::try_from(report.seq).unwrap_or(i64::MAX);
-    if seq <= observed.report_seq {
-        // Late or repeated: what it says is known or outdated.
+    if seq == observed.report_seq {
+        // Repeated, because the answer was lost.
         return Ok(StatusCode::NO_CONTENT);
+    }
+    if seq < observed.report_seq {
+        // Late, or from an agent that was restored from the past: it must not believe that this arrived.
+        let newest = observed.report_seq;
+        return Err(Problem::new(
+            Code::Stale,
+            format!("report {seq} is older than {newest}, which was taken in before"),
+        )
+        .at("/seq", newest.to_string())
+        .hint("go on counting from the newest number")
+        .into());
     }
     observed.report_seq = seq;
     observed.last_seen = Some(now).max(observed.last_seen);
@@ -50,7 +61,6 @@ pub async fn report(
     let facts_changed = report.facts.as_ref().is_some_and(|facts| *facts != observed.facts);
     if let Some(facts) = report.facts.filter(|_| facts_changed) {
         observed.facts = facts;
-        tx.queue_facts(uid, now).await?;
     }
     tx.put_observed_host(&observed).await?;
     let mut deployments = report.deployments;
@@ -58,6 +68,10 @@ pub async fn report(
     let mut removed = Vec::new();
     for deployment in deployments {
         removed.extend(take(&mut tx, uid, deployment, now).await?);
+    }
+    if facts_changed {
+        // Last, as in the planner's transaction: in another order the two could wait for each other.
+        tx.queue_facts(uid, now).await?;
     }
     tx.commit().await?;
     state.metrics.reports.inc();

@@ -206,6 +206,22 @@ impl Tx {
             .collect()
     }
 
+    /// Returns the deployments that cannot be rendered for a host.
+    pub async fn deployments_with_render_problem(&mut self, host: Uuid) -> Result<Vec<Uuid>> {
+        const SQL: &str = "SELECT deployment_uid FROM render_problems WHERE host_uid = $1";
+        let rows: Vec<(String,)> =
+            both!(self, conn => sqlx::query_as(SQL).bind(host.to_string()).fetch_all(&mut **conn).await?);
+        rows.into_iter().map(|(uid,)| parsed("render_problems", "deployment_uid", &uid, &uid)).collect()
+    }
+
+    /// Removes assignments of `revision` to hosts that are gone for good.
+    pub async fn purge_hostless_assignments(&mut self, revision: Revision) -> Result<()> {
+        const SQL: &str = "DELETE FROM assignments WHERE revision = $1 \
+             AND NOT EXISTS (SELECT 1 FROM resources WHERE resources.uid = assignments.host_uid)";
+        both!(self, conn => sqlx::query(SQL).bind(revision.micros()).execute(&mut **conn).await.map(drop)?);
+        Ok(())
+    }
+
     /// Removes the render problems of a deployment or host that is gone.
     pub async fn purge_render_problems(&mut self, uid: Uuid) -> Result<()> {
         const SQL: &str = "DELETE FROM render_problems WHERE deployment_uid = $1 OR host_uid = $1";

@@ -5,7 +5,7 @@ use titan_api::{
     changes::{Change, Operation},
 };
 
-use super::{Result, Tx, both, from_word, json, parsed, word};
+use super::{Result, Tx, both, clean, from_word, json, parsed, readable, word};
 
 /// A change with who made it and why, before it has a revision.
 #[derive(Debug, Clone)]
@@ -100,12 +100,13 @@ impl Tx {
             .bind(word(&written.operation)).bind(document.kind.as_str())
             .bind(metadata.workspace.as_deref().unwrap_or_default()).bind(metadata.name.as_str())
             .bind(metadata.uid.unwrap_or_default().to_string()).bind(text(written.before)).bind(text(written.after))
-            .bind(written.actor).bind(written.reason).bind(written.request_id)
+            .bind(written.actor).bind(written.reason.map(clean).as_deref()).bind(written.request_id)
             .execute(&mut **conn).await.map(drop)?);
         Ok(())
     }
 
-    /// Returns changes at or after `since`, oldest first, at most `limit` but never part of a revision.
+    /// Returns changes at or after `since`, oldest first, at most `limit` but never part of a revision. One that cannot be
+    /// read is logged and left out.
     pub async fn changes(&mut self, since: Revision, filter: &ChangeFilter<'_>, limit: usize) -> Result<Vec<Change>> {
         // The last revision of the page is found first, so that no commit is cut in two.
         const SQL: &str = "SELECT * FROM changes WHERE revision >= $1 AND revision <= COALESCE((SELECT revision \
@@ -117,7 +118,7 @@ impl Tx {
             .bind(since.micros()).bind(filter.kind.map_or("", Kind::as_str))
             .bind(filter.workspace.unwrap_or_default()).bind(filter.name.unwrap_or_default())
             .bind(offset).bind(i64::MAX).fetch_all(&mut **conn).await?);
-        rows.into_iter().map(Change::try_from).collect()
+        Ok(rows.into_iter().map(Change::try_from).filter_map(readable).collect())
     }
 
     /// Returns the changes of one document, newest first.
@@ -142,7 +143,8 @@ impl Tx {
         const SQL: &str = "SELECT c.* FROM changes c WHERE c.kind = $1 AND ($2 = '' OR c.workspace = $2) \
              AND ($3 = '' OR c.name = $3) AND c.revision <= $4 AND c.after_document IS NOT NULL AND NOT EXISTS \
              (SELECT 1 FROM changes d WHERE d.kind = c.kind AND d.workspace = c.workspace AND d.name = c.name \
-             AND d.revision <= $4 AND (d.revision > c.revision OR (d.revision = c.revision AND d.ordinal > c.ordinal))) \
+             AND d.operation <> 'clockMoved' AND d.revision <= $4 \
+             AND (d.revision > c.revision OR (d.revision = c.revision AND d.ordinal > c.ordinal))) \
              ORDER BY c.workspace, c.name";
         let rows: Vec<Row> = both!(self, conn => sqlx::query_as(SQL)
             .bind(kind.as_str()).bind(workspace).bind(name).bind(at.micros()).fetch_all(&mut **conn).await?);

@@ -7,7 +7,7 @@ use titan_api::{
 };
 use uuid::Uuid;
 
-use super::{Result, Tx, both, corrupt, json, parsed};
+use super::{Result, Tx, both, corrupt, json, parsed, readable};
 
 /// A document with what the store knows of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -163,11 +163,11 @@ impl Tx {
         rows.into_iter().map(Stored::try_from).collect()
     }
 
-    /// Returns every document, the deleted ones that wait for their tombstones included.
+    /// Returns every live document. One that cannot be read is logged and left out: it holds up nobody else.
     pub async fn all_documents(&mut self) -> Result<Vec<Stored>> {
-        const SQL: &str = "SELECT * FROM resources";
+        const SQL: &str = "SELECT * FROM resources WHERE deleted_revision IS NULL";
         let rows: Vec<Row> = both!(self, conn => sqlx::query_as(SQL).fetch_all(&mut **conn).await?);
-        rows.into_iter().map(Stored::try_from).collect()
+        Ok(rows.into_iter().map(Stored::try_from).filter_map(readable).collect())
     }
 
     /// Returns every live document of a kind in a workspace (`""`: in any).

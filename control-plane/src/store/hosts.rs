@@ -62,6 +62,24 @@ impl Tx {
         row.map(ObservedHost::try_from).transpose()
     }
 
+    /// Returns what was observed of the hosts of a deployment.
+    pub async fn hosts_of_deployment(&mut self, deployment: Uuid) -> Result<Vec<ObservedHost>> {
+        const SQL: &str = "SELECT s.* FROM host_status s JOIN assignments a ON a.host_uid = s.host_uid \
+             WHERE a.deployment_uid = $1";
+        let rows: Vec<Row> =
+            both!(self, conn => sqlx::query_as(SQL).bind(deployment.to_string()).fetch_all(&mut **conn).await?);
+        rows.into_iter().map(ObservedHost::try_from).collect()
+    }
+
+    /// Returns what was observed of the hosts whose names are between `first` and `last`, both included.
+    pub async fn observed_hosts_named(&mut self, first: &str, last: &str) -> Result<Vec<ObservedHost>> {
+        const SQL: &str = "SELECT s.* FROM host_status s JOIN resources r ON r.uid = s.host_uid \
+             WHERE r.kind = 'Host' AND r.name >= $1 AND r.name <= $2 AND r.deleted_revision IS NULL";
+        let rows: Vec<Row> =
+            both!(self, conn => sqlx::query_as(SQL).bind(first).bind(last).fetch_all(&mut **conn).await?);
+        rows.into_iter().map(ObservedHost::try_from).collect()
+    }
+
     /// Returns what was observed of every host.
     pub async fn observed_hosts(&mut self) -> Result<Vec<ObservedHost>> {
         const SQL: &str = "SELECT * FROM host_status";

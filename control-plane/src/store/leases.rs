@@ -39,6 +39,13 @@ impl Tx {
         if held == 1 { Ok(()) } else { Err(StoreError::Fenced(lease.name)) }
     }
 
+    /// Ends every lease: for the one process of a SQLite file, which alone can hold any.
+    pub async fn end_leases(&mut self) -> Result<()> {
+        const SQL: &str = "UPDATE leases SET expires_at = 0";
+        both!(self, conn => sqlx::query(SQL).execute(&mut **conn).await.map(drop)?);
+        Ok(())
+    }
+
     /// Gives a lease back.
     pub async fn release_lease(&mut self, lease: Lease) -> Result<()> {
         const SQL: &str = "UPDATE leases SET expires_at = 0 WHERE name = $1 AND token = $2";

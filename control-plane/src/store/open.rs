@@ -46,7 +46,9 @@ async fn open_sqlite(url: &str, alone: bool) -> Result<Engine> {
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(10));
     let path = options.get_filename().to_owned();
-    if path.as_os_str().is_empty() || path.to_string_lossy().contains(":memory:") {
+    // One in memory would be another one for each connection, and gone with the process.
+    let in_memory = url.contains(":memory:") || url.contains("mode=memory");
+    if path.as_os_str().is_empty() || in_memory {
         return Err(StoreError::Address(url.to_owned()));
     }
     let lock = if alone { Some(lock(&path)?) } else { None };

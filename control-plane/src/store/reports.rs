@@ -6,7 +6,7 @@ use titan_api::{
 };
 use uuid::Uuid;
 
-use super::{Result, Tx, both, digest, from_word, parsed};
+use super::{Result, Tx, both, clean, digest, from_word, parsed};
 
 /// The newest report of a deployment on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,11 +71,11 @@ impl Tx {
              push = excluded.push, reported_at = excluded.reported_at";
         let report = &observed.report;
         both!(self, conn => sqlx::query(SQL)
-            .bind(observed.host.to_string()).bind(report.id.to_string()).bind(report.release.as_str())
+            .bind(observed.host.to_string()).bind(report.id.to_string()).bind(clean(&report.release).as_ref())
             .bind(report.revision.micros()).bind(report.digest.map(|digest| digest.as_bytes().to_vec()))
-            .bind(report.phase.as_str()).bind(report.message.as_str())
-            .bind(report.healthy_since.map(Revision::micros)).bind(report.commit.as_deref())
-            .bind(report.push.as_deref()).bind(observed.reported_at.micros())
+            .bind(report.phase.as_str()).bind(clean(&report.message).as_ref())
+            .bind(report.healthy_since.map(Revision::micros)).bind(report.commit.as_deref().map(clean).as_deref())
+            .bind(report.push.as_deref().map(clean).as_deref()).bind(observed.reported_at.micros())
             .execute(&mut **conn).await.map(drop)?);
         Ok(())
     }

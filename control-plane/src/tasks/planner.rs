@@ -22,6 +22,23 @@ const LEASE: Duration = Duration::from_secs(10);
 /// Changes read at a time.
 const BATCH: usize = 500;
 
+/// Why a step of the planner failed; it is repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum PlannerError {
+    /// The database failed, or another replica leads.
+    #[error("the planner could not read or write")]
+    Store(#[from] StoreError),
+    /// Nothing can be rendered.
+    #[error("the planner could not render: {0}")]
+    Render(Box<Problem>),
+}
+
+impl From<Problem> for PlannerError {
+    fn from(problem: Problem) -> Self {
+        Self::Render(Box::new(problem))
+    }
+}
+
 /// The planner's own state.
 #[derive(Debug)]
 pub struct Planner {
@@ -46,7 +63,7 @@ impl Planner {
 
     /// Brings the model up to date and, if this replica leads, decides what the changes since the bookmark mean and
     /// writes it. Returns whether there may be more to do.
-    pub async fn pass(&mut self) -> Result<bool, StoreError> {
+    pub async fn pass(&mut self) -> Result<bool, PlannerError> {
         if !self.loaded {
             self.load().await?;
         }
@@ -73,6 +90,12 @@ impl Planner {
 
     /// Builds the model from one snapshot.
     async fn load(&mut self) -> Result<(), StoreError> {
+        if self.state.store.postgres().is_none() {
+            // This process holds the file's lock: whoever held a lease is gone.
+            let mut tx = self.state.store.write("lease").await?;
+            tx.end_leases().await?;
+            tx.commit().await?;
+        }
         let mut tx = self.state.store.read().await?;
         let revision = tx.clock().await?;
         let documents = tx.all_documents().await?;
@@ -80,7 +103,7 @@ impl Planner {
         drop(tx);
         self.state.change_model(|model| {
             *model = crate::fleet::model::Model::default();
-            for stored in documents.iter().filter(|stored| stored.deleted.is_none()) {
+            for stored in &documents {
                 if let Err(problem) = model.put(&stored.document()) {
                     unreadable(&stored.name, &problem);
                 }
@@ -134,6 +157,14 @@ impl Planner {
         let mut tx = self.state.store.write("lease").await?;
         let lease = tx.take_lease("planner", &self.holder, now, self.state.clock.after(LEASE)).await?;
         tx.commit().await?;
+        if let Some(lease) = lease
+            && self.lease.is_none_or(|(held, _)| held.token != lease.token)
+        {
+            // Whoever led before may have taken facts off the queue that this replica has not seen.
+            let observed = self.state.store.read().await?.observed_hosts().await?;
+            self.state
+                .change_model(|model| observed.into_iter().for_each(|host| model.set_facts(host.uid, host.facts)));
+        }
         self.lease = lease.map(|lease| (lease, self.state.clock.after(LEASE / 3)));
         self.state.metrics.leader.set(i64::from(lease.is_some()));
         Ok(lease)
@@ -146,12 +177,12 @@ impl Planner {
         changes: &[Change],
         queued: &[(Uuid, i64)],
         upto: Revision,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), PlannerError> {
         let model = self.state.model();
         let mut affected: Affected = causes::affected(changes, &model);
         affected.hosts.extend(queued.iter().map(|(host, _)| *host));
         let present = planning::gather(&mut self.state.store.read().await?, &model, &affected).await?;
-        let planned = planning::decide(&model, &present, &self.state.renderer).await;
+        let planned = planning::decide(&model, &present, &self.state.renderer).await?;
         let mut tx = self.state.store.write("planner").await?;
         let written = planned.write(&mut tx, lease, upto, self.state.clock.now()).await;
         if matches!(written, Err(StoreError::Fenced(_))) {

@@ -109,7 +109,7 @@ fn what_fails_names_file_line_and_near_misses() {
         ("{{ 'a' | to_json(indent=17) }}", "to_json: indent is 17, the limit is 16 in a.conf.j2 line 1"),
         ("{{ '%5s' | format('a') }}", "unknown filter: filter format is unknown in a.conf.j2 line 1"),
         ("{{ debug() }}", "unknown function: debug is unknown in a.conf.j2 line 1"),
-        ("{{ values.port() }}", "value of type map has no method named port in a.conf.j2 line 1"),
+        ("{{ values.port() }}", "value of type number is not callable in a.conf.j2 line 1"),
         (
             "{{ values.env.A + 1 }}",
             "tried to use + operator on unsupported types string and number in a.conf.j2 line 1",

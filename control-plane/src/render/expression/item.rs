@@ -21,7 +21,7 @@ pub(super) enum Item<'a> {
     /// Text.
     Text(Cow<'a, str>),
     /// A list that the expression makes.
-    List(Vec<Item<'a>>),
+    List(Vec<Self>),
     /// A fact that is a list or a map.
     Json(&'a Value),
     /// All labels.

@@ -18,12 +18,12 @@ pub(super) enum Node {
     Int(i128),
     Float(f64),
     Text(String),
-    List(Vec<Node>),
-    Not(Box<Node>),
-    All(Vec<Node>),
-    Any(Vec<Node>),
-    Compare(Box<Node>, Vec<(Operator, Node)>),
-    Chain(Box<Node>, Vec<Step>),
+    List(Vec<Self>),
+    Not(Box<Self>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Compare(Box<Self>, Vec<(Operator, Self)>),
+    Chain(Box<Self>, Vec<Step>),
 }
 
 /// How two parts are compared.

@@ -1,0 +1,81 @@
+//! Fault points: places at which a test ends the process, to see what is on disk then.
+//!
+//! They exist only with feature `fault-points` in a build with debug assertions; anywhere else `fault!` is nothing.
+//! `TITAN_FAULT=name` ends the process the first time it comes to that point, `TITAN_FAULT=name:3` the third time.
+
+macro_rules! points {
+    ($($name:literal: $doc:literal,)*) => {
+        /// The name of every fault point, in the order in which an apply passes them.
+        pub const FAULT_POINTS: &[&str] = &[$($name,)*];
+    };
+}
+
+points! {
+    "bundle-cached": "a bundle of the answer is in the cache",
+    "desired-saved": "the desired set is written down",
+    "journal-staging": "the journal says what is being staged",
+    "file-staged": "one file is staged",
+    "stage-synced": "everything is staged and on disk",
+    "journal-switching": "the journal says how to switch",
+    "switch-step": "one step of the switch is done",
+    "switch-synced": "the switch is on disk",
+    "ledger-saved": "the ledger says who owns what",
+    "stage-removed": "the staging directory is gone",
+    "journal-removed": "the journal is gone",
+    "removal-settled": "a removal is taken off the list",
+    "outcome-noted": "what was done waits to be reported",
+    "git-committed": "the commit is made, the ledger does not know of it",
+    "git-noted": "the ledger knows the commit",
+    "report-sent": "the control plane has the report, the agent has not noted it",
+    "report-noted": "the agent has noted that the report is sent",
+    "journal-undoing": "the journal says that the switch is being undone",
+    "undo-step": "one step of the switch is undone",
+}
+
+/// Ends the process at once if a test asked for it here.
+#[cfg(all(feature = "fault-points", debug_assertions))]
+pub(crate) fn reached(name: &str) {
+    use std::sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    };
+    static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
+    static HITS: AtomicU32 = AtomicU32::new(0);
+    debug_assert!(FAULT_POINTS.contains(&name), "{name} is not listed");
+    let wanted = WANTED.get_or_init(|| {
+        let text = std::env::var("TITAN_FAULT").ok()?;
+        let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
+        Some((name.to_owned(), count.parse().unwrap_or(1)))
+    });
+    if let Some((point, count)) = wanted
+        && point == name
+        && HITS.fetch_add(1, Ordering::Relaxed) + 1 == *count
+    {
+        let _killed = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}
+
+/// Whether a test asked that the step at this point fails: `TITAN_FAIL=name:3`.
+#[cfg(all(feature = "fault-points", debug_assertions))]
+pub(crate) fn fails(name: &str) -> bool {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static HITS: AtomicU32 = AtomicU32::new(0);
+    let Ok(text) = std::env::var("TITAN_FAIL") else { return false };
+    let (point, count) = text.split_once(':').unwrap_or((&text, "1"));
+    point == name && HITS.fetch_add(1, Ordering::Relaxed) + 1 == count.parse().unwrap_or(1)
+}
+
+/// Whether a test asked that the step at this point fails; never in this build.
+#[cfg(not(all(feature = "fault-points", debug_assertions)))]
+pub(crate) const fn fails(_: &str) -> bool {
+    false
+}
+
+macro_rules! fault {
+    ($name:literal) => {
+        #[cfg(all(feature = "fault-points", debug_assertions))]
+        $crate::faults::reached($name);
+    };
+}
+
+pub(crate) use fault;

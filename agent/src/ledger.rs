@@ -1,0 +1,212 @@
+//! The ledger: what each deployment owns on this host. The agent touches nothing that is not in it (law 6).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+use titan_api::{Digest, Name, Revision, templates::FileMode};
+use uuid::Uuid;
+
+use crate::{
+    disk::{self, DiskError},
+    faults::fault,
+    plan::clashes,
+    state::StateDir,
+};
+
+const FILE: &str = "ledger.json";
+
+/// What every deployment owns.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Ledger {
+    /// The directory that all paths are below, as of the last write.
+    pub root: PathBuf,
+    /// What each deployment owns, by its assignment's id.
+    pub entries: BTreeMap<Uuid, LedgerEntry>,
+    /// Paths that one deployment gave up and another is to take: kept on disk for it, by the taker's id.
+    pub inherited: BTreeMap<Uuid, BTreeMap<String, OwnedFile>>,
+    /// Directories that the agent made; they go when they are empty.
+    pub dirs: BTreeSet<String>,
+    /// Removed deployments whose removal is not committed to Git yet.
+    pub uncommitted: BTreeMap<Uuid, Removal>,
+}
+
+/// What one deployment owns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerEntry {
+    /// The workspace.
+    pub workspace: Name,
+    /// The deployment's name.
+    pub name: Name,
+    /// The release that is in place.
+    pub release: String,
+    /// The assignment's revision that is in place.
+    pub revision: Revision,
+    /// The digest of the bundle that is in place.
+    pub digest: Digest,
+    /// The digest of the bundle before, kept in the cache.
+    pub previous: Option<Digest>,
+    /// What it depends on, for the order of removal.
+    pub depends_on: Vec<Name>,
+    /// The files, by path below the root.
+    pub files: BTreeMap<String, OwnedFile>,
+    /// Since when it is healthy, by the host's clock.
+    pub healthy_since: Revision,
+    /// What was committed to Git of it.
+    pub committed: Option<Committed>,
+}
+
+/// One file that the agent put in place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnedFile {
+    /// SHA-256 of the content.
+    pub sha256: Digest,
+    /// The permissions.
+    pub mode: FileMode,
+    /// The owning user's name, if the bundle asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The owning group's name, if the bundle asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Whether the path was given from the root rather than from the deployment's directory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rooted: bool,
+}
+
+/// What was committed to Git of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Committed {
+    /// The bundle's digest.
+    pub digest: Digest,
+    /// The commit.
+    pub commit: String,
+    /// The paths in the repository.
+    pub paths: BTreeSet<String>,
+}
+
+/// A removal that is not committed to Git yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Removal {
+    /// The workspace.
+    pub workspace: Name,
+    /// The deployment's name.
+    pub name: Name,
+    /// The tombstone's revision.
+    pub revision: Revision,
+    /// The paths in the repository.
+    pub paths: BTreeSet<String>,
+}
+
+impl Ledger {
+    /// Reads the ledger; an empty one if there is none.
+    pub(crate) fn read(state: &StateDir) -> Result<Self, DiskError> {
+        Ok(disk::read_json(&state.file(FILE))?.unwrap_or_default())
+    }
+
+    /// Writes the ledger down.
+    pub(crate) fn write(&self, state: &StateDir) -> Result<(), DiskError> {
+        disk::write_json(&state.file(FILE), self)?;
+        fault!("ledger-saved");
+        Ok(())
+    }
+
+    /// Returns all that a deployment owns: its files, and what it is to take over.
+    #[must_use]
+    pub fn owned(&self, id: Uuid) -> BTreeMap<String, OwnedFile> {
+        let mut owned = self.inherited.get(&id).cloned().unwrap_or_default();
+        if let Some(entry) = self.entries.get(&id) {
+            owned.extend(entry.files.iter().map(|(path, file)| (path.clone(), file.clone())));
+        }
+        owned
+    }
+
+    /// Returns whoever other than `id` owns a path that clashes with `path`, as `workspace/name`, with that path.
+    #[must_use]
+    pub fn other_owner(&self, id: Uuid, path: &str) -> Option<(String, String)> {
+        let clash = |files: &BTreeMap<String, OwnedFile>| {
+            let above = path.match_indices('/').find_map(|(end, _)| files.get_key_value(&path[..end]));
+            let from = format!("{path}/");
+            let below = || files.range(from.clone()..).next().filter(|(known, _)| known.starts_with(&from));
+            files.get_key_value(path).or(above).or_else(below).map(|(known, _)| known.clone())
+        };
+        let of_entry = |(other, entry): (&Uuid, &LedgerEntry)| {
+            (*other != id).then(|| clash(&entry.files)).flatten().map(|known| (entry.title(), known))
+        };
+        let of_heir = |(other, files): (&Uuid, &BTreeMap<String, OwnedFile>)| {
+            let title = || self.entries.get(other).map_or_else(|| other.to_string(), LedgerEntry::title);
+            (*other != id).then(|| clash(files)).flatten().map(|known| (title(), known))
+        };
+        self.entries.iter().find_map(of_entry).or_else(|| self.inherited.iter().find_map(of_heir))
+    }
+
+    /// Returns the directories made by the agent that hold no owned file any more, the deepest first.
+    #[must_use]
+    pub(crate) fn idle_dirs(&self) -> Vec<String> {
+        let files = self.entries.values().map(|entry| &entry.files).chain(self.inherited.values());
+        let paths: BTreeSet<String> = files.flat_map(|files| files.keys().cloned()).collect();
+        let idle = |dir: &&String| clashes(&paths, dir).next().is_none();
+        let mut dirs: Vec<_> = self.dirs.iter().filter(idle).cloned().collect();
+        dirs.sort_by_key(|dir| std::cmp::Reverse(dir.matches('/').count()));
+        dirs
+    }
+}
+
+impl LedgerEntry {
+    /// Returns `workspace/name`.
+    #[must_use]
+    pub fn title(&self) -> String {
+        format!("{}/{}", self.workspace, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> OwnedFile {
+        OwnedFile { sha256: Digest::of(b""), mode: FileMode::PLAIN, owner: None, group: None, rooted: true }
+    }
+
+    fn ledger(path: &str) -> Ledger {
+        let name = |text: &str| Name::new(text).expect("name");
+        let entry = LedgerEntry {
+            workspace: name("default"),
+            name: name("one"),
+            release: String::new(),
+            revision: Revision::ZERO,
+            digest: Digest::of(b""),
+            previous: None,
+            depends_on: vec![],
+            files: [(path.to_owned(), file())].into(),
+            healthy_since: Revision::ZERO,
+            committed: None,
+        };
+        Ledger { entries: [(Uuid::from_u128(1), entry)].into(), ..Ledger::default() }
+    }
+
+    #[test]
+    fn a_path_at_above_or_below_another_deployments_path_has_an_owner() {
+        let ledger = ledger("etc/app/x");
+        let other = Uuid::from_u128(2);
+        for path in ["etc/app/x", "etc/app", "etc", "etc/app/x/y"] {
+            assert_eq!(ledger.other_owner(other, path), Some(("default/one".into(), "etc/app/x".into())), "{path}");
+            assert_eq!(ledger.other_owner(Uuid::from_u128(1), path), None, "its own");
+        }
+        assert_eq!(ledger.other_owner(other, "etc/app/xy"), None);
+    }
+
+    #[test]
+    fn directories_with_owned_files_are_not_idle() {
+        let mut ledger = ledger("a/b/x");
+        ledger.dirs = ["a", "a/b", "c", "c/d"].map(str::to_owned).into();
+        assert_eq!(ledger.idle_dirs(), ["c/d", "c"]);
+    }
+}

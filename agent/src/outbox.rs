@@ -1,0 +1,231 @@
+//! What is to be reported: kept on disk and sent again until the control plane has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use titan_api::{
+    Digest, Revision,
+    hosts::Facts,
+    limits,
+    reports::{DeploymentReport, Orphan, Phase, Report, Usage},
+};
+use uuid::Uuid;
+
+use crate::{
+    disk::{self, DiskError},
+    faults::fault,
+    state::StateDir,
+};
+
+const FILE: &str = "outbox.json";
+/// Sequence numbers are set aside in blocks, so that sending a report does not cost a write.
+const BLOCK: u64 = 1000;
+
+/// What is to be reported.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Outbox {
+    /// Sequence numbers below this may have been used.
+    reserved: u64,
+    /// The newest state of each deployment.
+    pub(crate) reports: BTreeMap<Uuid, DeploymentReport>,
+    /// Those that the control plane has not got.
+    pub(crate) unsent: BTreeSet<Uuid>,
+    /// Orphans as of now.
+    orphans: Vec<Orphan>,
+    /// Whether the control plane has to be told of them.
+    orphans_unsent: bool,
+    /// Digest of the facts that the control plane has.
+    facts: Option<Digest>,
+    #[serde(skip)]
+    next: u64,
+    #[serde(skip)]
+    dirty: bool,
+}
+
+impl Outbox {
+    /// Reads the outbox; an empty one if there is none.
+    pub(crate) fn read(state: &StateDir) -> Result<Self, DiskError> {
+        let mut outbox: Self = disk::read_json(&state.file(FILE))?.unwrap_or_default();
+        outbox.next = outbox.reserved;
+        Ok(outbox)
+    }
+
+    /// Writes the outbox down if something in it changed.
+    pub(crate) fn save(&mut self, state: &StateDir) -> Result<(), DiskError> {
+        if std::mem::take(&mut self.dirty) {
+            disk::write_json(&state.file(FILE), self).inspect_err(|_| self.dirty = true)?;
+            fault!("outcome-noted");
+        }
+        Ok(())
+    }
+
+    /// Notes the state of a deployment; it is sent if it is not what was sent before.
+    pub(crate) fn note(&mut self, mut report: DeploymentReport) {
+        cut(&mut report.message);
+        if let Some(known) = self.reports.get(&report.id) {
+            // A message about what happened once stands until there is something new to say.
+            let lasting =
+                known.phase == report.phase && known.digest == report.digest && known.release == report.release;
+            if lasting && report.message.is_empty() && report.phase == Phase::Healthy {
+                report.message.clone_from(&known.message);
+            }
+            if *known == report {
+                return;
+            }
+        }
+        self.unsent.insert(report.id);
+        self.reports.insert(report.id, report);
+        self.dirty = true;
+    }
+
+    /// Notes the orphans.
+    pub(crate) fn note_orphans(&mut self, orphans: Vec<Orphan>) {
+        if self.orphans != orphans {
+            self.orphans = orphans;
+            self.orphans_unsent = true;
+            self.dirty = true;
+        }
+    }
+
+    /// Forgets deployments of which nothing is left to say.
+    pub(crate) fn keep(&mut self, known: impl Fn(&Uuid) -> bool) {
+        let before = self.reports.len();
+        self.reports.retain(|id, report| known(id) || report.phase == Phase::Removed);
+        self.unsent.retain(|id| self.reports.contains_key(id));
+        self.dirty |= before != self.reports.len();
+    }
+
+    /// Returns the report that is due: what changed, or with `all` everything. `None` if there is nothing to say.
+    pub(crate) fn due(&mut self, cursor: Option<Revision>, facts: &Facts, all: bool, usage: Usage) -> Option<Report> {
+        let facts_new = self.facts != Some(digest(facts));
+        if !all && !facts_new && !self.orphans_unsent && self.unsent.is_empty() {
+            return None;
+        }
+        if self.next >= self.reserved {
+            self.next = self.next.max(1);
+            self.reserved = self.next + BLOCK;
+            self.dirty = true;
+        }
+        let seq = self.next;
+        self.next += 1;
+        let due = |id: &Uuid| all || self.unsent.contains(id);
+        Some(Report {
+            seq,
+            acked_cursor: cursor,
+            facts: (facts_new || all).then(|| facts.clone()),
+            deployments: self.reports.iter().filter(|(id, _)| due(id)).map(|(_, report)| report.clone()).collect(),
+            orphans: (self.orphans_unsent || all).then(|| self.orphans.clone()),
+            usage: all.then_some(usage),
+        })
+    }
+
+    /// Notes that the control plane has a report.
+    pub(crate) fn sent(&mut self, report: &Report) {
+        for sent in &report.deployments {
+            if self.reports.get(&sent.id) == Some(sent) {
+                self.dirty |= self.unsent.remove(&sent.id);
+                if sent.phase == Phase::Removed {
+                    self.reports.remove(&sent.id);
+                    self.dirty = true;
+                }
+            }
+        }
+        if report.orphans.as_ref() == Some(&self.orphans) {
+            self.dirty |= std::mem::take(&mut self.orphans_unsent);
+        }
+        if let Some(facts) = &report.facts {
+            let digest = Some(digest(facts));
+            self.dirty |= self.facts != digest;
+            self.facts = digest;
+        }
+    }
+}
+
+fn digest(facts: &Facts) -> Digest {
+    Digest::of(&serde_json::to_vec(facts).unwrap_or_default())
+}
+
+/// Cuts a message to what the protocol allows.
+fn cut(message: &mut String) {
+    if message.len() > limits::MESSAGE_BYTES {
+        let mut end = limits::MESSAGE_BYTES - 4;
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        message.truncate(end);
+        message.push_str(" ...");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(phase: Phase, message: &str) -> DeploymentReport {
+        DeploymentReport {
+            id: Uuid::from_u128(1),
+            release: "one#1".into(),
+            revision: Revision::ZERO,
+            digest: None,
+            phase,
+            message: message.into(),
+            healthy_since: None,
+            commit: None,
+            push: None,
+        }
+    }
+
+    fn due(outbox: &mut Outbox) -> Option<Report> {
+        outbox.due(None, &Facts::new(), false, Usage::default())
+    }
+
+    #[test]
+    fn a_report_is_sent_until_it_is_accepted_and_not_again() {
+        let mut outbox = Outbox::default();
+        outbox.note(report(Phase::Healthy, ""));
+        let first = due(&mut outbox).expect("due");
+        let second = due(&mut outbox).expect("still due");
+        assert!(second.seq > first.seq && second.deployments == first.deployments);
+        outbox.sent(&second);
+        assert_eq!(due(&mut outbox), None);
+        outbox.note(report(Phase::Healthy, ""));
+        assert_eq!(due(&mut outbox), None, "nothing new");
+        outbox.note(report(Phase::Failed, "why"));
+        assert_eq!(due(&mut outbox).expect("due").deployments.len(), 1);
+    }
+
+    #[test]
+    fn a_removal_is_kept_until_it_is_accepted() {
+        let mut outbox = Outbox::default();
+        outbox.note(report(Phase::Removed, ""));
+        outbox.keep(|_| false);
+        let sent = due(&mut outbox).expect("due");
+        outbox.sent(&sent);
+        assert!(outbox.reports.is_empty() && due(&mut outbox).is_none());
+    }
+
+    #[test]
+    fn sequence_numbers_never_come_twice() {
+        let dir = tempfile::tempdir().expect("dir");
+        let state = StateDir::new(dir.path());
+        let mut last = 0;
+        for _ in 0..3 {
+            let mut outbox = Outbox::read(&state).expect("read");
+            for _ in 0..2 {
+                let seq = outbox.due(None, &Facts::new(), true, Usage::default()).expect("due").seq;
+                outbox.save(&state).expect("save");
+                assert!(seq > last);
+                last = seq;
+            }
+        }
+    }
+
+    #[test]
+    fn long_messages_are_cut_at_a_character() {
+        let mut outbox = Outbox::default();
+        outbox.note(report(Phase::Failed, &"ä".repeat(limits::MESSAGE_BYTES)));
+        let message = &outbox.reports[&Uuid::from_u128(1)].message;
+        assert!(message.len() <= limits::MESSAGE_BYTES && message.ends_with("..."));
+    }
+}

@@ -1,0 +1,108 @@
+//! The Git sink in the local repository.
+
+use git2::{Repository, RepositoryInitOptions};
+
+use crate::{
+    host::Host,
+    plane::{Plane, id_of},
+};
+
+/// The paths in the newest commit of a branch.
+pub(crate) fn paths(repo: &Repository, branch: &str) -> Vec<String> {
+    let tree = repo.find_reference(&format!("refs/heads/{branch}")).unwrap().peel_to_tree().unwrap();
+    let mut paths = Vec::new();
+    tree.walk(git2::TreeWalkMode::PreOrder, |dir, entry| {
+        if entry.kind() == Some(git2::ObjectType::Blob) {
+            paths.push(format!("{dir}{}", entry.name().unwrap()));
+        }
+        git2::TreeWalkResult::Ok
+    })
+    .unwrap();
+    paths
+}
+
+/// Commits one file on top of a branch, as somebody else.
+pub(crate) fn somebody_commits(repo: &Repository, branch: &str, path: &str) {
+    let name = format!("refs/heads/{branch}");
+    let parent = repo.find_reference(&name).ok().map(|tip| tip.peel_to_commit().unwrap());
+    let base = parent.as_ref().map(|parent| parent.tree().unwrap());
+    let empty = repo.find_tree(repo.treebuilder(None).unwrap().write().unwrap()).unwrap();
+    let mut update = git2::build::TreeUpdateBuilder::new();
+    update.upsert(path, repo.blob(b"somebody else's").unwrap(), git2::FileMode::Blob);
+    let tree = update.create_updated(repo, base.as_ref().unwrap_or(&empty)).unwrap();
+    let who = git2::Signature::now("somebody", "somebody@example").unwrap();
+    let parents: Vec<_> = parent.iter().collect();
+    repo.commit(Some(&name), &who, &who, path, &repo.find_tree(tree).unwrap(), &parents).unwrap();
+}
+
+#[test]
+fn what_was_applied_is_committed_with_trailers_and_nothing_else_is() {
+    let plane = Plane::start();
+    let host = Host::new(&plane);
+    plane.deploy("one", &[("a", "1"), ("bin/run*", "x"), ("@etc/one", "1")]);
+    host.settle();
+    let repo = Repository::open(host.state().join("git")).unwrap();
+    assert!(repo.is_bare());
+    let tip = || repo.find_reference("refs/heads/main").unwrap().peel_to_commit().unwrap();
+    assert_eq!(repo.head().unwrap().name().unwrap(), "refs/heads/main");
+    let first = tip();
+    let entry = host.ledger().entries[&id_of("one")].clone();
+    let message = format!(
+        "default/one one#1\n\nDeployment: default/one\nRelease: one#1\nRevision: {}\nDigest: {}\n",
+        entry.revision, entry.digest
+    );
+    assert_eq!(first.message().unwrap(), message);
+    assert_eq!(plane.reported("one")["commit"], first.id().to_string());
+    assert_eq!(paths(&repo, "main"), ["default/one/_rooted/etc/one", "default/one/a", "default/one/bin/run"]);
+    let run = first.tree().unwrap().get_path("default/one/bin/run".as_ref()).unwrap();
+    assert_eq!(run.filemode(), 0o100_755);
+    for _ in 0..2 {
+        host.settle();
+    }
+    assert_eq!(tip().id(), first.id(), "nothing changed, nothing is committed");
+    somebody_commits(&repo, "main", "default/one/README");
+    plane.deploy("one", &[("a", "2")]);
+    plane.deploy("two", &[("a", "2")]);
+    host.settle();
+    assert_eq!(paths(&repo, "main"), ["default/one/README", "default/one/a", "default/two/a"]);
+    plane.delete("one");
+    let out = host.settle();
+    assert_eq!(paths(&repo, "main"), ["default/one/README", "default/two/a"]);
+    assert!(tip().message().unwrap().starts_with("default/one removed\n\nDeployment: default/one\n"));
+    assert!(out.contains(&format!("removed    default/one  commit {}", tip().id())), "{out}");
+    assert_eq!(plane.reported("one")["commit"], tip().id().to_string());
+}
+
+#[test]
+fn a_work_tree_that_has_the_branch_checked_out_stays_sane() {
+    let plane = Plane::start();
+    let host = Host::new(&plane);
+    let work = host.path().join("work");
+    let repo = Repository::init_opts(&work, RepositoryInitOptions::new().initial_head("main")).unwrap();
+    host.configure(&format!("git: {{ repository: {}, path: hosts/tim-pi }}", work.display()));
+    plane.deploy("one", &[("a", "1")]);
+    host.settle();
+    plane.deploy("one", &[("a", "2"), ("b", "2")]);
+    host.settle();
+    assert_eq!(std::fs::read_to_string(work.join("hosts/tim-pi/default/one/a")).unwrap(), "2");
+    assert!(repo.statuses(None).unwrap().is_empty(), "clean");
+}
+
+#[test]
+fn the_sink_can_be_turned_off_and_its_failure_fails_no_apply() {
+    let plane = Plane::start();
+    let host = Host::with(&plane, "git: { enabled: false }");
+    plane.deploy("one", &[("a", "1")]);
+    host.settle();
+    assert!(!host.state().join("git").exists());
+    std::fs::write(host.path().join("file"), "in the way").unwrap();
+    host.configure(&format!("git: {{ repository: {}/file/git }}", host.path().display()));
+    plane.deploy("one", &[("a", "2")]);
+    host.settle();
+    let report = plane.reported("one");
+    assert_eq!(report["phase"], "healthy");
+    assert!(report["push"].as_str().unwrap().starts_with("not committed: "), "{report}");
+    host.configure("");
+    host.settle();
+    assert!(plane.reported("one")["commit"].is_string(), "made up for");
+}

@@ -1,0 +1,144 @@
+//! What `titan status deployment` shows.
+
+use titan_api::{
+    Revision,
+    status::{DeploymentStatus, HostDeployment, HostState, StatusCounts},
+};
+
+use crate::output::{
+    Tone, View,
+    ages::{age, maybe_age},
+    tables::{Cell, Table},
+};
+
+/// Returns the whole status as a view.
+pub(crate) fn view(status: &DeploymentStatus, now: Revision) -> View {
+    blocks(View::new(status).name(format!("deployment/{}", status.name)), status, now)
+}
+
+/// Returns `view` with the hosts, the problems and the summary of `status`.
+pub(crate) fn blocks(mut view: View, status: &DeploymentStatus, now: Revision) -> View {
+    if !status.hosts.is_empty() {
+        view = view.table(table(&status.hosts, now));
+    }
+    for problem in &status.problems {
+        view = view.text(format!("{} {}", Tone::Bad.paint("problem:"), problem.detail.replace('\n', "\n  ")));
+        for fault in &problem.errors {
+            view = view.text(format!("  {}: {}", fault.pointer, fault.detail));
+        }
+    }
+    view.text(summary(status))
+}
+
+/// Returns a table with a row for each host.
+pub(crate) fn table(hosts: &[HostDeployment], now: Revision) -> Table {
+    let headings = ["HOST", "STATE", "RELEASE", "DIGEST", "COMMIT", "AGE", "+PHASE", "+SEEN", "+REVISION", "MESSAGE"];
+    let mut table = Table::new(&headings);
+    for host in hosts {
+        let message = host.problem.as_ref().map_or(host.message.as_str(), |problem| problem.detail.as_str());
+        table.row([
+            host.host.as_str().into(),
+            state(host),
+            host.release.as_str().into(),
+            Cell::maybe(host.digest.map(|digest| digest.short())),
+            commit(host),
+            age(host.revision, now).into(),
+            Cell::maybe(host.phase.map(|phase| phase.as_str())),
+            maybe_age(host.last_seen, now).into(),
+            host.revision.to_string().into(),
+            Cell::maybe(Some(message)),
+        ]);
+    }
+    table
+}
+
+/// Returns the state as a coloured word.
+pub(crate) fn state(host: &HostDeployment) -> Cell {
+    let tone = match host.state {
+        HostState::Healthy => Tone::Good,
+        HostState::Progressing | HostState::Removing => Tone::Care,
+        HostState::Failed => Tone::Bad,
+        HostState::Offline => Tone::Faint,
+    };
+    Cell::toned(host.state.as_str(), tone)
+}
+
+/// Returns the first digits of the commit.
+pub(crate) fn commit(host: &HostDeployment) -> Cell {
+    Cell::maybe(host.commit.as_ref().map(|id| id.chars().take(10).collect::<String>()))
+}
+
+/// Returns the status in one sentence.
+pub(crate) fn summary(status: &DeploymentStatus) -> String {
+    let release = status.release.as_deref().unwrap_or("not released yet");
+    let word = if status.converged() { Tone::Good.paint("converged") } else { Tone::Care.paint("not there yet") };
+    format!("{} ({release}): {word}, {}", Tone::Strong.paint(&status.name), counts(status))
+}
+
+/// Returns the counts in words, zeros left out.
+pub(crate) fn counts(status: &DeploymentStatus) -> String {
+    let StatusCounts { desired, healthy, progressing, failed, offline, removing } = status.counts;
+    let mut parts = vec![format!("{healthy} of {desired} healthy")];
+    for (count, word) in
+        [(progressing, "progressing"), (failed, "failed"), (offline, "offline"), (removing, "removing")]
+    {
+        if count > 0 {
+            parts.push(format!("{count} {word}"));
+        }
+    }
+    if status.planned < status.revision {
+        parts.push("planning".to_owned());
+    }
+    parts.join(", ")
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::output::Format;
+
+    /// A status of one healthy host, with `change` merged into its top level.
+    pub(crate) fn status(change: serde_json::Value) -> DeploymentStatus {
+        let mut value = json!({
+            "name": "prod", "workspace": "default", "release": "prod#7",
+            "revision": "2026-11-20T15:00:00.000000Z", "planned": "2026-11-20T15:00:00.000000Z",
+            "counts": {"desired": 1, "healthy": 1, "progressing": 0, "failed": 0, "offline": 0, "removing": 0},
+            "hosts": [{
+                "host": "tim-pi", "state": "healthy", "release": "prod#7", "phase": "healthy",
+                "revision": "2026-11-20T15:00:00.000000Z", "digest": "ab".repeat(32), "commit": "0123456789abcdef",
+            }],
+        });
+        if let (Some(value), serde_json::Value::Object(change)) = (value.as_object_mut(), change) {
+            value.extend(change);
+        }
+        serde_json::from_value(value).expect("status")
+    }
+
+    fn shown(status: &DeploymentStatus) -> String {
+        let now = "2026-11-20T15:03:00Z".parse().expect("time");
+        anstream::adapter::strip_str(&view(status, now).render(Format::Table, None)).to_string()
+    }
+
+    #[test]
+    fn hosts_and_summary_are_shown() {
+        let text = shown(&status(json!({})));
+        assert!(text.contains("tim-pi  healthy  prod#7   abababababab  0123456789  3m"), "{text}");
+        assert!(text.ends_with("prod (prod#7): converged, 1 of 1 healthy\n"), "{text}");
+    }
+
+    #[test]
+    fn whatever_is_behind_is_said() {
+        let counts = json!({"desired": 3, "healthy": 1, "progressing": 0, "failed": 2, "offline": 0, "removing": 1});
+        let text = shown(&status(json!({"counts": counts, "revision": "2026-11-20T16:00:00Z"})));
+        assert!(text.ends_with("not there yet, 1 of 3 healthy, 2 failed, 1 removing, planning\n"), "{text}");
+    }
+
+    #[test]
+    fn problems_come_before_the_summary() {
+        let problem = titan_api::Problem::new(titan_api::Code::MissingReference, "there is no target x");
+        let text = shown(&status(json!({"problems": [problem], "hosts": []})));
+        assert!(text.starts_with("problem: there is no target x\n"), "{text}");
+    }
+}

@@ -1,0 +1,175 @@
+//! Waiting until deployments are healthy on all their hosts.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use titan_api::{
+    Name, Revision,
+    client::{Client, ClientError},
+    status::DeploymentStatus,
+};
+
+use super::status;
+use crate::{
+    errors::CliError,
+    output::{Exit, Output, progress::Progress},
+};
+
+/// How often the control plane is asked.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// How long nothing but failures may be seen before giving up; an agent may try again in between.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the control plane may be away, restarting for instance.
+const AWAY: Duration = Duration::from_secs(30);
+
+/// What a status says about waiting on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// All is well.
+    Converged,
+    /// It may still become well by itself.
+    Moving,
+    /// Without somebody's help it will not become well.
+    Stuck,
+}
+
+fn verdict(status: &DeploymentStatus, since: Option<Revision>) -> Verdict {
+    let seen = since.is_none_or(|since| status.planned >= since);
+    if !seen || status.planned < status.revision {
+        return Verdict::Moving;
+    }
+    if status.converged() {
+        return Verdict::Converged;
+    }
+    let counts = status.counts;
+    let quiet = counts.progressing == 0 && counts.removing == 0 && counts.offline == 0;
+    if !status.problems.is_empty() || (quiet && counts.failed > 0) { Verdict::Stuck } else { Verdict::Moving }
+}
+
+/// Waits until each of `deployments` (workspace and name) is healthy on all its hosts and the planner has seen `since`.
+pub(crate) async fn converged(
+    client: &Client,
+    output: Output,
+    deployments: &BTreeSet<(Name, Name)>,
+    since: Option<Revision>,
+    timeout: Duration,
+) -> Result<Exit, CliError> {
+    let mut progress = Progress::new(output);
+    let begin = Instant::now();
+    let mut stuck_since: Option<Instant> = None;
+    let mut away_since: Option<Instant> = None;
+    loop {
+        let statuses = match all(client, deployments).await {
+            Ok(statuses) => {
+                away_since = None;
+                statuses
+            }
+            Err(error @ (ClientError::Unreachable { .. } | ClientError::NotTitan { .. })) => {
+                let away = *away_since.get_or_insert_with(Instant::now);
+                if away.elapsed() > AWAY || begin.elapsed() > timeout {
+                    return Err(error.into());
+                }
+                progress.say("the control plane is away, trying again");
+                tokio::time::sleep(INTERVAL).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let verdicts: Vec<_> = statuses.iter().map(|status| verdict(status, since)).collect();
+        if verdicts.iter().all(|verdict| *verdict == Verdict::Converged) {
+            progress.say(&sentence(&statuses));
+            return Ok(Exit::Done);
+        }
+        progress.say(&sentence(&statuses));
+        let stuck = verdicts.contains(&Verdict::Stuck) && !verdicts.contains(&Verdict::Moving);
+        if stuck {
+            let first = *stuck_since.get_or_insert_with(Instant::now);
+            if first.elapsed() >= PATIENCE {
+                return Err(CliError::Failed(failure("did not become healthy", &statuses)));
+            }
+        } else {
+            stuck_since = None;
+        }
+        if begin.elapsed() >= timeout {
+            return Err(CliError::Failed(failure("is not healthy yet, the time is over", &statuses)));
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+async fn all(
+    client: &Client,
+    deployments: &BTreeSet<(Name, Name)>,
+) -> titan_api::client::Result<Vec<DeploymentStatus>> {
+    let mut statuses = Vec::new();
+    for (workspace, name) in deployments {
+        statuses.push(client.deployment_status(workspace, name).await?);
+    }
+    Ok(statuses)
+}
+
+fn sentence(statuses: &[DeploymentStatus]) -> String {
+    match statuses {
+        [] => "no deployment is touched".to_owned(),
+        [one] => format!("{}: {}", one.name, status::counts(one)),
+        many => {
+            let healthy: usize = many.iter().map(|status| status.counts.healthy).sum();
+            let desired: usize = many.iter().map(|status| status.counts.desired).sum();
+            let done = many.iter().filter(|status| status.converged()).count();
+            format!("{done} of {} deployments converged, {healthy} of {desired} healthy", many.len())
+        }
+    }
+}
+
+/// Returns what is wrong with the deployments that have not converged, with the first reason of each.
+fn failure(what: &str, statuses: &[DeploymentStatus]) -> String {
+    let lines = statuses.iter().filter(|status| !status.converged()).map(|status| {
+        let reason = status.problems.first().map(|problem| problem.detail.clone()).or_else(|| {
+            let host = status.hosts.iter().find(|host| host.problem.is_some() || !host.message.is_empty())?;
+            let text = host.problem.as_ref().map_or(&host.message, |problem| &problem.detail);
+            Some(format!("{}: {text}", host.host))
+        });
+        let reason = reason.map(|reason| format!("; {reason}")).unwrap_or_default();
+        format!("{} {what}: {}{reason}", status.name, status::counts(status))
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::status::tests::status, *};
+
+    fn counts(healthy: usize, progressing: usize, failed: usize, offline: usize) -> serde_json::Value {
+        json!({"counts": {"desired": 3, "healthy": healthy, "progressing": progressing, "failed": failed,
+            "offline": offline, "removing": 0}})
+    }
+
+    #[test]
+    fn waiting_ends_when_all_is_well_or_stuck() {
+        for (change, expected) in [
+            (counts(3, 0, 0, 0), Verdict::Converged),
+            (counts(2, 1, 0, 0), Verdict::Moving),
+            (counts(2, 0, 1, 0), Verdict::Stuck),
+            (counts(1, 1, 1, 0), Verdict::Moving),
+            (counts(2, 0, 0, 1), Verdict::Moving),
+        ] {
+            assert_eq!(verdict(&status(change.clone()), None), expected, "{change}");
+        }
+    }
+
+    #[test]
+    fn an_older_plan_is_not_believed() {
+        let later = "2026-11-20T15:00:01Z".parse().expect("time");
+        assert_eq!(verdict(&status(counts(3, 0, 0, 0)), Some(later)), Verdict::Moving);
+    }
+
+    #[test]
+    fn failures_tell_the_first_reason() {
+        let text = failure("did not become healthy", &[status(counts(2, 0, 1, 0))]);
+        assert_eq!(text, "prod did not become healthy: 2 of 3 healthy, 1 failed");
+    }
+}

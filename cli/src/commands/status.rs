@@ -1,0 +1,79 @@
+//! `titan status`.
+
+use std::time::Duration;
+
+use clap::Args;
+use titan_api::{Kind, Name};
+
+use super::{deployments, hosts};
+use crate::{
+    errors::CliError,
+    output::{Exit, ages, watch},
+    session::Session,
+};
+
+/// Show how far a deployment is on each of its hosts, or what a host runs.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  titan status deployment prod
+  titan status deployment prod --watch
+  titan status deployment prod --wait --timeout 10m       ends with 1 if it does not become healthy
+  titan status host tim-pi")]
+pub(crate) struct Status {
+    /// Kind: deployment or host.
+    #[arg(value_parser = kind)]
+    kind: Kind,
+    /// Name of the deployment or host.
+    name: Name,
+    /// Go on showing what changes.
+    #[arg(long)]
+    watch: bool,
+    /// Wait until it is healthy on all its hosts; for deployments.
+    #[arg(long, conflicts_with = "watch")]
+    wait: bool,
+    /// How long to wait at most.
+    #[arg(long, value_name = "TIME", default_value = "5m", requires = "wait", value_parser = ages::parse_duration)]
+    timeout: Duration,
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    match text.parse() {
+        Ok(kind @ (Kind::Deployment | Kind::Host)) => Ok(kind),
+        _ => Err("only deployments and hosts have a status; see others with `titan describe`".to_owned()),
+    }
+}
+
+impl Status {
+    /// Shows the status.
+    pub(crate) async fn run(self, session: &Session) -> Result<Exit, CliError> {
+        let client = session.client()?;
+        let workspace = session.workspace()?;
+        if self.wait {
+            if self.kind == Kind::Host {
+                return Err(CliError::usage("--wait is for deployments", "wait for one of the host's deployments"));
+            }
+            let one = [(workspace.clone(), self.name.clone())].into();
+            let waited = deployments::wait::converged(&client, session.output, &one, None, self.timeout).await;
+            let status = client.deployment_status(&workspace, &self.name).await;
+            if let Ok(status) = status {
+                session.output.show(&deployments::status::view(&status, ages::now()))?;
+            }
+            return waited;
+        }
+        let mut shown = watch::Watch::new(session.output);
+        loop {
+            let now = ages::now();
+            let view = match self.kind {
+                Kind::Host => hosts::status::view(&client, &self.name, now).await?,
+                _ => deployments::status::view(&client.deployment_status(&workspace, &self.name).await?, now),
+            };
+            if !self.watch {
+                session.output.show(&view)?;
+                return Ok(Exit::Done);
+            }
+            shown.show(&view)?;
+            tokio::time::sleep(watch::INTERVAL).await;
+        }
+    }
+}

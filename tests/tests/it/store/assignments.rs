@@ -1,0 +1,227 @@
+//! Assignments, what they refer to, and what is cleared away.
+
+use titan_api::{Code, Digest, Kind, Problem, Revision};
+use titan_control_plane::store::{Assignment, Release, Store};
+use uuid::Uuid;
+
+use super::{assignment, at, read, stored, stores, tombstone, write};
+
+#[tokio::test]
+async fn assignments_are_read_back_as_they_were_put_and_move_under_one_id() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let (deployment, host) = (Uuid::now_v7(), Uuid::now_v7());
+        let first = assignment(deployment, host, 10);
+        let elsewhere = assignment(deployment, Uuid::now_v7(), 20);
+        let other = assignment(Uuid::now_v7(), host, 15);
+        let mut tx = write(&store).await;
+        for assignment in [&first, &elsewhere, &other] {
+            tx.put_assignment(assignment).await.expect("put");
+        }
+        assert_eq!(tx.assignment(first.id).await.expect("read"), Some(first.clone()), "{engine}");
+        let gone = tombstone(&first, 30);
+        tx.put_assignment(&gone).await.expect("put");
+        assert_eq!(tx.assignment(first.id).await.expect("read"), Some(gone.clone()), "{engine}");
+        tx.commit().await.expect("commit");
+        let mut tx = read(&store).await;
+        let after = async |tx: &mut titan_control_plane::store::Tx, seen| {
+            tx.assignments_after(at(seen)).await.expect("read")
+        };
+        assert_eq!(after(&mut tx, 0).await, [other.clone(), elsewhere.clone(), gone.clone()], "{engine}");
+        assert_eq!(after(&mut tx, 15).await, [elsewhere.clone(), gone.clone()], "{engine}");
+        assert_eq!(after(&mut tx, 30).await, [], "{engine}");
+        let sorted = |mut found: Vec<Assignment>| {
+            found.sort_by_key(|assignment| assignment.revision);
+            found
+        };
+        let of_host = sorted(tx.assignments_of_host(host).await.expect("read"));
+        assert_eq!(of_host, [other, gone.clone()], "{engine}");
+        let of_deployment = sorted(tx.assignments_of_deployment(deployment).await.expect("read"));
+        assert_eq!(of_deployment, [elsewhere, gone], "{engine}");
+    }
+}
+
+/// A late acknowledgement never removes what came after it.
+#[tokio::test]
+async fn tombstone_is_purged_only_by_its_host_while_absent_and_not_newer() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let host = Uuid::now_v7();
+        let present = assignment(Uuid::now_v7(), host, 10);
+        let gone = tombstone(&present, 20);
+        let back = Assignment { revision: at(30), ..present.clone() };
+        let mut tx = write(&store).await;
+        for (state, by, confirmed, purged) in [
+            (&present, host, 10, false),
+            (&present, host, 1_000, false),
+            (&gone, host, 19, false),
+            (&gone, Uuid::now_v7(), 20, false),
+            (&back, host, 20, false),
+            (&gone, host, 20, true),
+        ] {
+            tx.put_assignment(state).await.expect("put");
+            let outcome = tx.purge_tombstone(present.id, by, at(confirmed)).await.expect("purge");
+            assert_eq!(outcome, purged, "{engine}: {} at {}, confirmed {confirmed}", state.present, state.revision);
+            let left = tx.assignment(present.id).await.expect("read");
+            assert_eq!(left.as_ref(), (!purged).then_some(state), "{engine}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn outcome_changes_without_moving_the_assignment() {
+    for (database, store) in stores().await {
+        let before = assignment(Uuid::now_v7(), Uuid::now_v7(), 10);
+        let mut tx = write(&store).await;
+        tx.put_assignment(&before).await.expect("put");
+        tx.set_outcome(before.id, Digest::of(b"other")).await.expect("set");
+        let after = tx.assignment(before.id).await.expect("read");
+        let expected = Assignment { outcome: Some(Digest::of(b"other")), ..before };
+        assert_eq!(after, Some(expected), "{}", database.engine);
+        assert_eq!(tx.assignments_after(at(10)).await.expect("read"), [], "{}", database.engine);
+    }
+}
+
+#[tokio::test]
+async fn host_that_is_gone_takes_its_assignments_along_and_no_others() {
+    for (database, store) in stores().await {
+        let (gone, stays) = (Uuid::now_v7(), Uuid::now_v7());
+        let kept = assignment(Uuid::now_v7(), stays, 10);
+        let mut tx = write(&store).await;
+        tx.put_assignment(&assignment(kept.deployment, gone, 10)).await.expect("put");
+        tx.put_assignment(&kept).await.expect("put");
+        tx.purge_assignments_of_host(gone).await.expect("purge");
+        assert_eq!(tx.assignments_after(Revision::ZERO).await.expect("read"), [kept], "{}", database.engine);
+    }
+}
+
+#[tokio::test]
+async fn releases_are_numbered_once_each_and_the_newest_is_found() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let deployment = Uuid::now_v7();
+        let release = |number| Release {
+            id: Uuid::now_v7(),
+            deployment,
+            number,
+            revision: at(number * 10),
+            inputs_digest: Digest::of(&number.to_be_bytes()),
+            inputs: format!("{{\"number\":{number}}}"),
+        };
+        let (first, ninth, tenth) = (release(1), release(9), release(10));
+        let mut tx = write(&store).await;
+        assert_eq!(tx.newest_release(deployment).await.expect("read"), None, "{engine}");
+        for release in [&first, &tenth, &ninth] {
+            tx.add_release(release).await.expect("add");
+        }
+        assert_eq!(tx.newest_release(deployment).await.expect("read"), Some(tenth), "{engine}");
+        assert_eq!(tx.newest_release(Uuid::now_v7()).await.expect("read"), None, "{engine}");
+        assert!(tx.add_release(&release(9)).await.is_err(), "{engine}: a number is given once");
+    }
+}
+
+#[tokio::test]
+async fn render_problems_come_are_replaced_and_go() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let (deployment, host, other) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+        let problem = |text: &str| Problem::new(Code::Invalid, text).at("/spec/values/port", "line 7");
+        let mut tx = write(&store).await;
+        tx.set_render_problem(deployment, host, Some((&problem("first"), at(1)))).await.expect("set");
+        tx.set_render_problem(deployment, host, Some((&problem("second"), at(2)))).await.expect("set");
+        tx.set_render_problem(deployment, other, Some((&problem("other"), at(2)))).await.expect("set");
+        let mut found = tx.render_problems(deployment).await.expect("read");
+        found.sort_by_key(|found| found.host != host);
+        assert_eq!(found.len(), 2, "{engine}");
+        assert_eq!((found[0].host, &found[0].problem), (host, &problem("second")), "{engine}");
+        tx.set_render_problem(deployment, host, None).await.expect("set");
+        assert_eq!(tx.render_problems(deployment).await.expect("read").len(), 1, "{engine}");
+        tx.purge_render_problems(other).await.expect("purge");
+        assert_eq!(tx.render_problems(deployment).await.expect("read"), [], "{engine}");
+    }
+}
+
+#[tokio::test]
+async fn bundles_are_kept_while_young_or_named_by_an_assignment() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let bodies = [&b"named"[..], b"old", b"young", b"again"];
+        let digests = bodies.map(Digest::of);
+        let mut tx = write(&store).await;
+        for (digest, body) in digests.iter().zip(bodies) {
+            tx.put_bundle(digest, body, at(if body == b"young" { 100 } else { 10 })).await.expect("put");
+        }
+        // Rendered again: young again.
+        tx.put_bundle(&digests[3], bodies[3], at(100)).await.expect("put");
+        let named = Assignment { bundle: Some(digests[0]), ..assignment(Uuid::now_v7(), Uuid::now_v7(), 1) };
+        tx.put_assignment(&named).await.expect("put");
+        assert_eq!(tx.sweep_bundles(at(50)).await.expect("sweep"), 1, "{engine}");
+        for (index, left) in [(0, true), (1, false), (2, true), (3, true)] {
+            let body = tx.bundle(&digests[index]).await.expect("read");
+            assert_eq!(body.as_deref(), left.then_some(bodies[index]), "{engine}");
+        }
+        tx.put_assignment(&tombstone(&named, 2)).await.expect("put");
+        assert_eq!(tx.sweep_bundles(at(50)).await.expect("sweep"), 1, "{engine}");
+    }
+}
+
+/// While a planner's transaction counts on an old bundle, sweeping waits for it and then leaves the bundle alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sweep_never_takes_a_bundle_that_an_assignment_is_about_to_name() {
+    for (database, store) in stores().await {
+        let digest = Digest::of(b"bundle");
+        let mut tx = write(&store).await;
+        tx.put_bundle(&digest, b"bundle", at(10)).await.expect("put");
+        tx.commit().await.expect("commit");
+        let mut planner = write(&store).await;
+        planner.put_bundle(&digest, b"bundle", at(100)).await.expect("put");
+        let sweep = tokio::spawn(sweep(store.clone()));
+        // PostgreSQL shows that the sweep waits for the row; SQLite does not even let it begin.
+        if !database.is_sqlite() {
+            let waiting = "SELECT 'waits' FROM pg_locks l JOIN pg_database d ON d.datname = current_database() \
+                 WHERE NOT l.granted AND l.pid IN (SELECT pid FROM pg_stat_activity WHERE datname = d.datname)";
+            let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+            while database.texts(waiting).await.expect("locks").is_empty() {
+                assert!(tokio::time::Instant::now() < deadline, "the sweep does not wait");
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        }
+        let named = assignment(Uuid::now_v7(), Uuid::now_v7(), 1);
+        planner.put_assignment(&named).await.expect("put");
+        planner.commit().await.expect("commit");
+        assert_eq!(sweep.await.expect("join"), 0, "{}", database.engine);
+        assert!(read(&store).await.bundle(&digest).await.expect("read").is_some(), "{}", database.engine);
+    }
+}
+
+async fn sweep(store: Store) -> u64 {
+    let mut tx = write(&store).await;
+    let swept = tx.sweep_bundles(at(50)).await.expect("sweep");
+    tx.commit().await.expect("commit");
+    swept
+}
+
+#[tokio::test]
+async fn everything_up_to_the_clock_is_planned_unless_a_change_waits() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let mut tx = write(&store).await;
+        let first = tx.tick(at(1_000)).await.expect("tick");
+        let document = stored(Kind::Host, "", "h", 1).document();
+        let written = titan_control_plane::store::Written {
+            operation: titan_api::changes::Operation::Create,
+            before: None,
+            after: Some(&document),
+            actor: "",
+            reason: None,
+            request_id: "",
+        };
+        tx.add_change(first, 0, &document, &written).await.expect("add");
+        let clock = tx.tick(at(2_000)).await.expect("tick");
+        assert_eq!(tx.planned().await.expect("planned"), at(first.micros() - 1), "{engine}");
+        tx.set_bookmark("other", clock).await.expect("bookmark");
+        assert_eq!(tx.planned().await.expect("planned"), at(first.micros() - 1), "{engine}");
+        tx.set_bookmark("planner", first).await.expect("bookmark");
+        assert_eq!(tx.planned().await.expect("planned"), clock, "{engine}");
+    }
+}

@@ -1,0 +1,188 @@
+//! What was observed of hosts and deployments, and the tasks.
+
+use serde_json::json;
+use titan_api::{
+    Digest, Revision,
+    reports::{DeploymentReport, Orphan, Phase},
+    tasks::{Task, TaskState},
+};
+use titan_control_plane::store::{ObservedDeployment, ObservedHost};
+use uuid::Uuid;
+
+use super::{assignment, at, name, read, stores, write};
+
+fn observed(uid: Uuid) -> ObservedHost {
+    ObservedHost {
+        uid,
+        enrolled_at: Some(at(5)),
+        last_seen: Some(at(50)),
+        facts: [("arch".to_owned(), json!("arm64")), ("cores".to_owned(), json!(4))].into(),
+        orphans: vec![Orphan { id: Uuid::now_v7(), name: name("old"), workspace: name("iot"), revision: at(3) }],
+        report_seq: 7,
+        acked_cursor: Some(at(49)),
+    }
+}
+
+fn report(host: Uuid, id: Uuid, phase: Phase) -> ObservedDeployment {
+    let report = DeploymentReport {
+        id,
+        release: "prod#3".to_owned(),
+        revision: at(30),
+        digest: Some(Digest::of(b"bundle")),
+        phase,
+        message: "line one\nline \"two\" \u{fc}".to_owned(),
+        healthy_since: Some(at(31)),
+        commit: Some("abc".to_owned()),
+        push: None,
+    };
+    ObservedDeployment { host, report, reported_at: at(40) }
+}
+
+#[tokio::test]
+async fn observed_hosts_are_read_back_as_they_were_put() {
+    for (database, store) in stores().await {
+        let host = observed(Uuid::now_v7());
+        let bare = ObservedHost { uid: Uuid::now_v7(), ..ObservedHost::default() };
+        let mut tx = write(&store).await;
+        tx.put_observed_host(&ObservedHost { uid: host.uid, ..ObservedHost::default() }).await.expect("put");
+        tx.put_observed_host(&host).await.expect("put again");
+        tx.put_observed_host(&bare).await.expect("put");
+        tx.commit().await.expect("commit");
+        let mut tx = read(&store).await;
+        assert_eq!(tx.observed_host(host.uid).await.expect("read"), Some(host), "{}", database.engine);
+        assert_eq!(tx.observed_host(bare.uid).await.expect("read"), Some(bare), "{}", database.engine);
+        assert_eq!(tx.observed_host(Uuid::now_v7()).await.expect("read"), None, "{}", database.engine);
+        assert_eq!(tx.observed_hosts().await.expect("read").len(), 2, "{}", database.engine);
+    }
+}
+
+#[tokio::test]
+async fn last_seen_only_moves_forward_and_makes_no_host() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let (host, fresh) = (observed(Uuid::now_v7()), ObservedHost { uid: Uuid::now_v7(), ..ObservedHost::default() });
+        let mut tx = write(&store).await;
+        tx.put_observed_host(&host).await.expect("put");
+        tx.put_observed_host(&fresh).await.expect("put");
+        tx.set_last_seen(&[(host.uid, at(40)), (fresh.uid, at(1)), (Uuid::now_v7(), at(60))]).await.expect("set");
+        let seen = async |tx: &mut titan_control_plane::store::Tx, uid| {
+            tx.observed_host(uid).await.expect("read").and_then(|host| host.last_seen)
+        };
+        assert_eq!(seen(&mut tx, host.uid).await, Some(at(50)), "{engine}");
+        assert_eq!(seen(&mut tx, fresh.uid).await, Some(at(1)), "{engine}");
+        tx.set_last_seen(&[(host.uid, at(60))]).await.expect("set");
+        assert_eq!(seen(&mut tx, host.uid).await, Some(at(60)), "{engine}");
+        assert_eq!(tx.observed_hosts().await.expect("read").len(), 2, "{engine}");
+    }
+}
+
+/// A fact that changes while the planner looks at the one before is looked at again.
+#[tokio::test]
+async fn host_stays_queued_if_its_facts_changed_again_since() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let (host, other) = (Uuid::now_v7(), Uuid::now_v7());
+        let mut tx = write(&store).await;
+        tx.queue_facts(host, at(10)).await.expect("queue");
+        tx.queue_facts(other, at(10)).await.expect("queue");
+        let mark = |queued: &[(Uuid, i64)]| queued.iter().find(|(uid, _)| *uid == host).map(|(_, mark)| *mark);
+        let first = mark(&tx.queued_facts().await.expect("queue")).expect("queued");
+        // In the same microsecond, and by a clock that went back.
+        for again in [10, 3] {
+            let before = mark(&tx.queued_facts().await.expect("queue")).expect("queued");
+            tx.queue_facts(host, at(again)).await.expect("queue");
+            let after = mark(&tx.queued_facts().await.expect("queue")).expect("queued");
+            assert_ne!(before, after, "{engine}");
+        }
+        tx.unqueue_facts(host, first).await.expect("unqueue");
+        let newest = mark(&tx.queued_facts().await.expect("queue")).expect("still queued");
+        tx.unqueue_facts(host, newest).await.expect("unqueue");
+        assert_eq!(tx.queued_facts().await.expect("queue"), [(other, 10)], "{engine}");
+    }
+}
+
+#[tokio::test]
+async fn newest_report_of_each_deployment_and_host_is_kept() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let (deployment, host) = (Uuid::now_v7(), Uuid::now_v7());
+        let (mine, other) = (assignment(deployment, host, 1), assignment(Uuid::now_v7(), host, 1));
+        let newest = report(host, mine.id, Phase::RolledBack);
+        let mut tx = write(&store).await;
+        for assignment in [&mine, &other] {
+            tx.put_assignment(assignment).await.expect("put");
+        }
+        tx.put_report(&report(host, mine.id, Phase::Healthy)).await.expect("put");
+        tx.put_report(&newest).await.expect("put");
+        tx.put_report(&report(host, other.id, Phase::Healthy)).await.expect("put");
+        let found = tx.reports_of_deployment(deployment).await.expect("read");
+        assert_eq!(found, [newest], "{engine}");
+        tx.purge_report(host, mine.id).await.expect("purge");
+        assert_eq!(tx.reports_of_deployment(deployment).await.expect("read"), [], "{engine}");
+        assert_eq!(tx.reports_of_deployment(other.deployment).await.expect("read").len(), 1, "{engine}");
+    }
+}
+
+#[tokio::test]
+async fn host_that_is_gone_takes_all_that_was_observed_of_it_along() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let (host, stays) = (observed(Uuid::now_v7()), observed(Uuid::now_v7()));
+        let deployment = Uuid::now_v7();
+        let mut tx = write(&store).await;
+        for host in [&host, &stays] {
+            let assignment = assignment(deployment, host.uid, 1);
+            tx.put_assignment(&assignment).await.expect("put");
+            tx.put_observed_host(host).await.expect("put");
+            tx.put_report(&report(host.uid, assignment.id, Phase::Healthy)).await.expect("put");
+            tx.queue_facts(host.uid, at(1)).await.expect("queue");
+        }
+        tx.purge_observed_host(host.uid).await.expect("purge");
+        assert_eq!(tx.observed_hosts().await.expect("read"), [stays.clone()], "{engine}");
+        assert_eq!(tx.queued_facts().await.expect("read"), [(stays.uid, 1)], "{engine}");
+        let reports = tx.reports_of_deployment(deployment).await.expect("read");
+        assert_eq!(reports.iter().map(|report| report.host).collect::<Vec<_>>(), [stays.uid], "{engine}");
+    }
+}
+
+#[tokio::test]
+async fn tasks_end_once_and_only_those_that_were_asked_for() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let task = |kind: &str, subject: &str, state, created: i64| Task {
+            id: Uuid::now_v7(),
+            kind: kind.to_owned(),
+            state,
+            subject: subject.to_owned(),
+            payload: json!({ "host": subject }),
+            result: None,
+            created_at: at(created),
+            updated_at: at(created),
+        };
+        let pending = task("enrol", "Host a", TaskState::Pending, 1);
+        let running = task("enrol", "Host a", TaskState::Running, 2);
+        let failed = task("enrol", "Host a", TaskState::Failed, 3);
+        let other = task("enrol", "Host b", TaskState::Pending, 4);
+        let another = task("backup", "Host a", TaskState::Pending, 5);
+        let mut tx = write(&store).await;
+        for task in [&pending, &running, &failed, &other, &another] {
+            tx.add_task(task).await.expect("add");
+        }
+        assert_eq!(tx.task(pending.id).await.expect("read"), Some(pending.clone()), "{engine}");
+        let result = json!({ "enrolledAt": 9 });
+        tx.end_tasks("enrol", "Host a", TaskState::Completed, &result, at(10)).await.expect("end");
+        tx.end_tasks("enrol", "Host a", TaskState::Cancelled, &json!({}), at(11)).await.expect("end again");
+        for ended in [&pending, &running] {
+            let expected =
+                Task { state: TaskState::Completed, result: Some(result.clone()), updated_at: at(10), ..ended.clone() };
+            assert_eq!(tx.task(ended.id).await.expect("read"), Some(expected), "{engine}");
+        }
+        for untouched in [&failed, &other, &another] {
+            assert_eq!(tx.task(untouched.id).await.expect("read").as_ref(), Some(untouched), "{engine}");
+        }
+        let newest: Vec<_> = tx.tasks(2).await.expect("read").iter().map(|task| task.id).collect();
+        assert_eq!(newest, [another.id, other.id], "{engine}");
+        assert_eq!(tx.task(Uuid::now_v7()).await.expect("read"), None, "{engine}");
+        assert_eq!(tx.bookmark("tasks").await.expect("read"), Revision::ZERO, "{engine}");
+    }
+}
