@@ -5,6 +5,7 @@ pub(crate) mod changes;
 pub(crate) mod files;
 pub(crate) mod root;
 pub(crate) mod stage;
+pub(crate) mod step;
 pub(crate) mod switch;
 
 use std::collections::BTreeSet;

@@ -55,14 +55,24 @@ pub(crate) fn reached(name: &str) {
     }
 }
 
-/// Whether a test asked that the step at this point fails: `TITAN_FAIL=name:3`.
+/// Whether a test asked that what comes at this point fails: `TITAN_FAIL=name` the first time, `name:3` the third time,
+/// `name:3+` from the third time on; several with commas between.
 #[cfg(all(feature = "fault-points", debug_assertions))]
 pub(crate) fn fails(name: &str) -> bool {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static HITS: AtomicU32 = AtomicU32::new(0);
+    use std::{
+        collections::BTreeMap,
+        sync::{Mutex, PoisonError},
+    };
+    static HITS: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
     let Ok(text) = std::env::var("TITAN_FAIL") else { return false };
-    let (point, count) = text.split_once(':').unwrap_or((&text, "1"));
-    point == name && HITS.fetch_add(1, Ordering::Relaxed) + 1 == count.parse().unwrap_or(1)
+    let mut hits = HITS.lock().unwrap_or_else(PoisonError::into_inner);
+    let hit = hits.entry(name.to_owned()).and_modify(|hit| *hit += 1).or_insert(1);
+    text.split(',').any(|wanted| {
+        let (point, count) = wanted.split_once(':').unwrap_or((wanted, "1"));
+        let on = count.strip_suffix('+');
+        let first: u32 = on.unwrap_or(count).parse().unwrap_or(1);
+        point == name && (*hit == first || (on.is_some() && *hit > first))
+    })
 }
 
 /// Whether a test asked that the step at this point fails; never in this build.

@@ -43,20 +43,25 @@ pub enum ServeError {
     Listen(#[source] std::io::Error),
 }
 
+/// Returns what renders templates under a configuration.
+pub fn renderer(config: &Config) -> Result<Renderer, ServeError> {
+    let worker = match &config.render_worker {
+        Some(worker) => worker.clone(),
+        None => WorkerCommand::own().map_err(ServeError::Listen)?,
+    };
+    Ok(Renderer::new(RendererConfig { workers: config.render_workers, ..RendererConfig::new(worker) }))
+}
+
 /// Opens everything that a control plane needs, without serving yet: the database, the first documents and token, the
 /// model and the view.
 pub async fn open(
     config: Config,
+    renderer: Renderer,
     clock: Clock,
     shutdown: CancellationToken,
 ) -> Result<(AppState, Planner), ServeError> {
     config.check()?;
     let store = Store::open(&config.database_url).await?;
-    let worker = match &config.render_worker {
-        Some(worker) => worker.clone(),
-        None => WorkerCommand::own().map_err(ServeError::Listen)?,
-    };
-    let renderer = Renderer::new(RendererConfig { workers: config.render_workers, ..RendererConfig::new(worker) });
     let state = AppState::new(config, store, renderer, clock, shutdown);
     ensure_default_workspace(&state).await?;
     ensure_admin_token(&state).await?;
@@ -70,7 +75,8 @@ pub async fn open(
 /// Serves on `listener` until `shutdown`, then lets held polls and requests finish.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let grace = Duration::from_secs(config.shutdown_seconds);
-    let (state, planner) = open(config, Clock::system(), shutdown.clone()).await?;
+    let renderer = renderer(&config)?;
+    let (state, planner) = open(config, renderer, Clock::system(), shutdown.clone()).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(planner.run());
     tasks.spawn(follow::run(state.clone()));

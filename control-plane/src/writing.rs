@@ -1,5 +1,8 @@
 //! Writing: from what a request declares to the clock, the documents, the history and the tasks, in one transaction.
 
+mod patches;
+mod references;
+
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
@@ -9,7 +12,6 @@ use titan_api::{
     documents::Declared,
     problems::Fault,
     tasks::{Task, TaskState},
-    workspaces,
 };
 use uuid::Uuid;
 
@@ -223,7 +225,7 @@ impl Writer<'_> {
             Intent::Create(declared) | Intent::Put(declared) => self.put(place, current, declared).await,
             Intent::Patch(_, patch) => {
                 let current = current.ok_or_else(|| Problem::not_found(place.kind, &place.name))?;
-                let declared = patched(place, &current, patch)?;
+                let declared = patches::patched(place, &current, patch)?;
                 self.put(place, Some(current), &declared).await
             }
             Intent::Delete(_, force) => {
@@ -332,216 +334,5 @@ impl Writer<'_> {
         self.tx.add_change(self.revision, self.ordinal, document, &written).await?;
         self.ordinal += 1;
         Ok(())
-    }
-
-    /// Refuses a document that names something that is not there.
-    async fn check_references(&mut self, stored: &Stored) -> Result<(), Problem> {
-        if let Some(workspace) = &stored.workspace
-            && self.tx.document(Kind::Workspace, "", workspace).await?.is_none()
-        {
-            return Err(missing("/metadata/workspace", format!("there is no workspace {workspace}"))
-                .hint(format!("make it: titan create workspace {workspace}")));
-        }
-        match &stored.spec {
-            Spec::Deployment(_) => self.check_deployment(stored, "").await,
-            Spec::Workload(_) => {
-                // Its default template may be what its deployments live by.
-                let workspace = stored.workspace.clone();
-                for deployment in
-                    self.tx.documents_of(Kind::Deployment, workspace.as_deref().unwrap_or_default()).await?
-                {
-                    if matches!(&deployment.spec, Spec::Deployment(spec) if spec.workload == stored.name) {
-                        let by = format!("deployment {}: ", deployment.name);
-                        self.check_deployment(&deployment, &by).await?;
-                    }
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn check_deployment(&mut self, stored: &Stored, by: &str) -> Result<(), Problem> {
-        let Spec::Deployment(spec) = &stored.spec else { return Ok(()) };
-        let workspace = stored.workspace.as_deref().unwrap_or_default();
-        let Some(workload) = self.tx.document(Kind::Workload, workspace, &spec.workload).await? else {
-            return Err(missing(
-                "/spec/workload",
-                format!("{by}there is no workload {} in {workspace}", spec.workload),
-            ));
-        };
-        let default = match &workload.spec {
-            Spec::Workload(workload) => workload.template.clone(),
-            _ => None,
-        };
-        let Some(template) = spec.template.clone().or(default) else {
-            let detail = format!("{by}neither the deployment nor workload {} names a template", spec.workload);
-            return Err(missing("/spec/template", detail));
-        };
-        if !self.template_exists(workspace, &template).await? {
-            let or_default =
-                if workspace == workspaces::DEFAULT { String::new() } else { format!(" or {}", workspaces::DEFAULT) };
-            let detail = format!("{by}there is no template {template} in {workspace}{or_default}");
-            return Err(missing("/spec/template", detail));
-        }
-        if self.tx.document(Kind::Target, workspace, &spec.target).await?.is_none() {
-            return Err(missing("/spec/target", format!("{by}there is no target {} in {workspace}", spec.target)));
-        }
-        for (index, name) in spec.depends_on.iter().enumerate() {
-            let pointer = format!("/spec/dependsOn/{index}");
-            if *name == stored.name {
-                return Err(missing(&pointer, "a deployment cannot depend on itself".to_owned()));
-            }
-            if self.tx.document(Kind::Deployment, workspace, name).await?.is_none() {
-                return Err(missing(&pointer, format!("{by}there is no deployment {name} in {workspace}")));
-            }
-        }
-        Ok(())
-    }
-
-    async fn template_exists(&mut self, workspace: &str, name: &str) -> Result<bool, Problem> {
-        Ok(self.tx.document(Kind::Template, workspace, name).await?.is_some()
-            || self.tx.document(Kind::Template, workspaces::DEFAULT, name).await?.is_some())
-    }
-
-    /// Refuses to delete what something else lives by: nothing is removed from a host because it was missing.
-    async fn check_unused(&mut self, place: &Place) -> Result<(), Problem> {
-        let users = match place.kind {
-            Kind::Host => Vec::new(),
-            Kind::Deployment => self.dependants(place).await?,
-            Kind::Workspace => self.contents(&place.name).await?,
-            Kind::Workload | Kind::Target | Kind::Template => self.users(place).await?,
-        };
-        if place.kind == Kind::Workspace && place.name == *workspaces::DEFAULT {
-            return Err(Problem::new(Code::InUse, "the workspace default always exists"));
-        }
-        match users.as_slice() {
-            [] => Ok(()),
-            users => {
-                let named: Vec<_> = users.iter().take(5).map(ToString::to_string).collect();
-                let more = if users.len() > 5 { format!(" and {} more", users.len() - 5) } else { String::new() };
-                Err(Problem::new(Code::InUse, format!("{place} is used by {}{more}", named.join(", ")))
-                    .hint("delete or change those first"))
-            }
-        }
-    }
-
-    async fn contents(&mut self, workspace: &Name) -> Result<Vec<Place>, Problem> {
-        let mut contents = Vec::new();
-        for kind in Kind::ALL.into_iter().filter(|kind| kind.in_workspace()) {
-            contents.extend(self.tx.documents_of(kind, workspace).await?.into_iter().map(|stored| Place {
-                kind,
-                workspace: stored.workspace,
-                name: stored.name,
-            }));
-        }
-        Ok(contents)
-    }
-
-    /// Returns the deployments that name the one at `place` in their `dependsOn`.
-    async fn dependants(&mut self, place: &Place) -> Result<Vec<Place>, Problem> {
-        let all = self.tx.documents_of(Kind::Deployment, place.workspace()).await?;
-        let dependants = all
-            .into_iter()
-            .filter(|stored| matches!(&stored.spec, Spec::Deployment(spec) if spec.depends_on.contains(&place.name)));
-        let place = |stored: Stored| Place { kind: Kind::Deployment, workspace: stored.workspace, name: stored.name };
-        Ok(dependants.map(place).collect())
-    }
-
-    /// Returns the deployments that could not be resolved without the document at `place`.
-    async fn users(&mut self, place: &Place) -> Result<Vec<Place>, Problem> {
-        let everywhere = place.kind == Kind::Template && place.workspace() == workspaces::DEFAULT;
-        let scope = if everywhere { "" } else { place.workspace() };
-        let mut users = Vec::new();
-        for deployment in self.tx.documents_of(Kind::Deployment, scope).await? {
-            let Spec::Deployment(spec) = &deployment.spec else { continue };
-            let workspace = deployment.workspace.clone().unwrap_or_else(|| place.name.clone());
-            let uses = match place.kind {
-                Kind::Workload => spec.workload == place.name,
-                Kind::Target => spec.target == place.name,
-                _ => {
-                    let default = match self.tx.document(Kind::Workload, &workspace, &spec.workload).await? {
-                        Some(Stored { spec: Spec::Workload(workload), .. }) => workload.template,
-                        _ => None,
-                    };
-                    let named = spec.template.clone().or(default).is_some_and(|name| name == place.name);
-                    // One of the name elsewhere stands in: in the deployment's own workspace, or in `default`.
-                    let other = if everywhere { workspace.as_str() } else { workspaces::DEFAULT };
-                    let stands_in = other != place.workspace()
-                        && self.tx.document(Kind::Template, other, &place.name).await?.is_some();
-                    named && !stands_in
-                }
-            };
-            if uses {
-                users.push(Place { kind: Kind::Deployment, workspace: deployment.workspace, name: deployment.name });
-            }
-        }
-        Ok(users)
-    }
-}
-
-fn missing(pointer: &str, detail: String) -> Problem {
-    Problem::new(Code::MissingReference, detail.clone()).at(pointer, detail)
-}
-
-/// Returns a document after a merge patch (RFC 7386) of its metadata and spec.
-fn patched(place: &Place, current: &Stored, patch: &Value) -> Result<Declared, Problem> {
-    let mut value = serde_json::to_value(current.document())
-        .map_err(|error| Problem::new(Code::Internal, format!("{place} cannot be written as JSON: {error}")))?;
-    if !patch.is_object() {
-        return Err(Problem::new(Code::Invalid, "a merge patch is a JSON object").at("", "not an object"));
-    }
-    merge_patch(&mut value, patch);
-    let declared = Declared::parse(value, place.workspace.as_ref())?;
-    if Place::of(&declared) != *place {
-        return Err(Problem::new(Code::Invalid, "a patch cannot change kind, workspace or name")
-            .at("/metadata/name", format!("this is {place}")));
-    }
-    check(&declared)?;
-    Ok(declared)
-}
-
-fn merge_patch(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    if let Value::Object(target) = target {
-        for (key, value) in patch {
-            if value.is_null() {
-                target.remove(key);
-            } else {
-                merge_patch(target.entry(key.clone()).or_insert(Value::Null), value);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn merge_patch_does_as_rfc_7386_shows() {
-        // The cases of the RFC's appendix.
-        for (target, patch, result) in [
-            (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
-            (json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"})),
-            (json!({"a":"b"}), json!({"a":null}), json!({})),
-            (json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"})),
-            (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
-            (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
-            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
-            (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
-            (json!([1, 2]), json!({"a":"b","c":null}), json!({"a":"b"})),
-            (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
-        ] {
-            let mut merged = target.clone();
-            merge_patch(&mut merged, &patch);
-            assert_eq!(merged, result, "{target} + {patch}");
-        }
     }
 }

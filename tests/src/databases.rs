@@ -32,7 +32,9 @@ impl Database {
         if self.is_sqlite() {
             query.fetch_all(&mut SqliteConnection::connect(&self.url).await?).await
         } else {
-            sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(&mut PgConnection::connect(&self.url).await?).await
+            sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
+                .fetch_all(&mut PgConnection::connect(&self.url).await?)
+                .await
         }
     }
 
@@ -52,7 +54,8 @@ impl Database {
 pub fn sqlite() -> Database {
     // In memory where the system offers it: what is tested is not the disk.
     let shared = std::path::Path::new("/dev/shm");
-    let folder = if shared.is_dir() { TempDir::with_prefix_in("titan-", shared) } else { TempDir::with_prefix("titan-") };
+    let folder =
+        if shared.is_dir() { TempDir::with_prefix_in("titan-", shared) } else { TempDir::with_prefix("titan-") };
     let folder = folder.expect("a temporary folder");
     let url = format!("sqlite://{}", folder.path().join("titan.db").display());
     Database { engine: "sqlite", url, _folder: Some(folder) }

@@ -21,8 +21,9 @@ use titan_control_plane::{
     clock::Clock,
     fleet::causes::Affected,
     planning,
+    render::Renderer,
     routes::router::router,
-    serve::open,
+    serve::{open, renderer},
     state::AppState,
     tasks::{follow, planner::Planner},
 };
@@ -62,7 +63,8 @@ impl Fleet {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("token");
         let now = Arc::new(AtomicI64::new(1_800_000_000_000_000));
-        let (state, planner) = Self::start(url, worker.into(), &now, Some(file.clone())).await?;
+        let renderer = renderer(&planes::config(url, worker.into()))?;
+        let (state, planner) = Self::start(url, worker.into(), &now, renderer, Some(file.clone())).await?;
         let admin = std::fs::read_to_string(&file).context("a new database gives a token")?.trim().to_owned();
         let router = router(state.clone());
         Ok(Self { state, planner, router, admin, url: url.to_owned(), worker: worker.into(), now })
@@ -72,18 +74,19 @@ impl Fleet {
         url: &str,
         worker: PathBuf,
         now: &Arc<AtomicI64>,
+        renderer: Renderer,
         token: Option<PathBuf>,
     ) -> anyhow::Result<(AppState, Planner)> {
         let config = titan_control_plane::Config { admin_token_file: token, ..planes::config(url, worker) };
         let time = Arc::clone(now);
         let clock = Clock::new(move || Revision::from_micros(time.fetch_add(7, Ordering::Relaxed)));
-        Ok(open(config, clock, CancellationToken::new()).await?)
+        Ok(open(config, renderer, clock, CancellationToken::new()).await?)
     }
 
     /// Ends this control plane as if its process had, and opens the database anew.
     pub async fn restart(self) -> anyhow::Result<Self> {
         let Self { state, planner, router, admin, url, worker, now } = self;
-        let store = state.store.clone();
+        let (store, renderer) = (state.store.clone(), state.renderer.clone());
         drop((router, planner, state));
         store.close().await;
         // On PostgreSQL the lease of a process that is gone has to run out.
@@ -91,7 +94,7 @@ impl Fleet {
         let mut waited = 0;
         // The lock of the database is given back when the last of its connections is closed.
         let (state, planner) = loop {
-            match Self::start(&url, worker.clone(), &now, None).await {
+            match Self::start(&url, worker.clone(), &now, renderer.clone(), None).await {
                 Ok(started) => break started,
                 Err(_) if waited < 200 => {
                     waited += 1;

@@ -36,7 +36,7 @@ pub fn database() -> Option<String> {
             panic!("PostgreSQL is needed here: {error:#}")
         }
         Err(error) => {
-            eprintln!("left out: tests on PostgreSQL ({error:#})");
+            tell(&error);
             None
         }
     });
@@ -45,6 +45,11 @@ pub fn database() -> Option<String> {
     let created = psql(server.port, &format!("CREATE DATABASE {name}"));
     created.unwrap_or_else(|error| panic!("a database cannot be made: {error:#}"));
     Some(format!("postgres://postgres@127.0.0.1:{}/{name}", server.port))
+}
+
+#[expect(clippy::print_stderr, reason = "whoever runs the tests is to know what they did not show")]
+fn tell(error: &anyhow::Error) {
+    eprintln!("left out: tests on PostgreSQL ({error:#})");
 }
 
 /// Returns the folder of the newest installed server's programs.
@@ -120,7 +125,20 @@ pub fn free_port() -> anyhow::Result<u16> {
 
 fn psql(port: u16, sql: &str) -> anyhow::Result<()> {
     let mut child = Command::new("psql")
-        .args(["-h", "127.0.0.1", "-U", "postgres", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-p", &port.to_string(), "-c", sql])
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-U",
+            "postgres",
+            "-X",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-p",
+            &port.to_string(),
+            "-c",
+            sql,
+        ])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

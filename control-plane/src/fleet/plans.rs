@@ -24,7 +24,7 @@ const DETAIL_BYTES: usize = 64 * 1024;
 #[must_use]
 pub fn groups(planned: &Planned, model: &Model, bundles: &HashMap<Digest, Bundle>) -> Vec<PlanGroup> {
     let mut differences: HashMap<(Option<Digest>, Option<Digest>), (String, String)> = HashMap::new();
-    let mut groups: BTreeMap<(Name, Name, PlanEffectOrder, String), (String, Vec<Name>)> = BTreeMap::new();
+    let mut groups: BTreeMap<GroupKey, (String, Vec<Name>)> = BTreeMap::new();
     let mut add =
         |workspace: &Name, deployment: &Name, effect: PlanEffect, identity: String, shown: String, host: Uuid| {
             let host = model.host(host).map(|host| host.name.clone());
@@ -69,6 +69,9 @@ pub fn groups(planned: &Planned, model: &Model, bundles: &HashMap<Digest, Bundle
     groups.sort_by_key(|group| std::cmp::Reverse(group.count));
     groups
 }
+
+/// What makes a group: workspace, deployment, effect, and what exactly would change.
+type GroupKey = (Name, Name, PlanEffectOrder, String);
 
 /// Effects in the order in which they are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -67,7 +67,7 @@ pub async fn status(
             uid,
             host.clone(),
             assignment,
-            report,
+            report.as_ref(),
             problems.remove(&uid),
             seen.get(&uid).copied().flatten(),
         );
@@ -98,13 +98,13 @@ fn host_deployment(
     uid: Uuid,
     host: Name,
     assignment: Option<&Assignment>,
-    observed: Option<ObservedDeployment>,
+    observed: Option<&ObservedDeployment>,
     problem: Option<Problem>,
     seen: Option<Revision>,
 ) -> HostDeployment {
     let last_seen = last_seen(state, uid, seen);
-    let counted = statuses::state(assignment, observed.as_ref(), problem.as_ref(), last_seen, online_since(state));
-    let report = observed.as_ref().map(|observed| &observed.report);
+    let counted = statuses::state(assignment, observed, problem.as_ref(), last_seen, online_since(state));
+    let report = observed.map(|observed| &observed.report);
     HostDeployment {
         host,
         state: counted,
@@ -115,7 +115,7 @@ fn host_deployment(
         observed_digest: report.and_then(|report| report.digest),
         message: report.map(message).unwrap_or_default(),
         commit: report.and_then(|report| report.commit.clone()),
-        reported_at: observed.as_ref().map(|observed| observed.reported_at),
+        reported_at: observed.map(|observed| observed.reported_at),
         last_seen,
         problem,
     }
@@ -183,7 +183,7 @@ pub async fn why(
         true => {
             let (uid, name) = (host.uid, host.name.clone());
             let seen = tx.observed_host(uid).await?.and_then(|host| host.last_seen);
-            Some(host_deployment(&state, uid, name, assignment.as_ref(), observed.pop(), problem, seen))
+            Some(host_deployment(&state, uid, name, assignment.as_ref(), observed.first(), problem, seen))
         }
         false => None,
     };

@@ -1,6 +1,6 @@
-//! Documents of every kind: list, make, read, put, patch, delete, history.
+//! Documents of every kind: make, read, put, patch, delete, history.
 
-use std::collections::HashMap;
+pub mod lists;
 
 use axum::{
     Json as JsonBody,
@@ -17,31 +17,18 @@ use titan_api::{
     limits,
     pages::Page,
     parse,
-    selectors::Selector,
     workspaces,
 };
 
 use crate::{
-    fleet::matchers::lookup,
     routes::{
         extract::{Admin, Names, Params, Raw, author, name},
         respond::{Answer, RequestId},
     },
     state::AppState,
-    store::{Listing, Stored, Tx},
+    store::{Stored, Tx},
     writing::{self, Intent, Place},
 };
-
-/// Which documents to list.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ListParams {
-    label_selector: Option<String>,
-    limit: Option<usize>,
-    #[serde(rename = "continue")]
-    next: Option<String>,
-    at: Option<Revision>,
-}
 
 /// Which state of a document to read.
 #[derive(Debug, Default, Deserialize)]
@@ -56,99 +43,6 @@ pub struct GetParams {
 pub struct DeleteParams {
     #[serde(default)]
     force: bool,
-}
-
-/// Reads `key=value,key!=value,key,!key` as a selector.
-fn selector(text: &str) -> Result<Selector, Problem> {
-    use titan_api::selectors::{Operator, Requirement};
-    let mut selector = Selector::default();
-    for term in text.split(',').map(str::trim).filter(|term| !term.is_empty()) {
-        let (key, operator, values) = if let Some((key, value)) = term.split_once("!=") {
-            (key, Operator::NotIn, vec![value.to_owned()])
-        } else if let Some((key, value)) = term.split_once('=') {
-            (key, Operator::In, vec![value.trim_start_matches('=').to_owned()])
-        } else if let Some(key) = term.strip_prefix('!') {
-            (key, Operator::DoesNotExist, Vec::new())
-        } else {
-            (term, Operator::Exists, Vec::new())
-        };
-        selector.match_expressions.push(Requirement { key: key.trim().to_owned(), operator, values });
-    }
-    match selector.faults("").as_slice() {
-        [] => Ok(selector),
-        [fault, ..] => Err(Problem::new(Code::BadParameter, format!("labelSelector: {}", fault.detail))),
-    }
-}
-
-/// Returns a page of documents.
-pub(super) async fn list(
-    state: &AppState,
-    kind: Kind,
-    workspace: Option<&str>,
-    params: ListParams,
-) -> Answer<JsonBody<Page<Document>>> {
-    let limit = params.limit.unwrap_or(100).clamp(1, limits::PAGE);
-    let selector = params.label_selector.as_deref().map(selector).transpose()?;
-    let wanted = |labels: &titan_api::labels::Labels, facts: &titan_api::hosts::Facts| {
-        selector.as_ref().is_none_or(|selector| selector.rules_match(|key| lookup(labels, facts, key)))
-    };
-    let mut tx = state.store.read().await?;
-    if let Some(workspace) = workspace
-        && tx.document(Kind::Workspace, "", workspace).await?.is_none()
-    {
-        return Err(Problem::not_found("workspace", workspace).into());
-    }
-    let after = params.next.filter(|after| !after.contains('\0')).unwrap_or_default();
-    let mut after = after.split_once('/').map(|(w, n)| (w.to_owned(), n.to_owned())).unwrap_or_default();
-    let mut items = Vec::new();
-    if let Some(at) = params.at {
-        let all = tx.documents_at(kind, workspace.unwrap_or_default(), "", at).await?;
-        let facts = titan_api::hosts::Facts::default();
-        let rest =
-            all.into_iter().filter(|document| place_key(document) > after && wanted(&document.metadata.labels, &facts));
-        items.extend(rest.take(limit + 1));
-    } else {
-        loop {
-            let listing = Listing { kind, workspace, after: (&after.0, &after.1), limit: limits::PAGE };
-            let page = tx.documents(&listing).await?;
-            let full = page.len() == limits::PAGE;
-            let mut observed: HashMap<_, _> = match (kind, page.first(), page.last()) {
-                (Kind::Host, Some(first), Some(last)) => {
-                    let observed = tx.observed_hosts_named(&first.name, &last.name).await?;
-                    observed.into_iter().map(|host| (host.uid, host)).collect()
-                }
-                _ => HashMap::new(),
-            };
-            for stored in page {
-                after = (stored.workspace.as_deref().unwrap_or_default().to_owned(), stored.name.to_string());
-                let observed = observed.remove(&stored.uid);
-                let facts = observed.as_ref().map(|host| host.facts.clone()).unwrap_or_default();
-                if wanted(&stored.labels, &facts) {
-                    let mut document = stored.document();
-                    document.status = super::hosts::status(state, kind, observed.as_ref(), None);
-                    items.push(document);
-                }
-                if items.len() > limit {
-                    break;
-                }
-            }
-            if items.len() > limit || !full {
-                break;
-            }
-        }
-    }
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|last| {
-        let (workspace, name) = place_key(last);
-        format!("{workspace}/{name}")
-    });
-    Ok(JsonBody(Page { items, next }))
-}
-
-fn place_key(document: &Document) -> (String, String) {
-    let metadata = &document.metadata;
-    (metadata.workspace.as_deref().unwrap_or_default().to_owned(), metadata.name.to_string())
 }
 
 /// Returns a document, with its status unless as of the past.
@@ -256,18 +150,6 @@ fn place(path: &[(String, String)], uri: &Uri) -> Result<PlaceOrList, Problem> {
 fn named(place: PlaceOrList) -> Result<Place, Problem> {
     let name = place.name.ok_or_else(|| Problem::new(Code::NotFound, "no name was given"))?;
     Ok(Place { kind: place.kind, workspace: place.workspace, name })
-}
-
-/// `GET` of a list.
-pub async fn list_route(
-    State(state): State<AppState>,
-    _admin: Admin,
-    Names(path): Names<Vec<(String, String)>>,
-    uri: Uri,
-    Params(params): Params<ListParams>,
-) -> Answer<JsonBody<Page<Document>>> {
-    let place = place(&path, &uri)?;
-    list(&state, place.kind, place.workspace.as_deref(), params).await
 }
 
 /// `POST` of a new document.
@@ -401,16 +283,4 @@ pub async fn ensure_default_workspace(state: &AppState) -> Result<(), Problem> {
     };
     let declared = Declared::parse(value, None)?;
     writing::write(state, &author, vec![Intent::Put(Box::new(declared))], "", false).await.map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn label_selectors_of_lists_are_read() {
-        let read = selector("a=b,c!=d,e,!f,fact/arch=arm").expect("selector");
-        assert_eq!(read.match_expressions.len(), 5);
-        assert!(selector("a b=c").is_err());
-    }
 }

@@ -195,7 +195,7 @@ fn routes() -> Routes {
         routes = routes
             .on(
                 query(answer(op("get", list, "Lists documents"), Shape::page_of::<Document>()), LIST_QUERY),
-                get(documents::list_route),
+                get(documents::lists::list_route),
             )
             .on(both(op("post", list, "Makes a document"), document(), document()), post(documents::create_route))
             .on(query(answer(op("get", one, "Reads a document"), document()), &["at"]), get(documents::get_route))
@@ -215,8 +215,8 @@ fn routes() -> Routes {
     }
     for (path, _) in EVERYWHERE {
         let operation = op("get", path, "Lists documents of every workspace");
-        routes =
-            routes.on(query(answer(operation, Shape::page_of::<Document>()), LIST_QUERY), get(documents::list_route));
+        routes = routes
+            .on(query(answer(operation, Shape::page_of::<Document>()), LIST_QUERY), get(documents::lists::list_route));
     }
     routes
 }

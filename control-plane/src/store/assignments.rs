@@ -1,5 +1,7 @@
 //! Assignments: the hosts' feed.
 
+use std::collections::BTreeSet;
+
 use titan_api::{Digest, Name, Problem, Revision, deployments::OnRemove, poll::RemovalReason};
 use uuid::Uuid;
 
@@ -155,6 +157,13 @@ impl Tx {
             .bind(id.to_string()).bind(host.to_string()).bind(revision.micros()).bind(false)
             .execute(&mut **conn).await?.rows_affected());
         Ok(gone > 0)
+    }
+
+    /// Returns the ids of the tombstones that no host has confirmed yet.
+    pub async fn tombstones(&mut self) -> Result<BTreeSet<Uuid>> {
+        const SQL: &str = "SELECT id FROM assignments WHERE present = $1";
+        let rows: Vec<(String,)> = both!(self, conn => sqlx::query_as(SQL).bind(false).fetch_all(&mut **conn).await?);
+        rows.into_iter().map(|(id,)| parsed("assignments", "id", &id, &id)).collect()
     }
 
     /// Removes every assignment of a host that is gone for good.

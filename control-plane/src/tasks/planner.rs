@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use titan_api::{Problem, Revision, changes::Change};
+use titan_api::{
+    Problem, Revision,
+    changes::{Change, Operation},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -13,6 +16,7 @@ use crate::{
     planning,
     state::AppState,
     store::{ChangeFilter, Lease, StoreError, Tx},
+    tasks::sweep,
 };
 
 /// How long to wait for a hint before looking anyway.
@@ -200,6 +204,10 @@ impl Planner {
             tracing::info!(moved = planned.moved.len(), unchanged = planned.unchanged, %revision, "assignments moved");
         }
         self.state.committed();
+        if changes.iter().any(|change| change.operation == Operation::Delete) {
+            // What no host has to confirm is gone at once.
+            sweep::settle(&self.state).await?;
+        }
         Ok(())
     }
 

@@ -36,9 +36,26 @@ pub async fn settle(state: &AppState) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Takes tombstones out of the view that hosts have confirmed to another replica: the feed does not tell of it.
+async fn forget_confirmed(state: &AppState) -> Result<(), StoreError> {
+    if state.store.postgres().is_none() {
+        return Ok(());
+    }
+    // The view first: what is in it and not among the rows that are read after it is gone.
+    let sets = state.view.sets();
+    let left = state.store.read().await?.tombstones().await?;
+    for (host, set) in sets {
+        for gone in set.assignments().filter(|assignment| !assignment.present && !left.contains(&assignment.id)) {
+            state.view.forget(host, gone.id, gone.revision);
+        }
+    }
+    Ok(())
+}
+
 /// Clears everything away that can be.
 pub async fn pass(state: &AppState) -> Result<(), StoreError> {
     settle(state).await?;
+    forget_confirmed(state).await?;
     let before = state.clock.before(KEPT);
     let mut tx = state.store.write("sweep").await?;
     let bundles = tx.sweep_bundles(before).await?;

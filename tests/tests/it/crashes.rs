@@ -205,7 +205,9 @@ async fn apply_and_cut(site: &Site, fault: &str) -> bool {
 async fn changes_since_start(admin: &Client) -> Vec<Change> {
     let page = admin.changes(Some(Revision::ZERO), 0).await.expect("changes");
     let names: Vec<_> = resources().iter().map(|document| document["metadata"]["name"].clone()).collect();
-    let ours = |change: &Change| names.contains(&json!(change.name)) && (*change.name != *"h1" || change.operation == Operation::Update);
+    let ours = |change: &Change| {
+        names.contains(&json!(change.name)) && (*change.name != *"h1" || change.operation == Operation::Update)
+    };
     page.items.into_iter().filter(ours).collect()
 }
 

@@ -18,7 +18,7 @@ use titan_tests::{
 };
 
 /// Histories on SQLite, over all threads.
-const HISTORIES: u32 = 200;
+const HISTORIES: u32 = 10_000;
 /// Histories on PostgreSQL.
 const HISTORIES_POSTGRES: u32 = 300;
 const HOSTS: usize = 3;
@@ -156,7 +156,8 @@ fn target(kind: u8) -> Value {
 impl World {
     async fn open(database: &Database) -> anyhow::Result<Self> {
         let fleet = Fleet::open(&database.url, crate::NODE).await?;
-        let mut world = Self { fleet: Some(fleet), agents: Vec::new(), deployments: [Value::Null, Value::Null], hosts: Vec::new() };
+        let mut world =
+            Self { fleet: Some(fleet), agents: Vec::new(), deployments: [Value::Null, Value::Null], hosts: Vec::new() };
         world.agents.resize_with(HOSTS, Agent::default);
         Ok(world)
     }
@@ -180,7 +181,11 @@ impl World {
         documents.extend(self.deployments.iter().chain(&self.hosts).cloned());
         self.fleet().apply(&documents).await?;
         for number in 0..HOSTS as u8 {
-            let agent = Agent { credential: self.agents[usize::from(number)].credential.clone(), reports: self.agents[usize::from(number)].reports, ..Agent::default() };
+            let agent = Agent {
+                credential: self.agents[usize::from(number)].credential.clone(),
+                reports: self.agents[usize::from(number)].reports,
+                ..Agent::default()
+            };
             self.agents[usize::from(number)] = agent;
             if self.agents[usize::from(number)].credential.is_empty() {
                 self.enrol(number).await?;
@@ -232,7 +237,9 @@ impl World {
                         spec.as_object_mut().expect("object").remove("replicas");
                     }
                     DeploymentEdit::Replicas(replicas) => spec["replicas"] = json!(replicas - 1),
-                    DeploymentEdit::OnRemove(orphan) => spec["onRemove"] = json!(if *orphan { "orphan" } else { "delete" }),
+                    DeploymentEdit::OnRemove(orphan) => {
+                        spec["onRemove"] = json!(if *orphan { "orphan" } else { "delete" })
+                    }
                     DeploymentEdit::Again => {}
                 }
                 let document = document.clone();
@@ -249,7 +256,9 @@ impl World {
                 match edit {
                     HostEdit::Zone(zone) => document["metadata"]["labels"]["zone"] = json!(format!("z{zone}")),
                     HostEdit::Values(port) => document["spec"]["values"] = json!({ "port": port + 50 }),
-                    HostEdit::Access(open) => document["spec"]["workspaces"] = json!([if *open { "*" } else { "default" }]),
+                    HostEdit::Access(open) => {
+                        document["spec"]["workspaces"] = json!([if *open { "*" } else { "default" }])
+                    }
                     HostEdit::Cordon(cordoned) => document["spec"]["cordoned"] = json!(cordoned),
                 }
                 let document = document.clone();
@@ -296,7 +305,12 @@ impl World {
         Ok(())
     }
 
-    async fn ask(&mut self, host: u8, since: Option<Revision>, have: Option<String>) -> anyhow::Result<(StatusCode, Vec<u8>, Option<Revision>)> {
+    async fn ask(
+        &mut self,
+        host: u8,
+        since: Option<Revision>,
+        have: Option<String>,
+    ) -> anyhow::Result<(StatusCode, Vec<u8>, Option<Revision>)> {
         let mut path = format!("/v1/hosts/{}/changes?", host_name(host));
         if let Some(since) = since {
             path.push_str(&format!("since={since}&"));
@@ -326,7 +340,10 @@ impl World {
                 let answer: PollAnswer = serde_json::from_slice(&body)?;
                 for deployment in &answer.deployments {
                     let bundle = deployment.bundle.as_ref().expect("small bundles travel inside");
-                    anyhow::ensure!(titan_tests::fleets::bundle_digest(bundle) == deployment.digest, "a bundle is not its digest");
+                    anyhow::ensure!(
+                        titan_tests::fleets::bundle_digest(bundle) == deployment.digest,
+                        "a bundle is not its digest"
+                    );
                 }
                 let folded = desired.fold(&answer);
                 anyhow::ensure!(folded.refused.is_none(), "refused: {folded:?}");
@@ -336,7 +353,10 @@ impl World {
                     anyhow::ensure!(status == StatusCode::OK, "a full answer was refused: {status}");
                     let answer: PollAnswer = serde_json::from_slice(&body)?;
                     let folded = self.agents[usize::from(host)].desired.fold(&answer);
-                    anyhow::ensure!(answer.full && folded.digest_matches, "a full answer does not fit its digest: {folded:?}");
+                    anyhow::ensure!(
+                        answer.full && folded.digest_matches,
+                        "a full answer does not fit its digest: {folded:?}"
+                    );
                 }
             }
             other => anyhow::bail!("a poll was answered {other}: {}", String::from_utf8_lossy(&body)),
@@ -377,7 +397,8 @@ impl World {
             anyhow::ensure!(status == StatusCode::OK, "a full answer was refused: {status}");
             let full: PollAnswer = serde_json::from_slice(&body)?;
             let desired = &self.agents[usize::from(host)].desired;
-            let folded: Vec<_> = desired.entries.iter().filter(|(_, e)| !e.orphan).map(|(id, e)| (*id, e.revision, e.digest)).collect();
+            let folded: Vec<_> =
+                desired.entries.iter().filter(|(_, e)| !e.orphan).map(|(id, e)| (*id, e.revision, e.digest)).collect();
             let mut whole: Vec<_> = full.deployments.iter().map(|d| (d.id, d.revision, d.digest)).collect();
             whole.sort();
             anyhow::ensure!(folded == whole, "law 3: host {host} folded {folded:?}, the full answer is {whole:?}");
@@ -392,7 +413,13 @@ impl World {
 fn histories(database: &Database, count: u32) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     let world = std::cell::RefCell::new(runtime.block_on(World::open(database)).expect("open"));
-    let config = ProptestConfig { cases: count, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig {
+        cases: count,
+        max_shrink_iters: 200,
+        max_shrink_time: 60_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
     let outcome = TestRunner::new(config).run(&prop::collection::vec(step(), 4..16), |steps| {
         let run = async {
             let mut world = world.borrow_mut();

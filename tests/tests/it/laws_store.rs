@@ -203,7 +203,8 @@ async fn revisions_grow_strictly_while_the_wall_clock_steps_back() {
     for database in databases::each() {
         let store = Store::open(&database.url).await.expect("open");
         // By the wall while that is ahead; by one while it is not. PostgreSQL goes by its own clock.
-        let (walls, expected) = ([1_000, 999, 500, 0, 1_001, 5_000, 1], [1_000, 1_001, 1_002, 1_003, 1_004, 5_000, 5_001]);
+        let (walls, expected) =
+            ([1_000, 999, 500, 0, 1_001, 5_000, 1], [1_000, 1_001, 1_002, 1_003, 1_004, 5_000, 5_001]);
         let mut before = Revision::ZERO;
         for (wall, expected) in walls.into_iter().zip(expected) {
             let mut tx = write(&store).await;
@@ -279,7 +280,11 @@ async fn history_replayed_from_empty_gives_the_same_documents() {
             } else {
                 fleet.apply(&made).await
             };
-            if sent.is_ok() { written += 1 } else { refused += 1 }
+            if sent.is_ok() {
+                written += 1
+            } else {
+                refused += 1
+            }
             if dice.roll(20) == 0 {
                 // A restored database further on, as far as hosts can tell.
                 let mut tx = write(&fleet.state.store).await;

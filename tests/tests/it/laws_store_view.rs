@@ -82,9 +82,10 @@ impl Hosts {
             return;
         }
         let answer: Value = serde_json::from_slice(&answered.body).expect("JSON");
-        let confirmed = answer["tombstones"].as_array().expect("tombstones").iter().map(|tombstone| {
-            json!({ "id": tombstone["id"], "revision": tombstone["revision"], "phase": "removed" })
-        });
+        let confirmed =
+            answer["tombstones"].as_array().expect("tombstones").iter().map(
+                |tombstone| json!({ "id": tombstone["id"], "revision": tombstone["revision"], "phase": "removed" }),
+            );
         *seq += 1;
         let report = json!({ "seq": *seq, "deployments": confirmed.collect::<Vec<_>>() });
         let path = format!("/v1/hosts/{name}/report");

@@ -4,15 +4,21 @@ mod access;
 mod api_decisions;
 mod api_documents;
 mod api_feed;
+mod api_polls;
 mod api_writes;
 mod bad_input;
 mod causes;
+mod crashes;
 mod demo;
 mod examples;
 mod founding_lines;
 mod laws_fold;
+mod laws_store;
+mod laws_store_view;
 mod outages;
 mod smoke;
+mod store;
+mod store_replicas;
 
 /// This crate's binary: every Titan program, with fault points.
 const NODE: &str = env!("CARGO_BIN_EXE_titan-node");

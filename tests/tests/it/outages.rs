@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde_json::{Value, json};
@@ -31,6 +32,7 @@ impl Impostor {
         // The control plane that was here before may still be closing its connections.
         let listener = until("the port", async || Ok(TcpListener::bind(address).await.ok())).await.expect("the port");
         let head = format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n").into_bytes();
+        let body = Arc::new(body);
         Self(tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let (head, body) = (head.clone(), body.clone());

@@ -9,6 +9,8 @@ mod schema;
 mod tampering;
 mod tokens;
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use titan_api::{Digest, Kind, Name, Revision, Spec, deployments::OnRemove};
 use titan_control_plane::{
@@ -95,6 +97,17 @@ pub(crate) fn tombstone(of: &Assignment, revision: i64) -> Assignment {
         bundle: None,
         reason: Some(titan_api::poll::RemovalReason::AccessWithdrawn),
         ..of.clone()
+    }
+}
+
+/// Waits until a transaction waits for another one. PostgreSQL tells; on SQLite nobody even begins.
+pub(crate) async fn until_somebody_waits(database: &Database) {
+    const WAITING: &str = "SELECT 'somebody' FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+         WHERE NOT l.granted AND a.datname = current_database()";
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !database.is_sqlite() && database.texts(WAITING).await.expect("locks").is_empty() {
+        assert!(Instant::now() < deadline, "nobody waits");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -9,15 +9,21 @@ use axum::{
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use titan_api::{
-    Revision,
+    Kind, Revision,
     changes::ApplyRequest,
     client::{Client, Polled, WriteOptions},
     enrolment::{EnrolRequest, EnrolmentTokenRequest},
     poll::PollAnswer,
 };
-use titan_control_plane::{clock::Clock, routes::router::router, serve, tasks::follow};
+use titan_control_plane::{
+    clock::Clock,
+    routes::router::router,
+    serve,
+    state::AppState,
+    tasks::{follow, sweep},
+};
 use titan_tests::{
-    databases,
+    databases::{self, Database},
     fleets::document,
     nodes::PlaneNode,
     planes::{self, Plane},
@@ -67,6 +73,15 @@ pub(crate) async fn full(client: &Client, host: &str, count: usize) -> PollAnswe
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Returns a replica whose view moves only when it is told to.
+async fn still_replica(database: &Database) -> AppState {
+    let config = planes::config(&database.url, crate::NODE.into());
+    let renderer = serve::renderer(&config).expect("a renderer");
+    let (state, _planner) =
+        serve::open(config, renderer, Clock::system(), CancellationToken::new()).await.expect("open");
+    state
 }
 
 async fn leads(server: &str) -> bool {
@@ -171,10 +186,7 @@ async fn replica_behind_the_cursor_waits_and_never_goes_back() {
     let Some(database) = databases::postgres() else { return };
     let ahead = Plane::start(&database, crate::NODE, "").await.expect("start");
     let credential = enrolled(&ahead.client(), "h").await;
-    // A replica whose view moves only when it is told to.
-    let config = planes::config(&database.url, crate::NODE.into());
-    let (state, _planner) =
-        serve::open(config, Clock::system(), CancellationToken::new()).await.expect("open");
+    let state = still_replica(&database).await;
     let behind = router(state.clone());
     apply(&ahead.client(), deployment("prod", 1)).await;
     let host = Client::new(&ahead.server, Some(credential.clone())).expect("client");
@@ -222,4 +234,37 @@ async fn idempotency_key_holds_over_both_replicas_at_once() {
     }
     one.stop().await.expect("stop");
     other.stop().await.expect("stop");
+}
+
+/// S4-35. The feed does not tell of confirmed tombstones; the other replica finds out by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tombstone_confirmed_to_one_replica_leaves_the_view_of_the_other() {
+    let Some(database) = databases::postgres() else { return };
+    let one = Plane::start(&database, crate::NODE, "").await.expect("start");
+    let host = Client::new(&one.server, Some(enrolled(&one.client(), "h").await)).expect("client");
+    apply(&one.client(), [deployment("stays", 1), deployment("goes", 2).drain(..1).collect()].concat()).await;
+    full(&host, "h", 2).await;
+    let options = WriteOptions::default();
+    one.client().delete(Kind::Deployment, Some("default"), "goes", false, &options).await.expect("delete");
+    let whole = full(&host, "h", 1).await;
+    let [tombstone] = whole.tombstones.as_slice() else { panic!("no tombstone: {whole:?}") };
+    let other = still_replica(&database).await;
+    let ids = || {
+        let sets = other.view.sets().into_values();
+        let mut ids: Vec<_> = sets.flat_map(|set| set.assignments().map(|one| one.id).collect::<Vec<_>>()).collect();
+        ids.sort();
+        ids
+    };
+    let mut both = [tombstone.id, whole.deployments[0].id];
+    both.sort();
+    // Not confirmed: it stays.
+    sweep::pass(&other).await.expect("sweep");
+    assert_eq!(ids(), both);
+    let confirmed = json!({ "seq": 1, "deployments": [
+        { "id": tombstone.id, "release": "goes#1", "revision": tombstone.revision, "phase": "removed", "message": "" } ] });
+    let confirmed = serde_json::from_value(confirmed).expect("a report");
+    host.report("h", &confirmed).await.expect("report");
+    sweep::pass(&other).await.expect("sweep");
+    assert_eq!(ids(), [whole.deployments[0].id]);
+    one.stop().await.expect("stop");
 }

@@ -4,7 +4,7 @@ use titan_api::{Code, Digest, Kind, Problem, Revision};
 use titan_control_plane::store::{Assignment, Release, Store};
 use uuid::Uuid;
 
-use super::{assignment, at, read, stored, stores, tombstone, write};
+use super::{assignment, at, read, stored, stores, tombstone, until_somebody_waits, write};
 
 #[tokio::test]
 async fn assignments_are_read_back_as_they_were_put_and_move_under_one_id() {
@@ -24,9 +24,8 @@ async fn assignments_are_read_back_as_they_were_put_and_move_under_one_id() {
         assert_eq!(tx.assignment(first.id).await.expect("read"), Some(gone.clone()), "{engine}");
         tx.commit().await.expect("commit");
         let mut tx = read(&store).await;
-        let after = async |tx: &mut titan_control_plane::store::Tx, seen| {
-            tx.assignments_after(at(seen)).await.expect("read")
-        };
+        let after =
+            async |tx: &mut titan_control_plane::store::Tx, seen| tx.assignments_after(at(seen)).await.expect("read");
         assert_eq!(after(&mut tx, 0).await, [other.clone(), elsewhere.clone(), gone.clone()], "{engine}");
         assert_eq!(after(&mut tx, 15).await, [elsewhere.clone(), gone.clone()], "{engine}");
         assert_eq!(after(&mut tx, 30).await, [], "{engine}");
@@ -176,16 +175,7 @@ async fn sweep_never_takes_a_bundle_that_an_assignment_is_about_to_name() {
         let mut planner = write(&store).await;
         planner.put_bundle(&digest, b"bundle", at(100)).await.expect("put");
         let sweep = tokio::spawn(sweep(store.clone()));
-        // PostgreSQL shows that the sweep waits for the row; SQLite does not even let it begin.
-        if !database.is_sqlite() {
-            let waiting = "SELECT 'waits' FROM pg_locks l JOIN pg_database d ON d.datname = current_database() \
-                 WHERE NOT l.granted AND l.pid IN (SELECT pid FROM pg_stat_activity WHERE datname = d.datname)";
-            let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
-            while database.texts(waiting).await.expect("locks").is_empty() {
-                assert!(tokio::time::Instant::now() < deadline, "the sweep does not wait");
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        }
+        until_somebody_waits(&database).await;
         let named = assignment(Uuid::now_v7(), Uuid::now_v7(), 1);
         planner.put_assignment(&named).await.expect("put");
         planner.commit().await.expect("commit");

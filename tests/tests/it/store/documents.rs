@@ -58,9 +58,9 @@ async fn pages_follow_each_other_in_order_of_workspace_and_name() {
                     assert!(page.len() <= limit);
                     let Some(last) = page.last() else { break };
                     after = (last.workspace.as_deref().unwrap_or_default().to_owned(), last.name.to_string());
-                    found.extend(page.iter().map(|row| {
-                        format!("{}/{}", row.workspace.as_deref().unwrap_or_default(), row.name)
-                    }));
+                    found.extend(
+                        page.iter().map(|row| format!("{}/{}", row.workspace.as_deref().unwrap_or_default(), row.name)),
+                    );
                 }
                 assert_eq!(found, expected, "{} by {limit}", database.engine);
             }

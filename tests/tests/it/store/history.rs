@@ -27,7 +27,9 @@ async fn history_refuses_to_be_rewritten() {
         let mut tx = write(&store).await;
         add(&mut tx, 1, 0, Operation::Create, &stored(Kind::Host, "", "h", 1).document()).await;
         tx.commit().await.expect("commit");
-        for bad in ["UPDATE changes SET actor = 'nobody'", "DELETE FROM changes", "DELETE FROM changes WHERE revision = 1"] {
+        for bad in
+            ["UPDATE changes SET actor = 'nobody'", "DELETE FROM changes", "DELETE FROM changes WHERE revision = 1"]
+        {
             let error = database.execute(bad).await.expect_err(bad).to_string();
             assert!(error.contains("append-only"), "{}: {bad}: {error}", database.engine);
         }
@@ -104,7 +106,8 @@ async fn page_of_changes_never_cuts_a_revision_in_two() {
         for (filter, kind) in
             [(ChangeFilter::default(), None), (hosts, Some(Kind::Host)), (workloads, Some(Kind::Workload))]
         {
-            let expected: Vec<_> = all.iter().filter(|change| kind.is_none_or(|kind| change.2 == kind)).copied().collect();
+            let expected: Vec<_> =
+                all.iter().filter(|change| kind.is_none_or(|kind| change.2 == kind)).copied().collect();
             for limit in 1..=all.len() + 1 {
                 let mut found = Vec::new();
                 let mut since = Revision::ZERO;
@@ -113,7 +116,11 @@ async fn page_of_changes_never_cuts_a_revision_in_two() {
                     let Some(last) = page.last() else { break };
                     // More than the limit only to finish the last commit.
                     let whole = page.iter().filter(|change| change.revision < last.revision).count();
-                    assert!(whole < limit, "{}: {whole} changes before the last commit, limit {limit}", database.engine);
+                    assert!(
+                        whole < limit,
+                        "{}: {whole} changes before the last commit, limit {limit}",
+                        database.engine
+                    );
                     since = last.revision.next();
                     found.extend(page.iter().map(|change| (change.revision.micros(), change.ordinal, change.kind)));
                 }
@@ -142,8 +149,7 @@ async fn history_of_a_document_is_newest_first_over_its_recreations() {
         let mut tx = read(&store).await;
         let history = tx.history(Kind::Target, "iot", "t", 10).await.expect("history");
         let found: Vec<_> = history.iter().map(|change| (change.revision.micros(), change.operation)).collect();
-        let expected =
-            [(4, Operation::Create), (3, Operation::Delete), (2, Operation::Update), (1, Operation::Create)];
+        let expected = [(4, Operation::Create), (3, Operation::Delete), (2, Operation::Update), (1, Operation::Create)];
         assert_eq!(found, expected, "{}", database.engine);
         assert_eq!(tx.history(Kind::Target, "iot", "t", 2).await.expect("history").len(), 2);
         assert_eq!(tx.history(Kind::Target, "default", "t", 2).await.expect("history"), []);
@@ -184,8 +190,10 @@ async fn documents_of_a_past_revision_are_those_that_were_there_then() {
             let found = tx.documents_at(Kind::Target, "", "", at(when)).await.expect("documents");
             assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{} at {when}", database.engine);
             let one = tx.documents_at(Kind::Target, "iot", "t", at(when)).await.expect("documents");
-            let of_iot: Vec<_> =
-                expected.into_iter().filter(|document| document.metadata.workspace == first.metadata.workspace).collect();
+            let of_iot: Vec<_> = expected
+                .into_iter()
+                .filter(|document| document.metadata.workspace == first.metadata.workspace)
+                .collect();
             assert_eq!(one.iter().collect::<Vec<_>>(), of_iot, "{} at {when}", database.engine);
         }
     }

@@ -1,12 +1,10 @@
 //! Leases (law 12).
 
-use std::time::Duration;
-
 use titan_api::Revision;
 use titan_control_plane::store::{Lease, Store, StoreError};
 use uuid::Uuid;
 
-use super::{assignment, at, read, stores, write};
+use super::{assignment, at, read, stores, until_somebody_waits, write};
 
 async fn take(store: &Store, holder: &str, now: i64, until: i64) -> Option<Lease> {
     let mut tx = write(store).await;
@@ -85,14 +83,14 @@ async fn lease_cannot_change_hands_within_the_leaders_transaction() {
         let leader = take(&store, "a", 100, 200).await.expect("free");
         let mut writing = write(&store).await;
         writing.check_lease(leader).await.expect("held");
-        let (taker, other) = (store.clone(), tokio::time::Instant::now());
-        let taken = tokio::spawn(async move { (take(&taker, "b", 1_000, 2_000).await, other.elapsed()) });
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let taker = store.clone();
+        let taken = tokio::spawn(async move { take(&taker, "b", 1_000, 2_000).await });
+        until_somebody_waits(&database).await;
         assert!(!taken.is_finished(), "{engine}: taken under a leader that is writing");
         let written = assignment(Uuid::now_v7(), Uuid::now_v7(), 350);
         writing.put_assignment(&written).await.expect("put");
         writing.commit().await.expect("commit");
-        let (second, _) = taken.await.expect("join");
+        let second = taken.await.expect("join");
         assert!(second.is_some_and(|second| second.token > leader.token), "{engine}: {second:?}");
         assert_eq!(read(&store).await.assignments_after(Revision::ZERO).await.expect("read"), [written], "{engine}");
     }

@@ -138,7 +138,7 @@ async fn host_that_is_gone_takes_all_that_was_observed_of_it_along() {
             tx.queue_facts(host.uid, at(1)).await.expect("queue");
         }
         tx.purge_observed_host(host.uid).await.expect("purge");
-        assert_eq!(tx.observed_hosts().await.expect("read"), [stays.clone()], "{engine}");
+        assert_eq!(tx.observed_hosts().await.expect("read"), std::slice::from_ref(&stays), "{engine}");
         assert_eq!(tx.queued_facts().await.expect("read"), [(stays.uid, 1)], "{engine}");
         let reports = tx.reports_of_deployment(deployment).await.expect("read");
         assert_eq!(reports.iter().map(|report| report.host).collect::<Vec<_>>(), [stays.uid], "{engine}");

@@ -1,6 +1,9 @@
 //! Rows that somebody changed by hand: an error that says where, never a panic.
 
-use titan_api::{Code, Digest, Kind, Problem, Revision, tasks::{Task, TaskState}};
+use titan_api::{
+    Code, Digest, Kind, Problem, Revision,
+    tasks::{Task, TaskState},
+};
 use titan_control_plane::store::{
     ChangeFilter, ObservedHost, Release, Result, Store, StoreError, TokenKind, TokenRow, Tx,
 };
@@ -124,8 +127,10 @@ async fn unreadable_rows_of_every_other_table_name_their_place() {
 
         let at_place = |table, column| (table, column, id.as_str());
         let (database, store) = (&database, &store);
-        tampered(database, store, at_place("releases", "inputs_digest"), short, async |tx| tx.newest_release(uid).await)
-            .await;
+        tampered(database, store, at_place("releases", "inputs_digest"), short, async |tx| {
+            tx.newest_release(uid).await
+        })
+        .await;
         tampered(database, store, at_place("releases", "id"), "'x'", async |tx| {
             tx.newest_release(uid).await.map_err(|error| renamed(error, &id))
         })
@@ -183,7 +188,8 @@ async fn unreadable_reports_and_changes_name_their_place() {
         let found = read(&store).await.reports_of_deployment(assigned.deployment).await;
         names(found, "reports", "phase", &id);
         // Changes cannot be altered, but somebody could add to them.
-        for (revision, column, kind, after) in [(7, "after_document", "Host", "'nothing'"), (8, "kind", "Hots", "NULL")] {
+        for (revision, column, kind, after) in [(7, "after_document", "Host", "'nothing'"), (8, "kind", "Hots", "NULL")]
+        {
             database
                 .execute(&format!(
                     "INSERT INTO changes (revision, ordinal, operation, kind, workspace, name, uid, after_document, actor, \
