@@ -21,8 +21,14 @@ use crate::{
     writing::{self, Intent},
 };
 
+/// Reads and checks the documents of a request, off the threads of requests: large templates take their time.
+pub(super) async fn checked(request: ApplyRequest) -> Result<Vec<Intent>, Problem> {
+    let checked = tokio::task::spawn_blocking(move || intents(request)).await;
+    checked.map_err(|_| Problem::new(Code::Internal, "checking the documents failed"))?
+}
+
 /// Reads and checks the documents of a request; pointers of what is wrong begin at `/resources/<index>`.
-pub(super) fn intents(request: ApplyRequest) -> Result<Vec<Intent>, Problem> {
+fn intents(request: ApplyRequest) -> Result<Vec<Intent>, Problem> {
     if request.resources.len() > limits::APPLY_DOCUMENTS {
         let detail =
             format!("{} documents; one request takes up to {}", request.resources.len(), limits::APPLY_DOCUMENTS);
@@ -53,6 +59,6 @@ pub async fn apply(
     let mut author = author(&admin.0, &id, &headers, "apply", &body)?;
     author.reason = request.reason.clone().or(author.reason);
     let dry_run = request.dry_run;
-    let outcome = writing::write(&state, &author, intents(request)?, "/resources/{}", dry_run).await?;
+    let outcome = writing::write(&state, &author, checked(request).await?, "/resources/{}", dry_run).await?;
     Ok(JsonBody(outcome.answer))
 }

@@ -4,10 +4,11 @@ pub mod lists;
 
 use axum::{
     Json as JsonBody,
-    extract::{Extension, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    extract::{FromRequest, FromRequestParts, Request, State},
+    http::{HeaderValue, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 use titan_api::{
@@ -16,18 +17,17 @@ use titan_api::{
     documents::Declared,
     limits,
     pages::Page,
-    parse,
-    workspaces,
+    parse, workspaces,
 };
 
 use crate::{
     routes::{
         extract::{Admin, Names, Params, Raw, author, name},
-        respond::{Answer, RequestId},
+        respond::{Answer, Failure, RequestId},
     },
     state::AppState,
     store::{Stored, Tx},
-    writing::{self, Intent, Place},
+    writing::{self, Author, Intent, Place},
 };
 
 /// Which state of a document to read.
@@ -72,52 +72,102 @@ pub(super) async fn find(tx: &mut Tx, place: &Place) -> Result<Stored, Problem> 
     found.ok_or_else(|| Problem::not_found(place.kind, &place.name))
 }
 
-/// What writes a document takes.
-pub(super) struct Writing<'a> {
-    pub(super) state: &'a AppState,
-    pub(super) admin: &'a Admin,
-    pub(super) id: &'a RequestId,
-    pub(super) headers: &'a HeaderMap,
-    pub(super) method: &'a Method,
-    pub(super) uri: &'a Uri,
+/// Where the path points: at all documents of a kind, or at one.
+#[derive(Debug, Clone)]
+pub struct At {
+    kind: Kind,
+    workspace: Option<Name>,
+    name: Option<Name>,
 }
 
-impl Writing<'_> {
-    /// Does one thing with one document and returns it as it is after.
-    async fn one(&self, intent: Intent, body: &[u8]) -> Result<(ApplyAnswer, Document), Problem> {
-        let subject = format!("{} {}", self.method, self.uri);
-        let author = author(&self.admin.0, self.id, self.headers, &subject, body)?;
-        let outcome = writing::write(self.state, &author, vec![intent], "", false).await?;
-        let document = outcome.documents.into_iter().next();
-        let document = document.ok_or_else(|| Problem::new(Code::Internal, "the written document was lost"))?;
-        Ok((outcome.answer, document))
+impl At {
+    fn of(path: &[(String, String)], uri: &Uri) -> Result<Self, Problem> {
+        let part = |wanted: &str| path.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.as_str());
+        let mut segments = uri.path().trim_start_matches("/v1/").split('/');
+        let first = segments.next().unwrap_or_default();
+        let kind = if part("workspace").is_some() { segments.nth(1).unwrap_or_default() } else { first };
+        let nothing = |_| Problem::new(Code::NotFound, format!("there is nothing at {}", uri.path()));
+        let kind: Kind = kind.parse().map_err(nothing)?;
+        Ok(Self {
+            kind,
+            workspace: part("workspace").map(|text| name("workspace", text)).transpose()?,
+            name: part("name").map(|text| name(kind.as_str(), text)).transpose()?,
+        })
     }
 
-    /// Reads a document that is to be at `place`.
-    fn declared(place: &PlaceOrList, body: &[u8]) -> Result<Declared, Problem> {
+    /// Returns the place of the one document that the path points at.
+    fn one(self) -> Result<Place, Problem> {
+        let name = self.name.ok_or_else(|| Problem::new(Code::NotFound, "no name was given"))?;
+        Ok(Place { kind: self.kind, workspace: self.workspace, name })
+    }
+
+    /// Reads a document that is to be where the path points.
+    fn read(&self, body: &[u8]) -> Result<Declared, Problem> {
         let value: Value = parse::from_slice(body)?;
-        let declared = Declared::parse(value, place.workspace.as_ref())?;
+        let declared = Declared::parse(value, self.workspace.as_ref())?;
         let mismatch = |pointer: &str, detail: String| {
             Err(Problem::new(Code::Invalid, "the document does not belong at this path").at(pointer, detail))
         };
-        if declared.kind != place.kind {
-            return mismatch("/kind", format!("this path takes a {}", place.kind));
+        if declared.kind != self.kind {
+            return mismatch("/kind", format!("this path takes a {}", self.kind));
         }
-        if declared.metadata.workspace != place.workspace {
+        if declared.metadata.workspace != self.workspace {
             return mismatch("/metadata/workspace", "this path is of another workspace".to_owned());
         }
-        if place.name.as_ref().is_some_and(|name| *name != declared.metadata.name) {
+        if self.name.as_ref().is_some_and(|name| *name != declared.metadata.name) {
             return mismatch("/metadata/name", "this path is of another name".to_owned());
         }
-        writing::check(&declared)?;
         Ok(declared)
     }
 }
 
-struct PlaceOrList {
-    kind: Kind,
-    workspace: Option<Name>,
-    name: Option<Name>,
+impl<S: Send + Sync> FromRequestParts<S> for At {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let Names(path) = Names::<Vec<(String, String)>>::from_request_parts(parts, state).await?;
+        Ok(Self::of(&path, &parts.uri)?)
+    }
+}
+
+/// A write of one document: where, by whom and under which conditions, and the body.
+#[derive(Debug, Clone)]
+pub struct Write {
+    at: At,
+    author: Author,
+    body: Bytes,
+}
+
+impl FromRequest<AppState> for Write {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Failure> {
+        let (mut parts, body) = request.into_parts();
+        let Admin(principal) = Admin::from_request_parts(&mut parts, state).await?;
+        let at = At::from_request_parts(&mut parts, state).await?;
+        let id = parts.extensions.get::<RequestId>().cloned().unwrap_or_else(|| RequestId(String::new()));
+        let (headers, subject) = (parts.headers.clone(), format!("{} {}", parts.method, parts.uri));
+        let Raw(body) = Raw::from_request(Request::from_parts(parts, body), state).await?;
+        let author = author(&principal, &id, &headers, &subject, &body)?;
+        Ok(Self { at, author, body })
+    }
+}
+
+impl Write {
+    /// Reads and checks the document in the body. A large template takes its time: not on the threads of requests.
+    async fn declared(&self) -> Result<Box<Declared>, Problem> {
+        let declared = self.at.read(&self.body)?;
+        let checked = tokio::task::spawn_blocking(move || writing::check(&declared).map(|()| Box::new(declared))).await;
+        checked.map_err(|_| Problem::new(Code::Internal, "checking the document failed"))?
+    }
+
+    /// Does one thing with the document and returns it as it is after.
+    async fn done(&self, state: &AppState, intent: Intent) -> Result<(ApplyAnswer, Document), Problem> {
+        let outcome = writing::write(state, &self.author, vec![intent], "", false).await?;
+        let document = outcome.documents.into_iter().next();
+        let document = document.ok_or_else(|| Problem::new(Code::Internal, "the written document was lost"))?;
+        Ok((outcome.answer, document))
+    }
 }
 
 fn tagged(status: StatusCode, document: Document) -> Response {
@@ -129,114 +179,43 @@ fn tagged(status: StatusCode, document: Document) -> Response {
     response
 }
 
-/// The path of documents: an optional workspace, the kind, an optional name.
-fn place(path: &[(String, String)], uri: &Uri) -> Result<PlaceOrList, Problem> {
-    let part = |wanted: &str| path.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.as_str());
-    let mut segments = uri.path().trim_start_matches("/v1/").split('/');
-    let first = segments.next().unwrap_or_default();
-    let kind = match (part("workspace"), first) {
-        (Some(_), _) => segments.nth(1).unwrap_or_default(),
-        (None, first) => first,
-    };
-    let kind: Kind =
-        kind.parse().map_err(|_| Problem::new(Code::NotFound, format!("there is nothing at {}", uri.path())))?;
-    Ok(PlaceOrList {
-        kind,
-        workspace: part("workspace").map(|text| name("workspace", text)).transpose()?,
-        name: part("name").map(|text| name(kind.as_str(), text)).transpose()?,
-    })
-}
-
-fn named(place: PlaceOrList) -> Result<Place, Problem> {
-    let name = place.name.ok_or_else(|| Problem::new(Code::NotFound, "no name was given"))?;
-    Ok(Place { kind: place.kind, workspace: place.workspace, name })
-}
-
 /// `POST` of a new document.
-#[expect(clippy::too_many_arguments, reason = "each is an extractor")]
-pub async fn create_route(
-    State(state): State<AppState>,
-    admin: Admin,
-    Names(path): Names<Vec<(String, String)>>,
-    Extension(id): Extension<RequestId>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    Raw(body): Raw,
-) -> Answer<Response> {
-    let place = place(&path, &uri)?;
-    let declared = Writing::declared(&place, &body)?;
-    let writing = Writing { state: &state, admin: &admin, id: &id, headers: &headers, method: &method, uri: &uri };
-    let (_, document) = writing.one(Intent::Create(Box::new(declared)), &body).await?;
-    Ok(tagged(StatusCode::CREATED, document))
+pub async fn create_route(State(state): State<AppState>, write: Write) -> Answer<Response> {
+    let intent = Intent::Create(write.declared().await?);
+    Ok(tagged(StatusCode::CREATED, write.done(&state, intent).await?.1))
 }
 
 /// `GET` of a document.
 pub async fn get_route(
     State(state): State<AppState>,
     _admin: Admin,
-    Names(path): Names<Vec<(String, String)>>,
-    uri: Uri,
+    at: At,
     Params(params): Params<GetParams>,
 ) -> Answer<Response> {
-    let place = named(place(&path, &uri)?)?;
-    Ok(tagged(StatusCode::OK, get(&state, &place, params.at).await?))
+    Ok(tagged(StatusCode::OK, get(&state, &at.one()?, params.at).await?))
 }
 
 /// `PUT` of a document.
-#[expect(clippy::too_many_arguments, reason = "each is an extractor")]
-pub async fn put_route(
-    State(state): State<AppState>,
-    admin: Admin,
-    Names(path): Names<Vec<(String, String)>>,
-    Extension(id): Extension<RequestId>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    Raw(body): Raw,
-) -> Answer<Response> {
-    let place = place(&path, &uri)?;
-    let declared = Writing::declared(&place, &body)?;
-    let writing = Writing { state: &state, admin: &admin, id: &id, headers: &headers, method: &method, uri: &uri };
-    let (_, document) = writing.one(Intent::Put(Box::new(declared)), &body).await?;
-    Ok(tagged(StatusCode::OK, document))
+pub async fn put_route(State(state): State<AppState>, write: Write) -> Answer<Response> {
+    let intent = Intent::Put(write.declared().await?);
+    Ok(tagged(StatusCode::OK, write.done(&state, intent).await?.1))
 }
 
 /// `PATCH` of a document.
-#[expect(clippy::too_many_arguments, reason = "each is an extractor")]
-pub async fn patch_route(
-    State(state): State<AppState>,
-    admin: Admin,
-    Names(path): Names<Vec<(String, String)>>,
-    Extension(id): Extension<RequestId>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    Raw(body): Raw,
-) -> Answer<Response> {
-    let place = named(place(&path, &uri)?)?;
-    let patch: Value = parse::from_slice(&body)?;
-    let writing = Writing { state: &state, admin: &admin, id: &id, headers: &headers, method: &method, uri: &uri };
-    let (_, document) = writing.one(Intent::Patch(place, patch), &body).await?;
-    Ok(tagged(StatusCode::OK, document))
+pub async fn patch_route(State(state): State<AppState>, write: Write) -> Answer<Response> {
+    let intent = Intent::Patch(write.at.clone().one()?, parse::from_slice(&write.body)?);
+    Ok(tagged(StatusCode::OK, write.done(&state, intent).await?.1))
 }
 
 /// `DELETE` of a document.
-#[expect(clippy::too_many_arguments, reason = "each is an extractor")]
 pub async fn delete_route(
     State(state): State<AppState>,
-    admin: Admin,
-    Names(path): Names<Vec<(String, String)>>,
     Params(params): Params<DeleteParams>,
-    Extension(id): Extension<RequestId>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    write: Write,
 ) -> Answer<JsonBody<ApplyAnswer>> {
-    let place = named(place(&path, &uri)?)?;
+    let place = write.at.clone().one()?;
     let kind = place.kind;
-    let writing = Writing { state: &state, admin: &admin, id: &id, headers: &headers, method: &method, uri: &uri };
-    let (answer, document) = writing.one(Intent::Delete(place, params.force), &[]).await?;
+    let (answer, document) = write.done(&state, Intent::Delete(place, params.force)).await?;
     // A host without an agent is gone at once, too.
     if kind == Kind::Host
         && let Some(uid) = document.metadata.uid
@@ -249,13 +228,8 @@ pub async fn delete_route(
 }
 
 /// `GET` of a document's history, newest first.
-pub async fn history_route(
-    State(state): State<AppState>,
-    _admin: Admin,
-    Names(path): Names<Vec<(String, String)>>,
-    uri: Uri,
-) -> Answer<JsonBody<Page<Change>>> {
-    let place = named(place(&path, &uri)?)?;
+pub async fn history_route(State(state): State<AppState>, _admin: Admin, at: At) -> Answer<JsonBody<Page<Change>>> {
+    let place = at.one()?;
     let workspace = place.workspace.as_deref().unwrap_or_default();
     let items = state.store.read().await?.history(place.kind, workspace, &place.name, limits::PAGE).await?;
     if items.is_empty() {

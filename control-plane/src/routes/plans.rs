@@ -23,7 +23,7 @@ use crate::{
     fleet::{causes, model::Model, plans},
     planning::{self, Planned},
     routes::{
-        apply::intents,
+        apply::checked,
         extract::{Admin, Raw, author},
         respond::{Answer, RequestId},
     },
@@ -61,7 +61,7 @@ pub async fn plan(
 ) -> Answer<JsonBody<Plan>> {
     let request: ApplyRequest = parse::from_slice(&body)?;
     let author = author(&admin.0, &id, &headers, "plan", &body)?;
-    let outcome = writing::write(&state, &author, intents(request)?, "/resources/{}", true).await?;
+    let outcome = writing::write(&state, &author, checked(request).await?, "/resources/{}", true).await?;
     let before = caught_up(&state).await?;
     let mut model = Model::clone(&before);
     let mut changes = Vec::new();

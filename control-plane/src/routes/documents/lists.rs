@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 
-use axum::{Json as JsonBody, extract::State, http::Uri};
+use axum::{Json as JsonBody, extract::State};
 use serde::Deserialize;
 use titan_api::{Code, Document, Kind, Problem, Revision, limits, pages::Page, selectors::Selector};
 
-use super::place;
+use super::At;
 use crate::{
     fleet::matchers::lookup,
     routes::{
-        extract::{Admin, Names, Params},
+        extract::{Admin, Params},
         hosts::status,
         respond::Answer,
     },
@@ -126,12 +126,10 @@ fn place_key(document: &Document) -> (String, String) {
 pub async fn list_route(
     State(state): State<AppState>,
     _admin: Admin,
-    Names(path): Names<Vec<(String, String)>>,
-    uri: Uri,
+    at: At,
     Params(params): Params<ListParams>,
 ) -> Answer<JsonBody<Page<Document>>> {
-    let place = place(&path, &uri)?;
-    list(&state, place.kind, place.workspace.as_deref(), params).await
+    list(&state, at.kind, at.workspace.as_deref(), params).await
 }
 
 #[cfg(test)]
