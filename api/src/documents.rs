@@ -208,6 +208,10 @@ impl Spec {
     /// Returns `value` as the spec of a `kind`, or everything that is wrong, with pointers from `/spec`.
     pub fn parse(kind: Kind, value: Value) -> Result<Self, Vec<Fault>> {
         fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Vec<Fault>> {
+            // A list would be read as the fields in their order.
+            if !value.is_object() {
+                return Err(vec![Fault::new("/spec", "a spec is a map")]);
+            }
             parse::from_value(value).map_err(|fault| vec![fault.under("/spec")])
         }
         let spec = match kind {
@@ -402,6 +406,10 @@ mod tests {
         let target = json!({"apiVersion": "titan/v1", "kind": "Target", "metadata": {"name": "t"}});
         assert_eq!(pointer(target), "/spec");
         assert_eq!(pointer(json!([])), "");
+        assert_eq!(
+            pointer(json!({"apiVersion": "titan/v1", "kind": "Host", "metadata": {"name": "a"}, "spec": []})),
+            "/spec"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use titan_api::Revision;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -45,6 +45,8 @@ pub struct Shared {
     pub seen: papaya::HashMap<Uuid, Revision>,
     /// Counters for `/metrics`.
     pub metrics: Metrics,
+    /// Held by whoever moves the view along.
+    pub following: Mutex<()>,
     /// When the clock was last moved past a host's cursor, in microseconds; 0 for never.
     pub clock_moved_at: AtomicI64,
     /// Ends held polls and tasks.
@@ -75,6 +77,7 @@ impl AppState {
             bundles: BundleCache::default(),
             seen: papaya::HashMap::new(),
             metrics: Metrics::default(),
+            following: Mutex::new(()),
             clock_moved_at: AtomicI64::new(0),
             shutdown,
             model: RwLock::default(),

@@ -68,8 +68,22 @@ impl Running {
 
     /// Asks the process to end in good order.
     pub fn terminate(&self) -> anyhow::Result<()> {
+        self.signal(rustix::process::Signal::TERM)
+    }
+
+    /// Stops the process in its tracks, as a machine that is put to sleep does.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.signal(rustix::process::Signal::STOP)
+    }
+
+    /// Lets a paused process go on as if nothing had been.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.signal(rustix::process::Signal::CONT)
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
         let id = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(id.context("a process id")?, rustix::process::Signal::TERM)?;
+        rustix::process::kill_process(id.context("a process id")?, signal)?;
         Ok(())
     }
 

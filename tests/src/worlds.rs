@@ -166,7 +166,9 @@ impl World {
         headers: &[(&str, &str)],
         body: impl Into<reqwest::Body>,
     ) -> anyhow::Result<Raw> {
-        let mut request = reqwest::Client::new().request(method, format!("{}{path}", self.plane.server));
+        // What comes over the wire is shown as it comes.
+        let client = reqwest::Client::builder().no_gzip().build()?;
+        let mut request = client.request(method, format!("{}{path}", self.plane.server));
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }

@@ -108,6 +108,17 @@ impl Tx {
     /// Returns changes at or after `since`, oldest first, at most `limit` but never part of a revision. One that cannot be
     /// read is logged and left out.
     pub async fn changes(&mut self, since: Revision, filter: &ChangeFilter<'_>, limit: usize) -> Result<Vec<Change>> {
+        Ok(self.changes_page(since, filter, limit).await?.0)
+    }
+
+    /// Returns what [`Tx::changes`] does, with the revision at which the page ends, readable or not; `None` if there is
+    /// nothing.
+    pub async fn changes_page(
+        &mut self,
+        since: Revision,
+        filter: &ChangeFilter<'_>,
+        limit: usize,
+    ) -> Result<(Vec<Change>, Option<Revision>)> {
         // The last revision of the page is found first, so that no commit is cut in two.
         const SQL: &str = "SELECT * FROM changes WHERE revision >= $1 AND revision <= COALESCE((SELECT revision \
              FROM changes WHERE revision >= $1 AND ($2 = '' OR kind = $2) AND ($3 = '' OR workspace = $3) \
@@ -118,7 +129,8 @@ impl Tx {
             .bind(since.micros()).bind(filter.kind.map_or("", Kind::as_str))
             .bind(filter.workspace.unwrap_or_default()).bind(filter.name.unwrap_or_default())
             .bind(offset).bind(i64::MAX).fetch_all(&mut **conn).await?);
-        Ok(rows.into_iter().map(Change::try_from).filter_map(readable).collect())
+        let end = rows.last().map(|row| Revision::from_micros(row.revision));
+        Ok((rows.into_iter().map(Change::try_from).filter_map(readable).collect(), end))
     }
 
     /// Returns the changes of one document, newest first.

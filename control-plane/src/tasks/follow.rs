@@ -9,6 +9,8 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Reads what moved since the last time and wakes whoever waits for it.
 pub async fn pass(state: &AppState) -> Result<(), StoreError> {
+    // One at a time: an older snapshot must not put back what was forgotten since.
+    let _alone = state.following.lock().await;
     let seen = state.view.revision();
     let mut tx = state.store.read().await?;
     let revision = tx.clock().await?;

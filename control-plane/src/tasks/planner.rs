@@ -49,6 +49,8 @@ pub struct Planner {
     state: AppState,
     holder: String,
     loaded: bool,
+    /// Up to which revision this replica has decided.
+    planned: Revision,
     lease: Option<(Lease, Revision)>,
 }
 
@@ -62,7 +64,7 @@ impl Planner {
     /// Returns a planner that has yet to load its model.
     #[must_use]
     pub fn new(state: AppState) -> Self {
-        Self { state, holder: Uuid::now_v7().to_string(), loaded: false, lease: None }
+        Self { state, holder: Uuid::now_v7().to_string(), loaded: false, planned: Revision::ZERO, lease: None }
     }
 
     /// Brings the model up to date and, if this replica leads, decides what the changes since the bookmark mean and
@@ -73,21 +75,20 @@ impl Planner {
         }
         let queued = self.follow().await?;
         let Some(lease) = self.lead().await? else { return Ok(false) };
-        let (changes, bookmark) = {
+        let (changes, upto) = {
             let mut tx = self.state.store.read().await?;
             let bookmark = tx.bookmark("planner").await?;
-            let model_revision = self.state.model().revision;
-            let filter = ChangeFilter::default();
-            let mut changes = tx.changes(bookmark.next(), &filter, BATCH).await?;
+            let seen = self.state.model().revision;
+            let (mut changes, end) = tx.changes_page(bookmark.next(), &ChangeFilter::default(), BATCH).await?;
             // What the model has not seen yet is for the next pass.
-            changes.retain(|change| change.revision <= model_revision);
-            (changes, bookmark)
+            changes.retain(|change| change.revision <= seen);
+            (changes, end.map_or(bookmark, |end| end.min(seen)))
         };
-        if changes.is_empty() && queued.is_empty() {
+        if changes.is_empty() && queued.is_empty() && self.planned >= upto {
             return Ok(false);
         }
-        let upto = changes.last().map_or(bookmark, |change| change.revision);
         self.write(lease, &changes, &queued, upto).await?;
+        self.planned = upto;
         self.state.metrics.planned_revision.set(upto.micros());
         Ok(true)
     }
@@ -127,8 +128,8 @@ impl Planner {
         let clock = tx.clock().await?;
         let mut seen = self.state.model().revision;
         while seen < clock {
-            let changes = tx.changes(seen.next(), &ChangeFilter::default(), BATCH).await?;
-            let Some(last) = changes.last().map(|change| change.revision) else { break };
+            let (changes, end) = tx.changes_page(seen.next(), &ChangeFilter::default(), BATCH).await?;
+            let Some(end) = end else { break };
             self.state.change_model(|model| {
                 for change in &changes {
                     if let Err(problem) = model.follow(change) {
@@ -140,7 +141,7 @@ impl Planner {
             for change in changes.iter().filter(|change| change.kind == titan_api::Kind::Host) {
                 take_facts(&self.state, &mut tx, change.uid).await?;
             }
-            seen = last;
+            seen = end;
         }
         self.state.change_model(|model| model.revision = model.revision.max(clock));
         let queued = tx.queued_facts().await?;

@@ -13,7 +13,7 @@ use titan_api::{
 };
 use titan_tests::{
     manifests::{deployment, target, template, workload},
-    worlds::{News, PATIENCE, PolledHost, World, until},
+    worlds::{PATIENCE, PolledHost, World, until},
 };
 
 /// Returns a world in which host `pi` has been told of `web`.
@@ -246,8 +246,10 @@ async fn late_report_changes_nothing_and_no_report_moves_the_clock() {
     pi.client.report("pi", &said(7, Phase::Failed, "disk full")).await.expect("reported");
     assert_eq!((host().await.phase, host().await.message.as_str()), (Some(Phase::Failed), "disk full"));
     // Sent before, arrived after.
-    pi.client.report("pi", &said(6, Phase::Healthy, "")).await.expect("taken and ignored");
+    let late = pi.client.report("pi", &said(6, Phase::Healthy, "")).await;
+    assert_eq!(late.expect_err("late").code(), Some(Code::Stale));
     assert_eq!(host().await.phase, Some(Phase::Failed));
+    pi.client.report("pi", &said(7, Phase::Failed, "disk full")).await.expect("the answer may have been lost");
     pi.client.report("pi", &said(8, Phase::Degraded, &"ä".repeat(limits::MESSAGE_BYTES))).await.expect("reported");
     assert!(host().await.message.len() <= limits::MESSAGE_BYTES);
     pi.client.report("pi", &said(9, Phase::Healthy, "")).await.expect("reported");
@@ -265,7 +267,7 @@ async fn late_report_changes_nothing_and_no_report_moves_the_clock() {
             world.call(Method::POST, path, Some(&pi.credential), &[], body.to_string()).await.expect("answered");
         assert_eq!((answer.status.as_u16(), answer.pointers()), (422, vec![pointer]), "{}", answer.text);
     }
-    let large = json!({"seq": 10, "orphans": [], "facts": {"a": "x".repeat(limits::SMALL_BODY_BYTES)}}).to_string();
+    let large = json!({"seq": 10, "orphans": [], "facts": {"a": "x".repeat(limits::REPORT_BODY_BYTES)}}).to_string();
     let answer =
         world.call(Method::POST, "/v1/hosts/pi/report", Some(&pi.credential), &[], large).await.expect("answered");
     assert_eq!((answer.status.as_u16(), answer.code()), (413, "too_large"));
@@ -274,5 +276,4 @@ async fn late_report_changes_nothing_and_no_report_moves_the_clock() {
     pi.cursor = None;
     let news = pi.poll(0).await.expect("polled").expect("told");
     assert!(news.moved.contains("default/web"));
-    pi.report(&News::default()).await.expect("reported");
 }

@@ -360,6 +360,36 @@ async fn workspace_template_that_hides_the_default_one_moves_that_workspace_alon
     assert_eq!(fleet.file("a1", "iot/web", "app.conf"), "edited\n");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_workspace_config_moves_the_hosts_whose_rendering_reads_it() {
+    let mut fleet = Fleet::start().await;
+    let workspace = |broker: &str| {
+        let spec = json!({"description": "all of it", "config": {"broker": broker}});
+        manifests::document("Workspace", None, "default", &spec)
+    };
+    fleet.apply([workspace("one")]).await;
+    fleet.expect(&[], &[]).await;
+    fleet.apply([web_template("{{ workspace.config.broker }}\n")]).await;
+    fleet.expect(&["a1 default/web", "a2 default/web"], &[]).await;
+    fleet.apply([workspace("two")]).await;
+    fleet.expect(&["a1 default/web", "a2 default/web"], &[]).await;
+    assert_eq!(fleet.file("a1", "default/web", "app.conf"), "two\n");
+}
+
+/// Changing how a deployment is handled moves its hosts too, though its files stay the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_order_or_removal_rule_moves_the_hosts_with_the_same_bundle() {
+    let mut fleet = Fleet::start().await;
+    let digest = fleet.hosts["a1"].held["default/web"].digest;
+    fleet.patch(Kind::Deployment, "web", json!({"spec": {"dependsOn": ["tool"]}})).await;
+    fleet.expect(&["a1 default/web", "a2 default/web"], &[]).await;
+    fleet.patch(Kind::Deployment, "web", json!({"spec": {"onRemove": "orphan"}})).await;
+    fleet.expect(&["a1 default/web", "a2 default/web"], &[]).await;
+    assert_eq!(fleet.hosts["a1"].held["default/web"].digest, digest);
+    fleet.patch(Kind::Deployment, "web", json!({"spec": {"description": "a remark"}})).await;
+    fleet.expect(&[], &[]).await;
+}
+
 /// S2-30.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_host_removes_what_it_has_and_is_gone_when_it_has_confirmed() {

@@ -421,8 +421,8 @@ fn histories(database: &Database, count: u32) {
         ..ProptestConfig::default()
     };
     let outcome = TestRunner::new(config).run(&prop::collection::vec(step(), 4..16), |steps| {
+        let mut world = world.borrow_mut();
         let run = async {
-            let mut world = world.borrow_mut();
             world.begin().await?;
             for step in &steps {
                 world.step(step).await.map_err(|error| error.context(format!("{step:?}")))?;

@@ -8,6 +8,7 @@ mod api_polls;
 mod api_writes;
 mod bad_input;
 mod causes;
+mod commands;
 mod crashes;
 mod demo;
 mod examples;

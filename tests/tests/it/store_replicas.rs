@@ -154,30 +154,86 @@ async fn one_replica_leads_and_hands_over_when_it_stops() {
     other.stop().await.expect("stop");
 }
 
+/// Two replicas as processes, the first of them leading, with a host that has one deployment.
+struct Pair {
+    leader: PlaneNode,
+    other: PlaneNode,
+    token: String,
+    credential: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Pair {
+    async fn start(database: &Database) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut leader = PlaneNode::start(crate::NODE, folder.path(), &database.url, None).expect("start");
+        assert!(leader.ready().await.expect("ready"));
+        let token = std::fs::read_to_string(folder.path().join("token")).expect("a token").trim().to_owned();
+        let mut other = PlaneNode::start(crate::NODE, folder.path(), &database.url, None).expect("start");
+        assert!(other.ready().await.expect("ready"));
+        let admin = Client::new(&other.server, Some(token.clone())).expect("client");
+        let credential = enrolled(&admin, "h").await;
+        until_leads(&leader.server).await;
+        apply(&admin, deployment("before", 1)).await;
+        let pair = Self { leader, other, token, credential, _folder: folder };
+        full(&pair.host(&pair.other), "h", 1).await;
+        pair
+    }
+
+    fn admin(&self, node: &PlaneNode) -> Client {
+        Client::new(&node.server, Some(self.token.clone())).expect("client")
+    }
+
+    fn host(&self, node: &PlaneNode) -> Client {
+        Client::new(&node.server, Some(self.credential.clone())).expect("client")
+    }
+}
+
 /// S5-36. A leader that is gone without a word is succeeded when its lease is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_replica_takes_over_from_a_leader_that_was_killed() {
     let Some(database) = databases::postgres() else { return };
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut leader = PlaneNode::start(crate::NODE, folder.path(), &database.url, None).expect("start");
-    assert!(leader.ready().await.expect("ready"));
-    let token = std::fs::read_to_string(folder.path().join("token")).expect("a token").trim().to_owned();
-    let mut other = PlaneNode::start(crate::NODE, folder.path(), &database.url, None).expect("start");
-    assert!(other.ready().await.expect("ready"));
-    let admin = Client::new(&other.server, Some(token)).expect("client");
-    let host = Client::new(&other.server, Some(enrolled(&admin, "h").await)).expect("client");
-    until_leads(&leader.server).await;
-    apply(&admin, deployment("before", 1)).await;
+    let mut pair = Pair::start(&database).await;
+    let host = pair.host(&pair.other);
     let before = full(&host, "h", 1).await;
-    leader.process.kill().expect("kill");
+    pair.leader.process.kill().expect("kill");
     // Taken in while nobody plans.
-    apply(&admin, deployment("after", 2)).await;
-    assert!(!leads(&other.server).await, "the lease of the dead leader was not waited for");
+    apply(&pair.admin(&pair.other), deployment("after", 2)).await;
+    assert!(!leads(&pair.other.server).await, "the lease of the dead leader was not waited for");
     let after = full(&host, "h", 2).await;
-    assert!(leads(&other.server).await);
+    assert!(leads(&pair.other.server).await);
     assert!(after.cursor > before.cursor);
     let releases = database.texts("SELECT CAST(number AS TEXT) FROM releases").await.expect("releases");
     assert_eq!(releases, ["1", "1"]);
+}
+
+/// S5-36. A leader that slept while another took over follows from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_that_slept_through_its_lease_decides_nothing_when_it_wakes_up() {
+    let Some(database) = databases::postgres() else { return };
+    let pair = Pair::start(&database).await;
+    pair.leader.process.pause().expect("pause");
+    apply(&pair.admin(&pair.other), deployment("after", 2)).await;
+    full(&pair.host(&pair.other), "h", 2).await;
+    pair.leader.process.resume().expect("resume");
+    // Both are asked to write; one of them plans.
+    apply(&pair.admin(&pair.leader), deployment("by-the-sleeper", 3)).await;
+    apply(&pair.admin(&pair.other), deployment("by-the-other", 4)).await;
+    let (one, two) = (pair.host(&pair.leader), pair.host(&pair.other));
+    let (one, two) = (full(&one, "h", 4).await, full(&two, "h", 4).await);
+    assert_eq!(one.digest, two.digest, "the replicas differ");
+    let deadline = Instant::now() + PATIENCE;
+    while leads(&pair.leader.server).await {
+        assert!(Instant::now() < deadline, "the sleeper believes that it leads");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(leads(&pair.other.server).await);
+    let numbered =
+        "SELECT r.name || '#' || x.number FROM releases x JOIN resources r ON r.uid = x.deployment_uid ORDER BY 1";
+    let mut releases = database.texts(numbered).await.expect("releases");
+    releases.sort();
+    // The values of workload, template and target are shared: only new deployments made releases.
+    assert_eq!(releases, ["after#1", "before#1", "by-the-other#1", "by-the-sleeper#1"]);
 }
 
 /// S4-35. A host that was answered by one replica is never answered from before by another.

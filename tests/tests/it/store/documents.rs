@@ -90,7 +90,7 @@ async fn deleted_documents_wait_beside_a_new_one_of_the_name_until_they_are_purg
         let deleted = tx.deleted_document(Kind::Deployment, "iot", "prod").await.expect("read");
         assert_eq!(deleted, Some(newer.clone()), "{engine}");
         assert_eq!(tx.document_by_uid(older.uid).await.expect("read"), Some(older.clone()), "{engine}");
-        assert_eq!(tx.all_documents().await.expect("all").len(), 3, "{engine}");
+        assert_eq!(tx.all_documents().await.expect("all"), std::slice::from_ref(&live), "{engine}");
         tx.purge_document(newer.uid).await.expect("purge");
         assert_eq!(tx.deleted_document(Kind::Deployment, "iot", "prod").await.expect("read"), Some(older), "{engine}");
         tx.commit().await.expect("commit");

@@ -217,3 +217,25 @@ async fn moved_clock_is_in_the_history_and_hides_no_document() {
         assert_eq!(found, [workspace.document()], "{}", database.engine);
     }
 }
+
+/// PostgreSQL holds every character of a text but one.
+#[tokio::test]
+async fn reason_with_any_character_is_kept() {
+    for (database, store) in stores().await {
+        let document = stored(Kind::Host, "", "h", 1).document();
+        let reason = "one\0two \u{1f980}\n'; DROP TABLE changes; --";
+        let written = Written {
+            operation: Operation::Create,
+            before: None,
+            after: Some(&document),
+            actor: "ann",
+            reason: Some(reason),
+            request_id: "r",
+        };
+        let mut tx = write(&store).await;
+        tx.add_change(at(1), 0, &document, &written).await.expect("add");
+        let found = tx.changes(Revision::ZERO, &ChangeFilter::default(), 1).await.expect("changes");
+        let expected = reason.replace('\0', "\u{fffd}");
+        assert_eq!(found[0].reason, Some(expected), "{}", database.engine);
+    }
+}

@@ -188,17 +188,37 @@ async fn unreadable_reports_and_changes_name_their_place() {
         let found = read(&store).await.reports_of_deployment(assigned.deployment).await;
         names(found, "reports", "phase", &id);
         // Changes cannot be altered, but somebody could add to them.
-        for (revision, column, kind, after) in [(7, "after_document", "Host", "'nothing'"), (8, "kind", "Hots", "NULL")]
-        {
-            database
-                .execute(&format!(
-                    "INSERT INTO changes (revision, ordinal, operation, kind, workspace, name, uid, after_document, actor, \
-                     request_id) VALUES ({revision}, 2, 'create', '{kind}', '', 'h', '{id}', {after}, '', '')"
-                ))
-                .await
-                .expect("insert");
-            let found = read(&store).await.changes(at(revision), &ChangeFilter::default(), 1).await;
-            names(found, "changes", column, &format!("{revision}/2"));
+        let insert = |revision: i64, kind: &str, after: &str| {
+            format!(
+                "INSERT INTO changes (revision, ordinal, operation, kind, workspace, name, uid, after_document, actor, \
+                 request_id) VALUES ({revision}, 2, 'create', '{kind}', '', 'h', '{id}', {after}, '', '')"
+            )
+        };
+        for (revision, kind, after) in [(7, "Host", "'nothing'"), (8, "Hots", "NULL"), (9, "Host", "NULL")] {
+            database.execute(&insert(revision, kind, after)).await.expect("insert");
         }
+        let mut tx = read(&store).await;
+        names(tx.history(Kind::Host, "", "h", 10).await, "changes", "after_document", "7/2");
+        names(tx.documents_at(Kind::Host, "", "h", at(7)).await, "changes", "after_document", "7/2");
+        // The feed goes on without them: one that cannot be read holds up nobody.
+        let feed = tx.changes(Revision::ZERO, &ChangeFilter::default(), 10).await.expect("changes");
+        let revisions: Vec<_> = feed.iter().map(|change| change.revision).collect();
+        assert_eq!(revisions, [at(9)], "{}", database.engine);
+    }
+}
+
+/// Law 8.
+#[tokio::test]
+async fn document_that_cannot_be_read_holds_up_no_other() {
+    for (database, store) in stores().await {
+        let (good, bad) = (stored(Kind::Host, "", "good", 1), stored(Kind::Host, "", "bad", 1));
+        let mut tx = write(&store).await;
+        tx.put_document(&good).await.expect("put");
+        tx.put_document(&bad).await.expect("put");
+        tx.commit().await.expect("commit");
+        database.execute("UPDATE resources SET spec = '{\"colour\": 1}' WHERE name = 'bad'").await.expect("tamper");
+        let mut tx = read(&store).await;
+        assert_eq!(tx.all_documents().await.expect("all"), [good], "{}", database.engine);
+        names(tx.document(Kind::Host, "", "bad").await, "resources", "spec", &bad.uid.to_string());
     }
 }
