@@ -1,5 +1,9 @@
 //! The agent: polls, folds, fetches, settles, reports, and does it again.
 
+mod polling;
+mod pushing;
+mod reporting;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -8,10 +12,8 @@ use std::{
 
 use titan_api::{
     Code, Digest, Name,
-    client::{Client, ClientError, Polled},
+    client::{Client, ClientError},
     hosts::Facts,
-    poll::PollAnswer,
-    reports::Usage,
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -20,7 +22,6 @@ use crate::{
     config::Settings,
     disk::DiskError,
     facts,
-    faults::fault,
     identity::Identity,
     pace,
     settle::{Done, SettleError, Worker, chain},
@@ -28,9 +29,13 @@ use crate::{
     status::Contact,
     summary::OnceSummary,
 };
+use polling::PollFault;
+use pushing::Pushing;
 
-/// A set that does not match is asked for in full at most this often.
-const REFETCH: Duration = Duration::from_mins(5);
+/// How long a round waits for a push that it began, so that one that goes well is reported at once.
+const PUSH_PATIENCE: Duration = Duration::from_millis(500);
+/// How long [`Agent::once`] waits for a push; one that is silent ends itself sooner.
+const PUSH_PATIENCE_ONCE: Duration = Duration::from_mins(10);
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -67,12 +72,7 @@ pub struct Agent {
     refetched: Option<Instant>,
     mismatches: u64,
     contact: Contact,
-}
-
-/// What a poll meant for the pace.
-struct Asked {
-    poll_after: Duration,
-    changed: bool,
+    pushing: Option<Pushing>,
 }
 
 impl Agent {
@@ -89,7 +89,7 @@ impl Agent {
         let contact = Contact::read(&state);
         let facts = facts::gather();
         let (host, ask_full, refetched, mismatches) = (identity.host, false, None, 0);
-        Ok(Self { settings, host, client, worker, facts, ask_full, refetched, mismatches, contact })
+        Ok(Self { settings, host, client, worker, facts, ask_full, refetched, mismatches, contact, pushing: None })
     }
 
     /// Returns the host's name.
@@ -128,7 +128,7 @@ impl Agent {
         if reachable {
             summary.unreported = self.report(true).await?;
         }
-        if self.push(true).await? && reachable {
+        if self.push(true, PUSH_PATIENCE_ONCE).await? && reachable {
             summary.unreported = self.report(false).await?.or(summary.unreported);
         }
         summary.orphans = self.with_worker(|worker| {
@@ -137,7 +137,9 @@ impl Agent {
             };
             worker.desired.orphans().map(title).collect()
         });
-        self.tell(summary.fault.as_ref().map(|fault| chain(fault)).or_else(|| summary.refused.clone()));
+        let trouble = self.with_worker(|worker| worker.trouble());
+        let unheard = summary.fault.as_ref().map(|fault| chain(fault)).or_else(|| summary.refused.clone());
+        self.tell(trouble.or(unheard));
         Ok(summary)
     }
 
@@ -161,7 +163,8 @@ impl Agent {
             let pause = match round {
                 Round::Well(pause) => {
                     failures = 0;
-                    self.tell(None);
+                    let trouble = self.with_worker(|worker| worker.trouble());
+                    self.tell(trouble);
                     // A beat that is due is not slept through.
                     let spent = beat.map_or(Duration::ZERO, |last| last.elapsed());
                     pause.min(self.settings.polling.beat.saturating_sub(spent))
@@ -201,7 +204,7 @@ impl Agent {
         let reachable = asked.is_ok();
         self.settle(whole, reachable).await?;
         let mut unreported = if reachable { self.report(whole).await? } else { None };
-        if !shutdown.is_cancelled() && self.push(whole).await? && reachable && unreported.is_none() {
+        if !shutdown.is_cancelled() && self.push(false, PUSH_PATIENCE).await? && reachable && unreported.is_none() {
             unreported = self.report(false).await?;
         }
         Ok(Some(match (asked, unreported) {
@@ -224,83 +227,6 @@ impl Agent {
         }))
     }
 
-    /// Asks for changes and takes the answer into the desired set. The outer error is ours, the inner one theirs.
-    async fn poll(&mut self, wait: u64) -> Result<Result<Asked, PollFault>, AgentError> {
-        let (since, have) = self.with_worker(|worker| (worker.desired.cursor, worker.desired.digest()));
-        let since = since.filter(|_| !self.ask_full);
-        let polled = match self.client.poll(&self.host, since, since.map(|_| have), wait).await {
-            Ok(polled) => polled,
-            Err(error) => {
-                if error.code() == Some(Code::CursorAhead) {
-                    self.with_worker(|worker| {
-                        worker.desired.forget_cursor();
-                        worker.save_desired(true)
-                    })?;
-                }
-                return Ok(Err(PollFault::Client(error)));
-            }
-        };
-        match polled {
-            Polled::Unchanged { cursor, poll_after_seconds } => {
-                // Not written down: an older cursor only brings what is known already.
-                if let Err(refused) = self.with_worker(|worker| worker.desired.advance(cursor)) {
-                    return Ok(Err(PollFault::Refused(refused.to_string())));
-                }
-                let poll_after = Duration::from_secs(poll_after_seconds.into());
-                Ok(Ok(Asked { poll_after, changed: false }))
-            }
-            Polled::Changed(answer) => self.accept(&answer),
-        }
-    }
-
-    fn accept(&mut self, answer: &PollAnswer) -> Result<Result<Asked, PollFault>, AgentError> {
-        let folded = self.with_worker(|worker| {
-            let folded = worker.desired.fold(answer);
-            if folded.refused.is_none() {
-                for deployment in &answer.deployments {
-                    // One whose bytes do not fit is asked for by its digest, like one that is not there.
-                    if let Some(bundle) = &deployment.bundle
-                        && let Err(error) = worker.bundles.put(&deployment.digest, bundle.get().as_bytes())
-                    {
-                        let message = chain(&error);
-                        tracing::warn!("the bundle of {} is not kept: {message}", deployment.name);
-                    }
-                }
-                worker.save_desired(true)?;
-            }
-            Ok::<_, DiskError>(folded)
-        })?;
-        if let Some(refused) = folded.refused {
-            return Ok(Err(PollFault::Refused(refused.to_string())));
-        }
-        self.ask_full = false;
-        if !folded.digest_matches {
-            self.mismatches += 1;
-            tracing::warn!(
-                mismatches = self.mismatches,
-                full = answer.full,
-                "the set of deployments is not what the control plane says; it is asked for in full"
-            );
-            self.ask_full = true;
-        }
-        for id in &folded.orphaned {
-            tracing::warn!(deployment.id = %id, "deployment {id} is no longer declared and keeps running as an orphan");
-        }
-        let changed = !(folded.added.is_empty() && folded.moved.is_empty() && folded.removed.is_empty());
-        Ok(Ok(Asked { poll_after: Duration::from_secs(answer.poll_after_seconds.into()), changed }))
-    }
-
-    /// Whether a full answer may be asked for now; if so, that is noted. If not, the next polls are ordinary ones.
-    fn may_refetch(&mut self) -> bool {
-        let may = self.refetched.is_none_or(|last| last.elapsed() >= REFETCH);
-        if may {
-            self.refetched = Some(Instant::now());
-        } else {
-            self.ask_full = false;
-        }
-        may
-    }
-
     async fn settle(&mut self, all: bool, reachable: bool) -> Result<Vec<Done>, AgentError> {
         let mut unfetched: BTreeMap<Digest, String> = BTreeMap::new();
         for digest in self.with_worker(|worker| worker.missing_bundles()) {
@@ -317,33 +243,6 @@ impl Agent {
             }
         }
         Ok(self.blocking(move |worker| worker.settle(all, &unfetched)).await??)
-    }
-
-    async fn push(&self, again: bool) -> Result<bool, AgentError> {
-        Ok(self.blocking(move |worker| worker.push(again)).await??)
-    }
-
-    /// Sends what is due. Returns why that did not work.
-    async fn report(&self, all: bool) -> Result<Option<ClientError>, AgentError> {
-        let report = self.with_worker(|worker| {
-            let usage = Usage {
-                memory_bytes: facts::resident_bytes().filter(|_| all),
-                state_bytes: if all { directory_bytes(worker.state.path()) } else { None },
-            };
-            let report = worker.outbox.due(worker.saved_cursor(), &self.facts, all, usage);
-            worker.outbox.save(&worker.state).map(|()| report)
-        })?;
-        let Some(report) = report else { return Ok(None) };
-        if let Err(error) = self.client.report(&self.host, &report).await {
-            return Ok(Some(error));
-        }
-        fault!("report-sent");
-        self.with_worker(|worker| {
-            worker.outbox.sent(&report);
-            worker.outbox.save(&worker.state)
-        })?;
-        fault!("report-noted");
-        Ok(None)
     }
 
     fn note_fault(&self, fault: PollFault, summary: &mut OnceSummary) {
@@ -377,26 +276,10 @@ impl Agent {
     }
 }
 
-/// Why a poll brought nothing.
-enum PollFault {
-    Client(ClientError),
-    Refused(String),
-}
-
 /// How a round went.
 enum Round {
     /// Well; the next one comes after a pause.
     Well(Duration),
     /// Not well: why, after how long the control plane wants to be asked again, and whether another poll may mend it.
     Trouble { why: String, asked: Option<Duration>, at_once: bool },
-}
-
-/// Returns the bytes of all files below a directory, as far as they can be seen.
-fn directory_bytes(path: &std::path::Path) -> Option<u64> {
-    let mut sum = 0;
-    for entry in std::fs::read_dir(path).ok()?.flatten() {
-        let Ok(kind) = entry.metadata() else { continue };
-        sum += if kind.is_dir() { directory_bytes(&entry.path()).unwrap_or(0) } else { kind.len() };
-    }
-    Some(sum)
 }

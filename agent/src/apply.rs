@@ -8,14 +8,12 @@ pub(crate) mod stage;
 pub(crate) mod step;
 pub(crate) mod switch;
 
-use std::collections::BTreeSet;
-
 use titan_api::{Digest, Name, Revision, poll::Bundle};
 use uuid::Uuid;
 
 use crate::{desired::DesiredEntry, ledger::Ledger};
 
-/// Why a bundle cannot be applied or removed. What was there before still is.
+/// Why a bundle cannot be applied or removed. What was there before still is, unless a switch is open.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
     /// The bundle asks for something that is not allowed.
@@ -85,11 +83,8 @@ pub(crate) struct Applied {
 pub(crate) type Heir<'a> = &'a dyn Fn(&str) -> Option<Uuid>;
 
 /// What applies bundles of one kind. The ledger that is passed is up to date, in memory and on disk, after every call
-/// that succeeds, and untouched after one that fails.
+/// that succeeds, and untouched after one that fails; whether a switch is open then tells whether that is the last word.
 pub(crate) trait Applier {
-    /// Returns the paths that the bundle would own.
-    fn wants(&self, target: &Target, bundle: &Bundle) -> Result<BTreeSet<String>, ApplyError>;
-
     /// Brings the host to the bundle, from whatever it finds.
     fn apply(
         &self,

@@ -14,7 +14,7 @@ use crate::{
     doctor::{self, Verdict},
     enrolment::{self, EnrolError},
     logs, output,
-    settle::{SettleError, Worker},
+    settle::{Action, Done, SettleError, Worker},
     state::{StateDir, StateError},
     status::Status,
 };
@@ -273,8 +273,9 @@ fn prune(settings: &Settings, ids: &[Uuid], all: bool) -> u8 {
             if pruned.is_empty() {
                 output::say("there are no orphans on this host");
             }
-            let failed = done.iter().any(|d| pruned.contains(&d.id) && d.action == crate::settle::Action::Failed);
-            if failed { FAILED } else { DONE }
+            let gone = |done: &Done| matches!(done.action, Action::Removed | Action::Released);
+            let all_gone = pruned.iter().all(|id| done.iter().any(|done| done.id == *id && gone(done)));
+            if all_gone { DONE } else { FAILED }
         }
         Err(error) => settle_code(&error),
     }

@@ -90,6 +90,24 @@ impl Desired {
         self.entries.iter().filter(|(_, entry)| entry.orphan).map(|(id, entry)| (*id, entry))
     }
 
+    /// Returns the declared deployment of a workspace and name; the one that moved last if there are several.
+    #[must_use]
+    pub fn declared(&self, workspace: &Name, name: &Name) -> Option<Uuid> {
+        let named = |entry: &DesiredEntry| !entry.orphan && entry.name == *name && entry.workspace == *workspace;
+        let declared = self.entries.iter().filter(|(_, entry)| named(entry));
+        declared.max_by_key(|(_, entry)| entry.revision).map(|(id, _)| *id)
+    }
+
+    /// Returns the orphans that a declared deployment of the same workspace and name stands for now, with its id: the host
+    /// or the deployment was made again, or the same documents went to another database. What was there last comes first.
+    #[must_use]
+    pub fn successions(&self) -> Vec<(Uuid, Uuid)> {
+        let mut orphans: Vec<_> = self.orphans().collect();
+        orphans.sort_by_key(|(_, orphan)| std::cmp::Reverse(orphan.revision));
+        let successor = |orphan: &DesiredEntry| self.declared(&orphan.workspace, &orphan.name);
+        orphans.into_iter().filter_map(|(id, orphan)| Some((id, successor(orphan)?))).collect()
+    }
+
     /// Forgets the cursor after the control plane said that it is ahead of its clock, so that a full answer with an
     /// older one can be accepted.
     pub const fn forget_cursor(&mut self) {
@@ -302,6 +320,18 @@ mod tests {
         assert!(!desired.prune(ONE));
         desired.fold(&answer(true, 20, &[], &[]));
         assert!(desired.prune(ONE) && desired.removals.contains_key(&ONE));
+    }
+
+    #[test]
+    fn only_a_declared_deployment_of_the_same_name_stands_for_an_orphan() {
+        let mut desired = Desired::default();
+        desired.fold(&answer(true, 10, &[(1, 5), (2, 5)], &[]));
+        let mut again = answer(true, 20, &[(3, 15)], &[]);
+        again.deployments[0].name = name("d1");
+        desired.fold(&again);
+        assert_eq!(desired.successions(), [(ONE, Uuid::from_u128(3))]);
+        desired.fold(&answer(true, 30, &[], &[]));
+        assert_eq!(desired.successions(), []);
     }
 
     /// Assignments as the control plane has them: id to revision and whether present.

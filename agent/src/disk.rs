@@ -95,6 +95,24 @@ pub(crate) fn write_hint<T: Serialize>(path: &Path, value: &T) -> Result<(), Dis
     fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path)).map_err(write_error(path))
 }
 
+/// Moves a file to another directory: it is in one of the two at any instant.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), DiskError> {
+    fs::rename(from, to).and_then(|()| sync_parent(to)).and_then(|()| sync_parent(from)).map_err(write_error(to))
+}
+
+/// Returns the paths in a directory, in order; none if there is no directory.
+pub(crate) fn list(path: &Path) -> Result<Vec<PathBuf>, DiskError> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(read_error(path)(error)),
+    };
+    let paths: io::Result<Vec<_>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut paths = paths.map_err(read_error(path))?;
+    paths.sort();
+    Ok(paths)
+}
+
 /// Removes a file for good; it is fine if there is none.
 pub(crate) fn remove(path: &Path) -> Result<(), DiskError> {
     match fs::remove_file(path) {

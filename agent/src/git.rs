@@ -16,20 +16,26 @@ pub(crate) mod wire;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use git2::{Commit, ErrorCode, Oid, Repository, RepositoryInitOptions, Signature, Tree, build::CheckoutBuilder};
+use git2::{
+    Commit, ConfigLevel, ErrorCode, Oid, Repository, RepositoryInitOptions, Signature, Tree, build::CheckoutBuilder,
+};
 use titan_api::{Digest, poll::Bundle};
 
 use crate::{
     config::GitSettings,
+    disk::{self, DiskError},
     ledger::{Committed, LedgerEntry, Removal},
     pace,
 };
 use remote::{Address, RemoteError};
 use trees::{Edits, TreeError};
 
+/// Has libgit2 sync what it writes.
+const DURABLE: &[u8] = b"[core]\n\tfsyncObjectFiles = true\n";
 /// How many commits are looked through for one that was made before a crash.
 const LOOK_BACK: usize = 1000;
 
@@ -45,6 +51,9 @@ pub(crate) enum GitError {
         #[source]
         source: git2::Error,
     },
+    /// A file of the state directory.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// Something inside the repository.
     #[error("Git failed")]
     Git(#[from] git2::Error),
@@ -73,17 +82,19 @@ pub(crate) enum GitError {
     },
 }
 
-/// The sink.
-#[derive(Debug)]
+/// The sink. Its clones may be used at the same time: one commits while another pushes.
+#[derive(Debug, Clone)]
 pub(crate) struct Sink {
     settings: GitSettings,
     spool: PathBuf,
+    /// Held while the branch is read and moved, never while a remote is waited for.
+    branch: Arc<Mutex<()>>,
 }
 
 impl Sink {
     /// Returns a sink that keeps packs on their way in `spool`. Nothing is opened yet.
     pub(crate) fn new(settings: &GitSettings, spool: &Path) -> Self {
-        Self { settings: settings.clone(), spool: spool.to_owned() }
+        Self { settings: settings.clone(), spool: spool.to_owned(), branch: Arc::default() }
     }
 
     /// Whether there is anywhere to push to.
@@ -109,7 +120,7 @@ impl Sink {
 
     /// Commits the files of a deployment that is in place, if that changes anything.
     pub(crate) fn commit(&self, entry: &LedgerEntry, bundle: &Bundle) -> Result<Committed, GitError> {
-        let repo = self.open()?;
+        let repo = self.open_durable()?;
         let mut edits = Edits::new();
         let mut paths = BTreeSet::new();
         for file in &bundle.files {
@@ -130,7 +141,7 @@ impl Sink {
 
     /// Commits that a deployment is gone, if that changes anything. Returns the commit.
     pub(crate) fn commit_removal(&self, removal: &Removal) -> Result<String, GitError> {
-        let repo = self.open()?;
+        let repo = self.open_durable()?;
         let edits = removal.paths.iter().map(|path| (path.clone(), None)).collect();
         let title = format!("{}/{}", removal.workspace, removal.name);
         let trailers = format!("Deployment: {title}\nRevision: {}", removal.revision);
@@ -141,14 +152,14 @@ impl Sink {
     pub(crate) fn sync(&self) -> Result<BTreeMap<String, String>, GitError> {
         let mut moved = BTreeMap::new();
         let Some(name) = self.settings.remote.as_deref() else { return Ok(moved) };
-        let repo = self.open()?;
-        let Some(mut ours) = self.tip(&repo)? else { return Ok(moved) };
-        if self.tracked(&repo)? == Some(ours) {
+        let repo = self.open_durable()?;
+        let ours = self.tip(&repo)?;
+        if ours.is_none() || self.tracked(&repo)? == ours {
             return Ok(moved);
         }
         let fault = |source| GitError::Remote { remote: name.to_owned(), source };
         let mut remote = Address::parse(name).and_then(|to| to.connect(&self.settings, &self.spool)).map_err(fault)?;
-        let branch = format!("refs/heads/{}", self.settings.branch);
+        let branch = self.branch();
         let (mut theirs_before, mut reason) = (None, String::new());
         for attempt in 0..self.settings.attempts {
             let theirs = remote.tip(&branch).map_err(fault)?;
@@ -157,34 +168,11 @@ impl Sink {
                 break;
             }
             theirs_before = theirs;
-            if let Some(theirs) = theirs {
-                if repo.find_commit(theirs).is_err() {
-                    let tracked = self.tracked(&repo)?;
-                    remote
-                        .fetch(&repo, theirs, &[Some(ours), tracked].into_iter().flatten().collect::<Vec<_>>())
-                        .map_err(fault)?;
-                }
-                if ours == theirs || repo.graph_descendant_of(theirs, ours)? {
-                    self.advance(&repo, Some(ours), theirs)?;
-                    self.track(&repo, theirs)?;
-                    return Ok(moved);
-                }
-                if !repo.graph_descendant_of(ours, theirs)? {
-                    let (tip, map) = replay::replay(&repo, ours, theirs)?;
-                    self.advance(&repo, Some(ours), tip)?;
-                    for new in moved.values_mut() {
-                        if let Some(newer) = map.get(new) {
-                            new.clone_from(newer);
-                        }
-                    }
-                    moved.extend(map);
-                    ours = tip;
-                    if ours == theirs {
-                        self.track(&repo, theirs)?;
-                        return Ok(moved);
-                    }
-                }
+            if let Some(theirs) = theirs.filter(|theirs| repo.find_commit(*theirs).is_err()) {
+                let have: Vec<_> = [self.tip(&repo)?, self.tracked(&repo)?].into_iter().flatten().collect();
+                remote.fetch(&repo, theirs, &have).map_err(fault)?;
             }
+            let Some(ours) = self.onto(&repo, theirs, &mut moved)? else { return Ok(moved) };
             match remote.push(&repo, &branch, theirs, ours) {
                 Ok(()) => {
                     self.track(&repo, ours)?;
@@ -199,6 +187,44 @@ impl Sink {
         Err(GitError::Rejected { remote: name.to_owned(), reason })
     }
 
+    /// Brings our branch onto theirs and notes which commits had to be made anew for that. Returns what is to be pushed,
+    /// or `None` if there is nothing.
+    fn onto(
+        &self,
+        repo: &Repository,
+        theirs: Option<Oid>,
+        moved: &mut BTreeMap<String, String>,
+    ) -> Result<Option<Oid>, GitError> {
+        let _held = self.hold();
+        // Read anew: something may have been committed while the remote was asked.
+        let (Some(ours), Some(theirs)) = (self.tip(repo)?, theirs) else { return Ok(self.tip(repo)?) };
+        if ours != theirs && repo.graph_descendant_of(ours, theirs)? {
+            return Ok(Some(ours));
+        }
+        let tip = if ours == theirs || repo.graph_descendant_of(theirs, ours)? {
+            theirs
+        } else {
+            let (tip, map) = replay::replay(repo, ours, theirs)?;
+            for new in moved.values_mut() {
+                if let Some(newer) = map.get(new) {
+                    new.clone_from(newer);
+                }
+            }
+            moved.extend(map);
+            tip
+        };
+        self.advance(repo, Some(ours), tip)?;
+        if tip == theirs {
+            self.track(repo, theirs)?;
+            return Ok(None);
+        }
+        Ok(Some(tip))
+    }
+
+    fn hold(&self) -> MutexGuard<'_, ()> {
+        self.branch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn path(&self, title: &str, path: &str, rooted: bool) -> String {
         let top = if self.settings.path.is_empty() { String::new() } else { format!("{}/", self.settings.path) };
         format!("{top}{title}/{}{path}", if rooted { "_rooted/" } else { "" })
@@ -210,14 +236,24 @@ impl Sink {
             Err(error) if error.code() == ErrorCode::NotFound => {
                 let mut options = RepositoryInitOptions::new();
                 options.bare(true).mkpath(true).external_template(false).initial_head(&self.settings.branch);
-                let repo = Repository::init_opts(path, &options)?;
-                // A power cut must not leave empty objects behind.
-                repo.config()?.set_bool("core.fsyncObjectFiles", true)?;
-                Ok(repo)
+                Repository::init_opts(path, &options)
             }
             other => other,
         };
         open().map_err(|source| GitError::Open { path: path.clone(), source })
+    }
+
+    /// Opens the repository so that everything written into it is on disk before it is relied on: a power cut must not
+    /// leave empty objects behind. libgit2 goes by a setting that `git` itself has given up and warns of, so it stands in
+    /// a file that only we read, not in the repository's own configuration.
+    fn open_durable(&self) -> Result<Repository, GitError> {
+        let repo = self.open()?;
+        let file = self.spool.join("git.config");
+        if disk::read(&file)?.is_none_or(|text| text != DURABLE) {
+            disk::write(&file, DURABLE)?;
+        }
+        repo.config()?.add_file(&file, ConfigLevel::App, true)?;
+        Ok(repo)
     }
 
     fn branch(&self) -> String {
@@ -244,6 +280,7 @@ impl Sink {
 
     /// Makes a commit with these edits on top of the branch. Returns it, or the one that stands for it already.
     fn record(&self, repo: &Repository, edits: &Edits, subject: &str, trailers: &str) -> Result<String, GitError> {
+        let _held = self.hold();
         let tip = self.tip(repo)?;
         let parent: Option<Commit<'_>> = tip.map(|tip| repo.find_commit(tip)).transpose()?;
         let base: Option<Tree<'_>> = parent.as_ref().map(Commit::tree).transpose()?;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     disk::{self, DiskError},
-    faults::fault,
+    faults::{self, fault},
     plan::clashes,
     state::StateDir,
 };
@@ -24,6 +24,8 @@ const FILE: &str = "ledger.json";
 pub struct Ledger {
     /// The directory that all paths are below, as of the last write.
     pub root: PathBuf,
+    /// How many switches led here: tells whether one that was interrupted is among them.
+    pub switches: u64,
     /// What each deployment owns, by its assignment's id.
     pub entries: BTreeMap<Uuid, LedgerEntry>,
     /// Paths that one deployment gave up and another is to take: kept on disk for it, by the taker's id.
@@ -113,6 +115,10 @@ impl Ledger {
 
     /// Writes the ledger down.
     pub(crate) fn write(&self, state: &StateDir) -> Result<(), DiskError> {
+        if faults::fails("ledger-write") {
+            let source = std::io::Error::other("a test asked for it");
+            return Err(DiskError::Write { path: state.file(FILE), source });
+        }
         disk::write_json(&state.file(FILE), self)?;
         fault!("ledger-saved");
         Ok(())
@@ -145,6 +151,26 @@ impl Ledger {
             (*other != id).then(|| clash(files)).flatten().map(|known| (title(), known))
         };
         self.entries.iter().find_map(of_entry).or_else(|| self.inherited.iter().find_map(of_heir))
+    }
+
+    /// Makes what `from` owns `to`'s, under which nothing is written or removed: the same deployment under another id.
+    pub(crate) fn hand_over(&mut self, from: Uuid, to: Uuid) {
+        let mut heirloom = self.inherited.remove(&from).unwrap_or_default();
+        match self.entries.remove(&from) {
+            Some(entry) if !self.entries.contains_key(&to) => drop(self.entries.insert(to, entry)),
+            Some(entry) => {
+                // What `from` had in Git is `to`'s as well, so that its next commit removes what it does not have.
+                let paths = entry.committed.map(|committed| committed.paths).unwrap_or_default();
+                if let Some(committed) = self.entries.get_mut(&to).and_then(|entry| entry.committed.as_mut()) {
+                    committed.paths.extend(paths);
+                }
+                heirloom.extend(entry.files);
+            }
+            None => {}
+        }
+        if !heirloom.is_empty() {
+            self.inherited.entry(to).or_default().extend(heirloom);
+        }
     }
 
     /// Returns the directories made by the agent that hold no owned file any more, the deepest first.
@@ -201,6 +227,21 @@ mod tests {
             assert_eq!(ledger.other_owner(Uuid::from_u128(1), path), None, "its own");
         }
         assert_eq!(ledger.other_owner(other, "etc/app/xy"), None);
+    }
+
+    #[test]
+    fn what_is_handed_over_has_one_owner_and_nothing_is_lost() {
+        let (old, older, new) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
+        let mut made_twice = ledger("a");
+        let mut entry = made_twice.entries[&old].clone();
+        entry.files = [("b".to_owned(), file())].into();
+        made_twice.entries.insert(older, entry);
+        made_twice.inherited.insert(old, [("c".to_owned(), file())].into());
+        for from in [old, older, old] {
+            made_twice.hand_over(from, new);
+        }
+        assert!(made_twice.entries.keys().eq([&new]) && made_twice.inherited.keys().eq([&new]));
+        assert!(made_twice.owned(new).into_keys().eq(["a", "b", "c"]));
     }
 
     #[test]

@@ -120,6 +120,16 @@ impl Outbox {
         })
     }
 
+    /// Goes on counting after `seen`, a number that the control plane has from this host, which was restored from an
+    /// older state. Returns whether that is possible.
+    pub(crate) fn count_from(&mut self, seen: u64) -> bool {
+        let Some(next) = seen.checked_add(1).filter(|next| next.checked_add(BLOCK).is_some()) else { return false };
+        if next > self.next {
+            (self.next, self.reserved, self.dirty) = (next, next + BLOCK, true);
+        }
+        true
+    }
+
     /// Notes that the control plane has a report.
     pub(crate) fn sent(&mut self, report: &Report) {
         for sent in &report.deployments {

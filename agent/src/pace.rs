@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// The first pause after a failure, before jitter.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// The first pause after a push that failed, before jitter, and the longest.
+const FIRST_PUSH_BACKOFF: Duration = Duration::from_secs(10);
+const LONGEST_PUSH_BACKOFF: Duration = Duration::from_mins(10);
 /// A pause that the control plane may ask for at most.
 const LONGEST_ASKED: Duration = Duration::from_hours(1);
 /// The shortest cadence that is followed, whatever the control plane says.
@@ -39,6 +42,14 @@ pub(crate) fn after_failure(failures: u32, longest: Duration, asked: Option<Dura
     let most = FIRST_BACKOFF.saturating_mul(factor).min(longest);
     let jittered = most.mul_f64(chance);
     asked.map_or(jittered, |asked| asked.min(LONGEST_ASKED) + jittered)
+}
+
+/// Returns the pause after `failures` pushes in a row that failed (at least one): doubled each time, up to the longest,
+/// and between half of that and all of it.
+pub(crate) fn before_push(failures: u32, chance: f64) -> Duration {
+    let factor = 2_u32.saturating_pow(failures.saturating_sub(1).min(20));
+    let most = FIRST_PUSH_BACKOFF.saturating_mul(factor).min(LONGEST_PUSH_BACKOFF);
+    most.mul_f64(0.5 + chance / 2.0)
 }
 
 /// Returns a number between 0 and 1, from the system's source of chance.

@@ -2,8 +2,9 @@
 //!
 //! `lock` is held by the agent that runs; a second one is refused. `identity.json` and `credential` come from
 //! enrolling, `desired.json` is what the control plane declared, `ledger.json` what is on disk because of it,
-//! `journal.json` the switch that is under way, `outbox.json` what is to be reported, `bundles/` the cache, `git/`
-//! the local repository unless configured elsewhere, `status.json` a hint for `titan-agent status`.
+//! `journal.json` the switch that is under way, `stuck/` those that can be brought neither forward nor back for now,
+//! `outbox.json` what is to be reported, `bundles/` the cache, `git/` the local repository unless configured elsewhere,
+//! `git.config` how it is written to, `status.json` a hint for `titan-agent status`.
 
 use std::{
     fs::{File, OpenOptions},

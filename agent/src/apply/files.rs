@@ -15,7 +15,8 @@ use super::{
     changes::{self, Changes, Found, Refusal, Wanted},
     root::{Root, RootError},
     stage::{self, Survey, Whole},
-    switch::{Step, Switch, SwitchError},
+    step::Step,
+    switch::{Switch, SwitchError},
 };
 use crate::{
     config::{FilesSettings, Switch as How},
@@ -49,6 +50,11 @@ impl Files {
     pub(crate) fn open(settings: &FilesSettings, state: &StateDir) -> Result<Self, RootError> {
         let root = Root::open(&settings.root)?;
         Ok(Self { root, settings: settings.clone(), state: state.clone(), exchanges: OnceCell::new() })
+    }
+
+    /// Returns the paths that the bundle would own.
+    pub(crate) fn wants(target: &Target, bundle: &Bundle) -> Result<BTreeSet<String>, ApplyError> {
+        Ok(changes::places(target, bundle)?)
     }
 
     fn observe(&self, path: &str, wanted: bool, owned: &BTreeMap<String, OwnedFile>) -> Result<Found, RootError> {
@@ -100,7 +106,7 @@ impl Files {
             // If the home is a mount point, nothing is staged for it as a whole.
             let mut switch = Switch::begin(&self.root, &self.state, &self.settings.root, &name, &mounts)?;
             match self.stage(work, &mut switch, &name) {
-                Ok(()) => switch.commit(&work.next)?,
+                Ok(()) => switch.commit(&mut work.next)?,
                 Err(error) => {
                     switch.abandon()?;
                     return Err(error);
@@ -247,10 +253,6 @@ impl Files {
 }
 
 impl Applier for Files {
-    fn wants(&self, target: &Target, bundle: &Bundle) -> Result<BTreeSet<String>, ApplyError> {
-        Ok(changes::places(target, bundle)?)
-    }
-
     fn apply(
         &self,
         ledger: &mut Ledger,

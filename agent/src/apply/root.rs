@@ -17,7 +17,7 @@ use rustix::{
 
 /// Why something below the root cannot be done.
 #[derive(Debug, thiserror::Error)]
-pub enum RootError {
+pub(crate) enum RootError {
     /// The system refused.
     #[error("{} cannot be {what}", .path.display())]
     Io {

@@ -4,6 +4,10 @@
 //! the mount point that the destination is on). Then the journal gets the list of steps, every one of them a rename,
 //! and is synced: from here on the switch goes forward. Then the steps, then the ledger, then the journal goes.
 //!
+//! There is one journal at a time: while it is there no other switch begins. A switch that cannot be undone, or whose
+//! stage cannot be cleared away, would hold up every other deployment for ever, so its journal is put aside under
+//! `stuck/`, where it is tried again at every pass. Only that deployment waits for it, and whoever wants its paths.
+//!
 //! What is guaranteed: after a stop at any instruction, a power cut included, the next start brings the deployment to
 //! the old bundle (if the journal had not got its steps) or to the new one (if it had), before anything else is done.
 //! A step that fails is undone with all before it. To other programs a deployment's own directory changes in a
@@ -13,7 +17,7 @@
 //! another program may see some files new and others still old for the time that a few renames take.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
 };
@@ -21,19 +25,25 @@ use std::{
 use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
-use super::root::{Root, RootError};
+use super::{
+    root::{Root, RootError},
+    step::Step,
+};
 use crate::{
     disk::{self, DiskError},
     faults::{self, fault},
     ledger::Ledger,
+    settle::chain,
     state::StateDir,
 };
 
 const FILE: &str = "journal.json";
+/// Where the journals of switches go that cannot be brought to an end, so that other deployments can go on.
+const STUCK: &str = "stuck";
 
 /// Why a switch did not happen.
 #[derive(Debug, thiserror::Error)]
-pub enum SwitchError {
+pub(crate) enum SwitchError {
     /// The journal or the ledger.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -66,6 +76,8 @@ enum Phase {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Journal {
+    /// The assignment's id.
+    name: String,
     phase: Phase,
     root: PathBuf,
     stages: BTreeSet<String>,
@@ -73,15 +85,38 @@ struct Journal {
     ledger: Option<Ledger>,
 }
 
-/// What a start found.
+impl Journal {
+    /// Whether the ledger has what the switch led to: the steps must not meet what came to be since.
+    fn is_done(&self, ledger: &Ledger) -> bool {
+        self.phase == Phase::Switching && self.ledger.as_ref().is_some_and(|next| next.switches <= ledger.switches)
+    }
+}
+
+/// How a switch that was interrupted ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Recovered {
-    /// No switch was under way.
-    Nothing,
+pub(crate) enum Ended {
     /// The old state stands.
     Old,
     /// The new state stands.
     New,
+}
+
+/// A switch that can be brought neither forward nor back for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stuck {
+    /// Why, for people.
+    pub(crate) message: String,
+    /// The paths that it is about.
+    pub(crate) paths: BTreeSet<String>,
+}
+
+/// What came of the switches that were interrupted, by the name under which they staged.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Recovery {
+    /// Those that have ended.
+    pub(crate) ended: BTreeMap<String, Ended>,
+    /// Those that have not. The ledger is as before them.
+    pub(crate) stuck: BTreeMap<String, Stuck>,
 }
 
 /// One switch, from staging to the ledger.
@@ -103,11 +138,12 @@ impl<'a> Switch<'a> {
         name: &str,
         mounts: &BTreeSet<String>,
     ) -> Result<Self, SwitchError> {
-        if state.file(FILE).exists() {
+        if is_open(state)? || exists(&stuck(state, name))? {
             return Err(SwitchError::Unfinished);
         }
         let stages: BTreeSet<_> = mounts.iter().map(|mount| stage(mount, name)).collect();
-        let journal = Journal { phase: Phase::Staging, root: path.to_owned(), stages, steps: Vec::new(), ledger: None };
+        let (name, phase, root_path) = (name.to_owned(), Phase::Staging, path.to_owned());
+        let journal = Journal { name, phase, root: root_path, stages, steps: Vec::new(), ledger: None };
         disk::write_json(&state.file(FILE), &journal)?;
         fault!("journal-staging");
         let switch = Self { root, state, journal, staged: BTreeSet::new(), count: 0 };
@@ -152,18 +188,19 @@ impl<'a> Switch<'a> {
 
     /// Gives up a switch whose staging failed; nothing that matters was touched.
     pub(crate) fn abandon(self) -> Result<(), SwitchError> {
-        forget(self.root, self.state, &self.journal)
+        forget(self.root, &self.state.file(FILE), &self.journal)
     }
 
     fn or_forget(&self, act: impl FnOnce(&Self) -> Result<(), RootError>) -> Result<(), SwitchError> {
         act(self).map_err(|error| {
-            let _forgotten = forget(self.root, self.state, &self.journal);
+            let _forgotten = forget(self.root, &self.state.file(FILE), &self.journal);
             error.into()
         })
     }
 
-    /// Does the steps and makes `ledger` the ledger.
-    pub(crate) fn commit(mut self, ledger: &Ledger) -> Result<(), SwitchError> {
+    /// Does the steps and makes `ledger` the ledger, after counting the switch in it.
+    pub(crate) fn commit(mut self, ledger: &mut Ledger) -> Result<(), SwitchError> {
+        ledger.switches += 1;
         self.or_forget(|switch| {
             for dir in switch.staged.iter().rev().chain(switch.journal.stages.iter().rev()) {
                 switch.root.sync_dir(dir)?;
@@ -175,45 +212,98 @@ impl<'a> Switch<'a> {
         self.journal.ledger = Some(ledger.clone());
         disk::write_json(&self.state.file(FILE), &self.journal)?;
         fault!("journal-switching");
-        forward(self.root, self.state, self.journal)
+        forward(self.root, self.state, &self.state.file(FILE), self.journal)
     }
 }
 
-/// Brings a switch that was interrupted to its end, one way or the other, and `ledger` to what holds then.
-pub(crate) fn recover(state: &StateDir, ledger: &mut Ledger) -> Result<Recovered, SwitchError> {
-    let Some(journal) = disk::read_json::<Journal>(&state.file(FILE))? else { return Ok(Recovered::Nothing) };
+/// Whether a switch has begun and not come to its end.
+pub(crate) fn is_open(state: &StateDir) -> Result<bool, DiskError> {
+    exists(&state.file(FILE))
+}
+
+/// Returns the assignment's id in the journal, if one is there and can be read.
+pub(crate) fn open_name(state: &StateDir) -> Option<String> {
+    disk::read_json::<Journal>(&state.file(FILE)).ok().flatten().map(|journal| journal.name)
+}
+
+/// Brings switches that were interrupted to their end, one way or the other, and `ledger` to what holds then.
+///
+/// # Errors
+///
+/// It is not known what holds: nothing may be done before this succeeds.
+pub(crate) fn recover(state: &StateDir, ledger: &mut Ledger) -> Result<Recovery, SwitchError> {
+    let mut recovery = Recovery::default();
+    let file = state.file(FILE);
+    if let Some(journal) = disk::read_json::<Journal>(&file)? {
+        let name = journal.name.clone();
+        match resume(state, &file, journal, ledger) {
+            Ok(ended) => drop(recovery.ended.insert(name, ended)),
+            Err(error) => {
+                let journal = disk::read_json::<Journal>(&file)?;
+                if journal.is_none_or(|journal| journal.phase == Phase::Switching && !journal.is_done(ledger)) {
+                    return Err(error);
+                }
+                disk::private_dir(&state.file(STUCK))?;
+                disk::rename(&file, &stuck(state, &name))?;
+            }
+        }
+    }
+    for file in disk::list(&state.file(STUCK))?.into_iter().filter(|file| file.extension() == Some("json".as_ref())) {
+        let journal = match disk::read_json::<Journal>(&file) {
+            Ok(Some(journal)) => journal,
+            Ok(None) => continue,
+            Err(error) => {
+                let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                recovery.stuck.insert(name, Stuck { message: chain(&error), paths: BTreeSet::new() });
+                continue;
+            }
+        };
+        let (name, done) = (journal.name.clone(), journal.is_done(ledger));
+        let paths = journal.steps.iter().map(|step| step.path().to_owned()).collect();
+        match resume(state, &file, journal, ledger) {
+            Ok(ended) => drop(recovery.ended.insert(name, ended)),
+            Err(error) if done => tracing::warn!("the traces of a switch cannot be removed yet: {}", chain(&error)),
+            Err(error) => drop(recovery.stuck.insert(name, Stuck { message: chain(&error), paths })),
+        }
+    }
+    Ok(recovery)
+}
+
+fn resume(state: &StateDir, file: &Path, journal: Journal, ledger: &mut Ledger) -> Result<Ended, SwitchError> {
     let root = Root::open(&journal.root)?;
     match journal.phase {
-        Phase::Staging => forget(&root, state, &journal).map(|()| Recovered::Old),
-        Phase::Undoing => backward(&root, state, &journal).map(|()| Recovered::Old),
-        // The switch was done, only its traces were not gone: the steps must not meet what came to be since.
-        Phase::Switching if journal.ledger.as_ref() == Some(ledger) => {
-            finish(&root, state, &journal).map(|()| Recovered::New)
-        }
+        Phase::Staging => forget(&root, file, &journal).map(|()| Ended::Old),
+        Phase::Undoing => backward(&root, file, &journal).map(|()| Ended::Old),
+        Phase::Switching if journal.is_done(ledger) => finish(&root, file, &journal).map(|()| Ended::New),
         Phase::Switching => {
             let next = journal.ledger.clone();
-            forward(&root, state, journal)?;
-            *ledger = next.unwrap_or_default();
-            Ok(Recovered::New)
+            match forward(&root, state, file, journal) {
+                Ok(()) => {
+                    *ledger = next.unwrap_or_default();
+                    Ok(Ended::New)
+                }
+                Err(SwitchError::Step(error)) => {
+                    tracing::warn!("a switch that was interrupted was undone: {}", chain(&error));
+                    Ok(Ended::Old)
+                }
+                Err(error) => Err(error),
+            }
         }
     }
 }
 
-fn forward(root: &Root, state: &StateDir, mut journal: Journal) -> Result<(), SwitchError> {
+fn forward(root: &Root, state: &StateDir, file: &Path, mut journal: Journal) -> Result<(), SwitchError> {
     let steps = journal.steps.iter().try_for_each(|step| {
-        if faults::fails("switch-step") {
-            let source = io::Error::other("a test asked for it");
-            return Err(RootError::Io { what: "put in place", path: root.full(""), source });
-        }
+        asked_to_fail("switch-step", root)?;
         step.forward(root)?;
         fault!("switch-step");
         Ok(())
     });
     if let Err(error) = steps.and_then(|()| sync(root, &journal.steps)) {
         journal.phase = Phase::Undoing;
-        disk::write_json(&state.file(FILE), &journal)?;
+        disk::write_json(file, &journal)?;
         fault!("journal-undoing");
-        return match backward(root, state, &journal) {
+        return match backward(root, file, &journal) {
             Ok(()) => Err(SwitchError::Step(error)),
             Err(SwitchError::Step(source)) => Err(SwitchError::Stuck { step: chain(&error), source }),
             Err(other) => Err(other),
@@ -224,35 +314,45 @@ fn forward(root: &Root, state: &StateDir, mut journal: Journal) -> Result<(), Sw
         ledger.write(state)?;
     }
     // It is done: what cannot be cleared away now is cleared away before the next switch.
-    if let Err(error) = finish(root, state, &journal) {
+    if let Err(error) = finish(root, file, &journal) {
         tracing::warn!("the traces of a switch cannot be removed yet: {}", chain(&error));
     }
     Ok(())
 }
 
-fn finish(root: &Root, state: &StateDir, journal: &Journal) -> Result<(), SwitchError> {
+fn finish(root: &Root, file: &Path, journal: &Journal) -> Result<(), SwitchError> {
     for step in &journal.steps {
         step.tidy(root)?;
     }
-    forget(root, state, journal)
+    forget(root, file, journal)
 }
 
-fn backward(root: &Root, state: &StateDir, journal: &Journal) -> Result<(), SwitchError> {
+fn backward(root: &Root, file: &Path, journal: &Journal) -> Result<(), SwitchError> {
     // Without any stage it was undone before, and only the journal was left.
     let mut staged = false;
     for stage in &journal.stages {
         staged |= root.stat(stage)?.is_some();
     }
     for step in journal.steps.iter().rev().filter(|_| staged) {
+        asked_to_fail("undo-step", root)?;
         step.backward(root)?;
         fault!("undo-step");
     }
     sync(root, &journal.steps)?;
-    forget(root, state, journal)
+    forget(root, file, journal)
+}
+
+fn asked_to_fail(point: &str, root: &Root) -> Result<(), RootError> {
+    if faults::fails(point) {
+        let source = io::Error::other("a test asked for it");
+        return Err(RootError::Io { what: "put in place", path: root.full(""), source });
+    }
+    Ok(())
 }
 
 /// Removes the stages and then the journal.
-fn forget(root: &Root, state: &StateDir, journal: &Journal) -> Result<(), SwitchError> {
+fn forget(root: &Root, file: &Path, journal: &Journal) -> Result<(), SwitchError> {
+    asked_to_fail("forget", root)?;
     for stage in &journal.stages {
         clear(root, stage)?;
         if let Some((above, _)) = stage.rsplit_once('/') {
@@ -260,13 +360,17 @@ fn forget(root: &Root, state: &StateDir, journal: &Journal) -> Result<(), Switch
         }
     }
     fault!("stage-removed");
-    disk::remove(&state.file(FILE))?;
+    disk::remove(file)?;
     fault!("journal-removed");
     Ok(())
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {}", chain(source)))
+fn exists(path: &Path) -> Result<bool, DiskError> {
+    path.try_exists().map_err(|source| DiskError::Read { path: path.to_owned(), source })
+}
+
+fn stuck(state: &StateDir, name: &str) -> PathBuf {
+    state.file(STUCK).join(format!("{name}.json"))
 }
 
 fn stage(mount: &str, name: &str) -> String {
@@ -275,12 +379,8 @@ fn stage(mount: &str, name: &str) -> String {
 }
 
 fn sync(root: &Root, steps: &[Step]) -> Result<(), RootError> {
-    let touched = steps.iter().map(|step| match step {
-        Step::MakeDir { path } | Step::Take { path, .. } => path,
-        Step::Put { to, .. } | Step::Swap { to, .. } => to,
-    });
-    let above = |path: &String| path.rsplit_once('/').map_or_else(String::new, |(above, _)| above.to_owned());
-    let dirs: BTreeSet<String> = touched.map(above).collect();
+    let above = |step: &Step| step.path().rsplit_once('/').map_or_else(String::new, |(above, _)| above.to_owned());
+    let dirs: BTreeSet<String> = steps.iter().map(above).collect();
     dirs.iter().rev().try_for_each(|dir| root.sync_dir(dir))
 }
 

@@ -61,7 +61,8 @@ impl Http {
             Some(Credentials { username, password }) => request.basic_auth(username, Some(password.reveal())),
             None => request,
         };
-        let response = self.runtime.block_on(request.send()).map_err(other)?;
+        // Sent from inside: its timers belong to this runtime, whatever thread this is.
+        let response = self.runtime.block_on(async { request.send().await }).map_err(other)?;
         let status = response.status();
         if !status.is_success() {
             return Err(WireError::Said(match status.as_u16() {

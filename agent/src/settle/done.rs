@@ -2,6 +2,8 @@
 
 use uuid::Uuid;
 
+use crate::desired::DesiredEntry;
+
 /// What was done with one deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
@@ -19,6 +21,13 @@ pub struct Done {
     pub commit: Option<String>,
 }
 
+impl Done {
+    pub(super) fn of(id: Uuid, entry: &DesiredEntry, action: Action, message: String) -> Self {
+        let title = format!("{}/{}", entry.workspace, entry.name);
+        Self { id, title, release: entry.release.clone(), action, message, commit: None }
+    }
+}
+
 /// What was done with a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
@@ -34,7 +43,9 @@ pub enum Action {
     Released,
     /// It could not be done; what was there before still is.
     Failed,
-    /// It waits for its bundle.
+    /// It could not be done, and could not be taken back either; that is tried again.
+    Stuck,
+    /// It waits for its bundle, or for something that goes first.
     Waiting,
 }
 
@@ -49,6 +60,7 @@ impl Action {
             Self::Removed => "removed",
             Self::Released => "released",
             Self::Failed => "failed",
+            Self::Stuck => "stuck",
             Self::Waiting => "waiting",
         }
     }

@@ -35,7 +35,7 @@ impl Worker {
             let committed = owned.and_then(|owned| owned.committed.as_ref());
             let push = match git_errors.get(id) {
                 Some(error) => Some(format!("not committed: {error}")),
-                None => self.push.clone().filter(|_| committed.is_some()),
+                None => self.pushes.status.clone().filter(|_| committed.is_some()),
             };
             self.outbox.note(DeploymentReport {
                 id: *id,

@@ -145,6 +145,81 @@ fn a_step_that_fails_leaves_the_old_bundle() {
 }
 
 #[test]
+fn a_ledger_that_cannot_be_written_after_a_switch_is_made_up_for_before_the_next_one() {
+    let plane = Plane::start();
+    let host = Host::new(&plane);
+    plane.deploy("aa", &OLD);
+    plane.deploy("bb", &OLD);
+    host.settle();
+    plane.deploy("aa", &NEW);
+    plane.deploy("bb", &NEW);
+    let ended = host.agent(&["once"], &[("TITAN_FAIL", "ledger-write:1")]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    check_ledger(&host, "made up for");
+    assert_eq!((host.files_of("aa"), host.files_of("bb")), (map(&NEW), map(&NEW)));
+    // Over and over: nothing else is begun, the other deployment is whole, and all that is said.
+    plane.deploy("aa", &OLD);
+    plane.deploy("bb", &OLD);
+    let ended = host.agent(&["once"], &[("TITAN_FAIL", "ledger-write:1+")]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(!ended.out.contains("what was there before still is"), "{ended:?}");
+    assert_eq!(host.files_of("bb"), map(&NEW));
+    assert_eq!((&plane.reported("aa")["phase"], &plane.reported("bb")["phase"]), (&"failed".into(), &"pending".into()));
+    let status = host.agent(&["status"], &[]).out;
+    assert!(status.contains("cannot be brought to its end"), "{status}");
+    let ended = host.agent(&["once"], &[("TITAN_FAIL", "ledger-write:1+")]);
+    assert_eq!((ended.code, plane.reported("aa")["phase"].as_str()), (Some(1), Some("failed")), "{ended:?}");
+    host.settle();
+    check_ledger(&host, "mended");
+    assert_eq!((host.files_of("aa"), host.files_of("bb")), (map(&OLD), map(&OLD)));
+    assert!(!host.agent(&["status"], &[]).out.contains("cannot be brought to its end"));
+}
+
+#[test]
+fn a_switch_that_is_stuck_holds_up_no_other_deployment() {
+    let plane = Plane::start();
+    let host = Host::with(&plane, "appliers: { files: { switch: file } }");
+    plane.deploy("aa", &OLD);
+    plane.deploy("bb", &OLD);
+    plane.deploy("gone", &OLD);
+    host.settle();
+    plane.deploy("aa", &[&NEW[..], &[("@etc/aa", "new")]].concat());
+    plane.deploy("bb", &NEW);
+    plane.deploy("greedy", &[("@etc/aa", "taken")]);
+    plane.delete("gone");
+    for _ in 0..2 {
+        let ended = host.agent(&["once"], &[("TITAN_FAIL", "switch-step:6,undo-step:1+")]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.out.contains("stuck      default/aa"), "{ended:?}");
+        assert_eq!(host.files_of("bb"), map(&NEW));
+        let phase = |name: &str| plane.reported(name)["phase"].as_str().unwrap().to_owned();
+        assert_eq!((phase("aa"), phase("bb"), phase("gone")), ("failed".into(), "healthy".into(), "removed".into()));
+        assert_eq!(phase("greedy"), "failed", "its path is in doubt");
+    }
+    plane.delete("greedy");
+    host.settle();
+    assert_eq!(host.files_of("aa"), map(&NEW));
+    check_ledger(&host, "mended");
+    assert_eq!(fs::read_dir(host.state().join("stuck")).unwrap().count(), 0);
+}
+
+#[test]
+fn traces_that_cannot_be_cleared_away_leave_the_ledger_as_it_is_on_disk() {
+    let plane = Plane::start();
+    let host = Host::new(&plane);
+    plane.deploy("aa", &OLD);
+    plane.deploy("bb", &OLD);
+    let ended = host.agent(&["once"], &[("TITAN_FAIL", "forget:1+")]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!((host.files_of("aa"), host.files_of("bb")), (map(&OLD), map(&OLD)));
+    let ledger = host.ledger();
+    assert!(ledger.entries.len() == 2 && ledger.entries.values().all(|entry| entry.committed.is_some()), "{ledger:?}");
+    host.settle();
+    check_ledger(&host, "cleared away");
+    assert_eq!(host.ledger(), ledger);
+}
+
+#[test]
 fn a_damaged_ledger_stops_the_agent_and_is_named() {
     let plane = Plane::start();
     let host = Host::new(&plane);

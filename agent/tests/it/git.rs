@@ -74,6 +74,20 @@ fn what_was_applied_is_committed_with_trailers_and_nothing_else_is() {
 }
 
 #[test]
+fn git_itself_has_nothing_to_say_about_the_repository() {
+    let plane = Plane::start();
+    let host = Host::new(&plane);
+    plane.deploy("one", &[("a", "1")]);
+    host.settle();
+    let config = std::fs::read_to_string(host.state().join("git/config")).unwrap().to_lowercase();
+    assert!(!config.contains("fsyncobjectfiles"), "{config}");
+    // And yet everything in it is synced by us.
+    let repo = Repository::open(host.state().join("git")).unwrap();
+    repo.config().unwrap().add_file(&host.state().join("git.config"), git2::ConfigLevel::App, true).unwrap();
+    assert!(repo.config().unwrap().get_bool("core.fsyncobjectfiles").unwrap());
+}
+
+#[test]
 fn a_work_tree_that_has_the_branch_checked_out_stays_sane() {
     let plane = Plane::start();
     let host = Host::new(&plane);

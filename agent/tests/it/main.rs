@@ -8,5 +8,6 @@ mod files;
 mod git;
 mod host;
 mod plane;
+mod readers;
 mod remotes;
 mod run;

@@ -45,6 +45,9 @@ pub(crate) struct Table {
     pub(crate) spoil_bundles: bool,
     pub(crate) spoil_digest: bool,
     pub(crate) enrolments: Vec<Value>,
+    /// Reports with this number or an older one are refused.
+    pub(crate) newest_report: Option<u64>,
+    pub(crate) refused_reports: usize,
 }
 
 pub(crate) struct Plane {
@@ -126,6 +129,15 @@ impl Plane {
 }
 
 impl Table {
+    fn is_stale(&mut self, report: &[u8]) -> bool {
+        let seq = serde_json::from_slice::<Value>(report).unwrap()["seq"].as_u64();
+        let stale = self.newest_report.is_some() && seq <= self.newest_report;
+        if !stale && self.newest_report.is_some() {
+            self.newest_report = seq;
+        }
+        stale
+    }
+
     fn answer(&self, since: Option<i64>) -> Option<Value> {
         let shown = |row: &&Row| since.is_none_or(|since| row.revision >= since);
         let moved = self.rows.values().filter(shown).count();
@@ -230,6 +242,12 @@ fn serve(mut stream: TcpStream, table: &Mutex<Table>) {
                     return;
                 }
             }
+        }
+        ("POST", path) if path.ends_with("/report") && table.is_stale(&body) => {
+            table.refused_reports += 1;
+            let newest = table.newest_report.unwrap_or_default().to_string();
+            let problem = titan_api::Problem::new(titan_api::Code::Stale, "older than another").at("/seq", newest);
+            ("412 Precondition Failed", "application/problem+json", serde_json::to_vec(&problem).unwrap())
         }
         ("POST", path) if path.ends_with("/report") => {
             table.reports.push(serde_json::from_slice(&body).unwrap());

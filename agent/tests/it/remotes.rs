@@ -7,6 +7,8 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use git2::{Repository, RepositoryInitOptions};
@@ -15,6 +17,7 @@ use crate::{
     git::{paths, somebody_commits},
     host::Host,
     plane::{self, Plane},
+    run::wait_for,
 };
 
 /// Whether there is a `git` to be the other side; a local run does without, the shared build does not.
@@ -135,6 +138,36 @@ fn a_remote_that_is_gone_fails_no_apply_and_is_tried_again() {
     host.settle();
     assert_eq!(plane.reported("one")["push"], "pushed");
     assert_eq!(paths(&remote, "main"), ["default/one/a"]);
+}
+
+#[test]
+fn a_remote_that_hangs_holds_up_neither_polls_nor_reports() {
+    let plane = Plane::start();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/fleet.git", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let kept = asked.clone();
+    // It takes every connection and never says a word.
+    std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| kept.lock().unwrap().push(stream)));
+    let host = Host::with(&plane, &format!("git: {{ remote: '{url}' }}"));
+    plane.deploy("one", &[("a", "0")]);
+    let mut child = host.command(&["run"], &[]).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the push", || !asked.lock().unwrap().is_empty());
+    let began = Instant::now();
+    for n in 1..=3 {
+        plane.deploy("one", &[("a", &n.to_string())]);
+        let release = format!("one#{}", n + 1);
+        let told =
+            || plane.reported("one")["release"] == release.as_str() && plane.reported("one")["phase"] == "healthy";
+        wait_for("the report", told);
+    }
+    assert!(began.elapsed() < Duration::from_secs(30), "less than the remote may be silent for");
+    assert_eq!(asked.lock().unwrap().len(), 1, "one push at a time");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let told = Instant::now();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(told.elapsed() < Duration::from_secs(10), "nor does it hold up the end");
 }
 
 #[test]

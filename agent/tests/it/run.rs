@@ -12,7 +12,7 @@ use crate::{
     plane::{Misbehaviour, Plane},
 };
 
-fn wait_for(what: &str, done: impl Fn() -> bool) {
+pub(crate) fn wait_for(what: &str, done: impl Fn() -> bool) {
     let began = Instant::now();
     while !done() {
         assert!(began.elapsed() < Duration::from_secs(20), "waited in vain for {what}");

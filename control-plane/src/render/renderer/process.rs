@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use titan_api::{Code, Problem, digests::Digest};
+use titan_api::{Code, Problem, digests::Digest, parse::escape, problems::Fault, templates::RENDERED};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -23,11 +23,14 @@ use super::{
 use crate::render::{
     failure::Failure,
     frames::{self, HEAD, Head, Kind},
+    template::Template,
     worker::MEMORY,
 };
 
 /// Bytes after which a batch is sent even if it has fewer jobs.
 const BATCH_BYTES: usize = 1 << 20;
+/// Files that are named as the possible reason of a render that was stopped.
+const NAMED: usize = 5;
 
 /// Why a worker is of no more use.
 #[derive(Debug)]

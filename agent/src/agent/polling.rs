@@ -1,0 +1,106 @@
+//! Asking what changed, and taking the answer into the desired set.
+
+use std::time::{Duration, Instant};
+
+use titan_api::{
+    Code,
+    client::{ClientError, Polled},
+    poll::PollAnswer,
+};
+
+use super::{Agent, AgentError};
+use crate::{disk::DiskError, settle::chain};
+
+/// A set that does not match is asked for in full at most this often.
+const REFETCH: Duration = Duration::from_mins(5);
+
+/// What a poll meant for the pace.
+pub(super) struct Asked {
+    pub(super) poll_after: Duration,
+    pub(super) changed: bool,
+}
+
+/// Why a poll brought nothing.
+pub(super) enum PollFault {
+    Client(ClientError),
+    Refused(String),
+}
+
+impl Agent {
+    /// Asks for changes and takes the answer into the desired set. The outer error is ours, the inner one theirs.
+    pub(super) async fn poll(&mut self, wait: u64) -> Result<Result<Asked, PollFault>, AgentError> {
+        let (since, have) = self.with_worker(|worker| (worker.desired.cursor, worker.desired.digest()));
+        let since = since.filter(|_| !self.ask_full);
+        let polled = match self.client.poll(&self.host, since, since.map(|_| have), wait).await {
+            Ok(polled) => polled,
+            Err(error) => {
+                if error.code() == Some(Code::CursorAhead) {
+                    self.with_worker(|worker| {
+                        worker.desired.forget_cursor();
+                        worker.save_desired(true)
+                    })?;
+                }
+                return Ok(Err(PollFault::Client(error)));
+            }
+        };
+        match polled {
+            Polled::Unchanged { cursor, poll_after_seconds } => {
+                // Not written down: an older cursor only brings what is known already.
+                if let Err(refused) = self.with_worker(|worker| worker.desired.advance(cursor)) {
+                    return Ok(Err(PollFault::Refused(refused.to_string())));
+                }
+                let poll_after = Duration::from_secs(poll_after_seconds.into());
+                Ok(Ok(Asked { poll_after, changed: false }))
+            }
+            Polled::Changed(answer) => self.accept(&answer),
+        }
+    }
+
+    fn accept(&mut self, answer: &PollAnswer) -> Result<Result<Asked, PollFault>, AgentError> {
+        let folded = self.with_worker(|worker| {
+            let folded = worker.desired.fold(answer);
+            if folded.refused.is_none() {
+                for deployment in &answer.deployments {
+                    // One whose bytes do not fit is asked for by its digest, like one that is not there.
+                    if let Some(bundle) = &deployment.bundle
+                        && let Err(error) = worker.bundles.put(&deployment.digest, bundle.get().as_bytes())
+                    {
+                        let message = chain(&error);
+                        tracing::warn!("the bundle of {} is not kept: {message}", deployment.name);
+                    }
+                }
+                worker.save_desired(true)?;
+            }
+            Ok::<_, DiskError>(folded)
+        })?;
+        if let Some(refused) = folded.refused {
+            return Ok(Err(PollFault::Refused(refused.to_string())));
+        }
+        self.ask_full = false;
+        if !folded.digest_matches {
+            self.mismatches += 1;
+            tracing::warn!(
+                mismatches = self.mismatches,
+                full = answer.full,
+                "the set of deployments is not what the control plane says; it is asked for in full"
+            );
+            self.ask_full = true;
+        }
+        for id in &folded.orphaned {
+            tracing::warn!(deployment.id = %id, "deployment {id} is no longer declared and keeps running as an orphan");
+        }
+        let changed = !(folded.added.is_empty() && folded.moved.is_empty() && folded.removed.is_empty());
+        Ok(Ok(Asked { poll_after: Duration::from_secs(answer.poll_after_seconds.into()), changed }))
+    }
+
+    /// Whether a full answer may be asked for now; if so, that is noted. If not, the next polls are ordinary ones.
+    pub(super) fn may_refetch(&mut self) -> bool {
+        let may = self.refetched.is_none_or(|last| last.elapsed() >= REFETCH);
+        if may {
+            self.refetched = Some(Instant::now());
+        } else {
+            self.ask_full = false;
+        }
+        may
+    }
+}

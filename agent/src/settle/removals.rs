@@ -1,0 +1,116 @@
+//! Removals: what a tombstone names goes, and nothing else.
+
+use std::collections::BTreeMap;
+
+use titan_api::{
+    deployments::OnRemove,
+    poll::Tombstone,
+    reports::{DeploymentReport, Phase},
+};
+use uuid::Uuid;
+
+use super::{Action, Done, SettleError, Worker, recovery::Outcome, steps::waits_for};
+use crate::{
+    apply::{Applied, Applier, ApplyError, switch::SwitchError},
+    faults::fault,
+};
+
+impl Worker {
+    /// Removes what a tombstone names. With `awaited`, a deployment that may take over what is to go, it waits.
+    pub(super) fn remove(
+        &mut self,
+        id: Uuid,
+        heirs: &BTreeMap<&str, Uuid>,
+        awaited: Option<&str>,
+    ) -> Result<Option<Done>, SettleError> {
+        let Some(tombstone) = self.desired.removals.get(&id).cloned() else { return Ok(None) };
+        let title = format!("{}/{}", tombstone.workspace, tombstone.name);
+        let owned = self.ledger.owned(id);
+        let deletes = tombstone.on_remove == OnRemove::Delete;
+        let heir = self.desired.declared(&tombstone.workspace, &tombstone.name).filter(|_| deletes);
+        let postponed = awaited.filter(|_| !owned.is_empty() && deletes && heir.is_none());
+        let (action, message) = if let Some(other) = postponed {
+            (Action::Waiting, waits_for(other))
+        } else if owned.is_empty() && !self.ledger.entries.contains_key(&id) {
+            (Action::Removed, String::new())
+        } else {
+            let result = match heir {
+                Some(heir) => self.leave_to(id, heir),
+                None => self.give_up(id, &tombstone, heirs),
+            };
+            match self.conclude(id, result) {
+                Outcome::Done(_) if tombstone.on_remove == OnRemove::Orphan => (Action::Released, String::new()),
+                Outcome::Done(_) => (Action::Removed, String::new()),
+                Outcome::Failed(message) => (Action::Failed, message),
+                Outcome::Stuck(message) => (Action::Stuck, message),
+            }
+        };
+        let gone = matches!(action, Action::Removed | Action::Released);
+        if gone {
+            let reason = tombstone.reason.as_str();
+            tracing::info!(deployment.title = %title, reason, "{title} {}", action.as_str());
+        } else if action != Action::Waiting {
+            tracing::warn!(deployment.title = %title, "{title} cannot be removed: {message}");
+        }
+        self.outbox.note(DeploymentReport {
+            id,
+            release: String::new(),
+            revision: tombstone.revision,
+            digest: self.ledger.entries.get(&id).map(|entry| entry.digest),
+            phase: if gone { Phase::Removed } else { Phase::Removing },
+            message: message.clone(),
+            healthy_since: None,
+            commit: None,
+            push: None,
+        });
+        if gone {
+            // The report must be on disk before the tombstone leaves it.
+            self.outbox.save(&self.state)?;
+            self.desired.removals.remove(&id);
+            self.save_desired(false)?;
+            fault!("removal-settled");
+        }
+        Ok(Some(Done { id, title, release: String::new(), action, message, commit: None }))
+    }
+
+    /// Leaves everything to a deployment of the same workspace and name, which was made again: no file moves, and its own
+    /// step takes what it does not want away together with everything else that changes.
+    fn leave_to(&mut self, id: Uuid, heir: Uuid) -> Result<Applied, ApplyError> {
+        if self.stuck.contains_key(&id) || self.stuck.contains_key(&heir) {
+            return Err(SwitchError::Unfinished.into());
+        }
+        let mut next = self.ledger.clone();
+        next.hand_over(id, heir);
+        next.write(&self.state).map_err(SwitchError::from)?;
+        self.ledger = next;
+        Ok(Applied::default())
+    }
+
+    /// Takes the files away, or leaves them and forgets them.
+    fn give_up(
+        &mut self,
+        id: Uuid,
+        tombstone: &Tombstone,
+        heirs: &BTreeMap<&str, Uuid>,
+    ) -> Result<Applied, ApplyError> {
+        if self.stuck.contains_key(&id) {
+            return Err(SwitchError::Unfinished.into());
+        }
+        match tombstone.on_remove {
+            OnRemove::Orphan => {
+                let mut next = self.ledger.clone();
+                next.entries.remove(&id);
+                next.inherited.remove(&id);
+                next.write(&self.state).map_err(SwitchError::from)?;
+                self.ledger = next;
+                Ok(Applied::default())
+            }
+            OnRemove::Delete => {
+                self.open_files()?;
+                let files = self.files.as_ref().ok_or(ApplyError::NotAllowed)?;
+                let noted = self.git.is_some().then_some(tombstone.revision);
+                files.remove(&mut self.ledger, id, noted, &|path| heirs.get(path).copied())
+            }
+        }
+    }
+}
