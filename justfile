@@ -24,9 +24,9 @@ lint:
 demo *args:
     cargo run --release -- demo {{args}}
 
-# The benchmarks of docs/performance.md
-bench *args:
-    cargo bench -p titan-tests {{args}}
+# The benchmarks of docs/performance.md, all of them or some: `just bench polls renders`, `just bench --json`
+bench *args: edge
+    TITAN_AGENT_BINARY={{justfile_directory()}}/target/edge/titan-agent cargo bench -p titan-tests --bench measures -- {{args}}
 
 # The agent for small devices
 edge:

@@ -3,7 +3,10 @@
 //! There are two sorts of callers: people and pipelines with an admin token, who may do everything, and hosts, each of
 //! which may ask and report for itself alone. Roles will be decided here.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, header};
@@ -15,8 +18,11 @@ use crate::{
     store::{TokenKind, TokenRow},
 };
 
-/// How long a credential is trusted before it is looked up again.
+/// How long a credential is trusted before it is looked up again, if another replica may have ended it.
 const TRUSTED: Duration = Duration::from_secs(30);
+/// The same where this process is the only one, through which every end of a credential goes. Longer than the usual
+/// pause between two polls of a host: a poll that changes nothing is to touch no database.
+const TRUSTED_ALONE: Duration = Duration::from_secs(3600);
 /// Credentials kept in memory; the least used go first.
 const CACHED: u64 = 2_000_000;
 
@@ -68,34 +74,41 @@ impl Principal {
 
 /// Credentials seen lately, by the hash of their secret.
 #[derive(Debug)]
-pub struct CredentialCache(moka::sync::Cache<Digest, Cached>);
+pub struct CredentialCache {
+    cached: moka::sync::Cache<Digest, Cached>,
+    /// Counts how often credentials were ended: what was looked up before that is not kept.
+    ended: AtomicU64,
+}
 
 #[derive(Debug, Clone)]
 struct Cached {
     principal: Principal,
     expires_at: Option<Revision>,
+    trusted_until: Revision,
 }
 
 impl Default for CredentialCache {
     fn default() -> Self {
         let cache = moka::sync::Cache::builder()
             .max_capacity(CACHED)
-            .time_to_live(TRUSTED)
+            .time_to_live(TRUSTED_ALONE)
             .support_invalidation_closures()
             .build();
-        Self(cache)
+        Self { cached: cache, ended: AtomicU64::new(0) }
     }
 }
 
 impl CredentialCache {
     /// Forgets every credential, because one was ended.
     pub fn clear(&self) {
-        self.0.invalidate_all();
+        self.ended.fetch_add(1, Ordering::SeqCst);
+        self.cached.invalidate_all();
     }
 
     /// Forgets the credentials of a host.
     pub fn forget_host(&self, host: Uuid) {
-        let forgotten = self.0.invalidate_entries_if(
+        self.ended.fetch_add(1, Ordering::SeqCst);
+        let forgotten = self.cached.invalidate_entries_if(
             move |_, cached| matches!(&cached.principal, Principal::Host { uid, .. } if *uid == host),
         );
         if forgotten.is_err() {
@@ -135,14 +148,18 @@ pub(crate) async fn authenticate(state: &AppState, headers: &HeaderMap) -> Resul
         return Err(refused());
     }
     let hash = hash(secret.trim());
-    if let Some(cached) = state.credentials.0.get(&hash)
-        && cached.expires_at.is_none_or(|end| end > state.clock.now())
+    let now = state.clock.now();
+    let credentials = &state.credentials;
+    if let Some(cached) = credentials.cached.get(&hash)
+        && cached.trusted_until > now
+        && cached.expires_at.is_none_or(|end| end > now)
     {
         return Ok(cached.principal);
     }
+    let ended = credentials.ended.load(Ordering::SeqCst);
     let row = state.store.read().await?.token_by_hash(&hash).await?.ok_or_else(refused)?;
     let expires_at = row.expires_at;
-    if expires_at.is_some_and(|end| end <= state.clock.now()) {
+    if expires_at.is_some_and(|end| end <= now) {
         return Err(refused());
     }
     let principal = match row {
@@ -150,7 +167,13 @@ pub(crate) async fn authenticate(state: &AppState, headers: &HeaderMap) -> Resul
         TokenRow { kind: TokenKind::Host, name, host: Some(uid), .. } => Principal::Host { uid, name },
         _ => return Err(refused()),
     };
-    state.credentials.0.insert(hash, Cached { principal: principal.clone(), expires_at });
+    let trusted = if state.store.postgres().is_some() { TRUSTED } else { TRUSTED_ALONE };
+    let trusted_until = state.clock.after(trusted);
+    credentials.cached.insert(hash, Cached { principal: principal.clone(), expires_at, trusted_until });
+    if credentials.ended.load(Ordering::SeqCst) != ended {
+        // One was ended while this one was looked up; it may be this one.
+        credentials.cached.invalidate(&hash);
+    }
     Ok(principal)
 }
 

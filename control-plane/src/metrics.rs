@@ -17,7 +17,7 @@ pub struct Metrics {
     /// How long requests took, polls aside.
     pub request_seconds: Histogram,
     /// Polls by what was answered.
-    pub polls: Family<Polled, Counter>,
+    pub polls: PollCounters,
     /// Polls that are being held.
     pub waiting: Gauge,
     /// Reports taken in.
@@ -47,11 +47,35 @@ pub enum Class {
     ServerError,
 }
 
+/// Counters of polls, found once: a poll is too cheap to look its counter up by label.
+#[derive(Debug)]
+pub struct PollCounters {
+    unchanged: Counter,
+    delta: Counter,
+    full: Counter,
+}
+
+impl PollCounters {
+    fn of(family: &Family<Polled, Counter>) -> Self {
+        let counter = |answer| family.get_or_create_owned(&Polled { answer });
+        Self { unchanged: counter(PollKind::Unchanged), delta: counter(PollKind::Delta), full: counter(PollKind::Full) }
+    }
+
+    /// Counts a poll.
+    pub fn count(&self, answer: PollKind) {
+        match answer {
+            PollKind::Unchanged => &self.unchanged,
+            PollKind::Delta => &self.delta,
+            PollKind::Full => &self.full,
+        }
+        .inc();
+    }
+}
+
 /// The label of a poll.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Polled {
-    /// What was answered.
-    pub answer: PollKind,
+struct Polled {
+    answer: PollKind,
 }
 
 /// What a poll was answered with.
@@ -65,11 +89,12 @@ pub enum PollKind {
 impl Default for Metrics {
     fn default() -> Self {
         let buckets = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+        let polls = Family::default();
         let mut metrics = Self {
             registry: Registry::with_prefix("titan"),
             requests: Family::default(),
             request_seconds: Histogram::new(buckets),
-            polls: Family::default(),
+            polls: PollCounters::of(&polls),
             waiting: Gauge::default(),
             reports: Counter::<u64, AtomicU64>::default(),
             moved: Counter::<u64, AtomicU64>::default(),
@@ -80,7 +105,7 @@ impl Default for Metrics {
         let r = &mut metrics.registry;
         r.register("requests", "Requests answered, polls aside", metrics.requests.clone());
         r.register_with_unit("request", "How long requests took", Unit::Seconds, metrics.request_seconds.clone());
-        r.register("polls", "Polls answered", metrics.polls.clone());
+        r.register("polls", "Polls answered", polls);
         r.register("polls_waiting", "Polls that are being held", metrics.waiting.clone());
         r.register("reports", "Reports taken in", metrics.reports.clone());
         r.register("assignments_moved", "Assignments that moved", metrics.moved.clone());

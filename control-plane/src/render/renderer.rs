@@ -183,7 +183,8 @@ impl Shared {
                         worker = Some(with);
                     }
                     Err((index, stop)) => {
-                        outcomes.push((index, Err(with.end(stop, &self.config).await)));
+                        let problem = with.end(stop, &self.config, &jobs[index].template).await;
+                        outcomes.push((index, Err(problem)));
                         at = index + 1;
                     }
                 }

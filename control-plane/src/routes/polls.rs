@@ -1,12 +1,13 @@
 //! The poll: the hot route. An unchanged poll touches no database.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
-    extract::State,
-    http::{HeaderValue, StatusCode, header},
+    extract::{FromRequestParts as _, Request, State},
+    http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use titan_api::{
@@ -18,14 +19,16 @@ use uuid::Uuid;
 use crate::{
     fleet::polls::{self, Answer as Told},
     fleet::view::HostSet,
-    metrics::{PollKind, Polled},
+    metrics::PollKind,
     routes::{
         extract::{Caller, Names, Params},
-        respond::Answer,
+        respond::{Answer, compressed, finished},
     },
     state::AppState,
 };
 
+const CURSOR: HeaderName = HeaderName::from_static(CURSOR_HEADER);
+const POLL_AFTER: HeaderName = HeaderName::from_static(POLL_AFTER_HEADER);
 /// How long a poll waits for this replica to catch up with the host's cursor.
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// How far ahead of the wall clock a cursor may be before it is refused.
@@ -47,31 +50,39 @@ pub struct PollParams {
 }
 
 /// `GET /v1/hosts/{name}/changes`.
-pub async fn poll(
-    State(state): State<AppState>,
-    Caller(principal): Caller,
-    Names(host): Names<String>,
-    Params(params): Params<PollParams>,
-) -> Answer<Response> {
+///
+/// It has no layers: those of the other routes cost more than a poll that is told of no change.
+pub async fn poll_route(State(state): State<AppState>, request: Request) -> Response {
+    let (mut parts, _no_body) = request.into_parts();
+    let answered = AssertUnwindSafe(poll(&state, &mut parts)).catch_unwind().await;
+    finished(&parts.headers, answered)
+}
+
+async fn poll(state: &AppState, parts: &mut Parts) -> Answer<Response> {
+    let Caller(principal) = Caller::from_request_parts(parts, state).await?;
+    let Names(host) = Names::<String>::from_request_parts(parts, state).await?;
+    let Params(params) = Params::<PollParams>::from_request_parts(parts, state).await?;
     let uid = principal.require_host(&host)?;
     state.seen.pin().insert(uid, state.clock.now());
-    let since = catch_up(&state, params.since).await?;
+    let since = catch_up(state, params.since).await?;
     let wait = Duration::from_secs(params.wait.unwrap_or(0).min(limits::WAIT_SECONDS));
     let slot = state.view.slot(uid);
     let deadline = tokio::time::Instant::now() + wait;
     loop {
         // Subscribe, then read, then wait: what moves in between is not missed.
         let mut moved = pin!(slot.moved().notified());
-        moved.as_mut().enable();
+        if !wait.is_zero() {
+            moved.as_mut().enable();
+        }
         // The revision first and the set after it: the set has everything up to that revision.
         let cursor = state.view.revision().next();
         let set = slot.set();
         let (told, full) = match polls::answer(&set, since, params.have) {
             Told::Unchanged => {
                 if wait.is_zero() || state.shutdown.is_cancelled() || tokio::time::Instant::now() >= deadline {
-                    return Ok(unchanged(&state, uid, cursor, !wait.is_zero()));
+                    return Ok(unchanged(state, uid, cursor, !wait.is_zero()));
                 }
-                let _gauge = Waiting::new(&state);
+                let _gauge = Waiting::new(state);
                 tokio::select! {
                     () = moved => {}
                     () = tokio::time::sleep_until(deadline) => {}
@@ -83,8 +94,9 @@ pub async fn poll(
             Told::Full(all) => (all, true),
         };
         let kind = if full { PollKind::Full } else { PollKind::Delta };
-        state.metrics.polls.get_or_create(&Polled { answer: kind }).inc();
-        return changed(&state, &set, &told, cursor, full).await;
+        state.metrics.polls.count(kind);
+        let response = changed(state, &set, &told, cursor, full).await?;
+        return Ok(compressed(&parts.headers, response).await);
     }
 }
 
@@ -161,14 +173,16 @@ fn poll_after(state: &AppState, held: bool) -> u32 {
 }
 
 fn unchanged(state: &AppState, uid: Uuid, cursor: Revision, held: bool) -> Response {
-    state.seen.pin().insert(uid, state.clock.now());
-    state.metrics.polls.get_or_create(&Polled { answer: PollKind::Unchanged }).inc();
+    if held {
+        state.seen.pin().insert(uid, state.clock.now());
+    }
+    state.metrics.polls.count(PollKind::Unchanged);
     let mut response = StatusCode::NO_CONTENT.into_response();
     let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&cursor.to_string()) {
-        headers.insert(CURSOR_HEADER, value);
+    if let Ok(value) = HeaderValue::try_from(cursor.to_string()) {
+        headers.insert(CURSOR, value);
     }
-    headers.insert(POLL_AFTER_HEADER, HeaderValue::from(poll_after(state, held)));
+    headers.insert(POLL_AFTER, HeaderValue::from(poll_after(state, held)));
     response
 }
 

@@ -36,7 +36,8 @@ pub async fn report(
     }
     let mut tx = state.store.write("report").await?;
     let mut observed = tx.observed_host(uid).await?.unwrap_or_else(|| ObservedHost { uid, ..ObservedHost::default() });
-    let seq = i64::try_from(report.seq).unwrap_or(i64::MAX);
+    let seq = i64::try_from(report.seq)
+        .map_err(|_| Problem::new(Code::Invalid, "the report's number is too large").at("/seq", "larger than 2^63"))?;
     if seq == observed.report_seq {
         // Repeated, because the answer was lost.
         return Ok(StatusCode::NO_CONTENT);

@@ -8,8 +8,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use titan_api::{Code, Problem, problems::MEDIA_TYPE};
+use tower::ServiceExt as _;
+use tower_http::compression::{Compression, predicate::SizeAbove};
 use uuid::Uuid;
 
 use crate::{
@@ -19,6 +21,9 @@ use crate::{
 
 /// The header of a request's id; a caller may bring its own.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Smaller answers are not worth compressing.
+pub const COMPRESSED: SizeAbove = SizeAbove::new(512);
 
 /// A request's id.
 #[derive(Debug, Clone)]
@@ -46,11 +51,10 @@ impl IntoResponse for Failure {
     }
 }
 
-/// Gives every request an id, counts it, and writes the body of problems.
+/// Gives every request an id, counts it, and writes the body of problems. The poll has [`finished`] instead.
 pub async fn around(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let id = request_id(&request);
-    let is_poll = request.method() == http::Method::GET && request.uri().path().ends_with("/changes");
+    let id = request_id(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).await;
@@ -67,24 +71,43 @@ pub async fn around(State(state): State<AppState>, mut request: Request, next: N
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    if !is_poll {
-        let class = match status.as_u16() {
-            ..400 => Class::Success,
-            400..500 => Class::ClientError,
-            _ => Class::ServerError,
-        };
-        state.metrics.requests.get_or_create(&Answered { class }).inc();
-        state.metrics.request_seconds.observe(begun.elapsed().as_secs_f64());
-        tracing::debug!(
-            request.id = %id, %method, path, status = status.as_u16(), elapsed_ms = begun.elapsed().as_secs_f64() * 1000.0,
-            "{method} {path} answered {status}"
-        );
+    let class = match status.as_u16() {
+        ..400 => Class::Success,
+        400..500 => Class::ClientError,
+        _ => Class::ServerError,
+    };
+    state.metrics.requests.get_or_create(&Answered { class }).inc();
+    state.metrics.request_seconds.observe(begun.elapsed().as_secs_f64());
+    tracing::debug!(
+        request.id = %id, %method, path, status = status.as_u16(), elapsed_ms = begun.elapsed().as_secs_f64() * 1000.0,
+        "{method} {path} answered {status}"
+    );
+    response
+}
+
+/// Finishes the answer of a route that has no layers, because they would cost more than what it does: a panic becomes a
+/// problem, a problem gets its body, and every answer an id but an empty one that nobody brought an id for.
+pub fn finished(headers: &HeaderMap, answered: std::thread::Result<Answer<Response>>) -> Response {
+    let mut response = match answered {
+        Ok(Ok(response)) if response.status() == StatusCode::NO_CONTENT && !headers.contains_key(&REQUEST_ID) => {
+            return response;
+        }
+        Ok(Ok(response)) => response,
+        Ok(Err(failure)) => failure.into_response(),
+        Err(panic) => panicked(panic),
+    };
+    let id = request_id(headers);
+    if let Some(Failure(problem)) = response.extensions_mut().remove::<Failure>() {
+        write_problem(&mut response, *problem, &id);
+    }
+    if let Ok(value) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(REQUEST_ID, value);
     }
     response
 }
 
-fn request_id(request: &Request) -> String {
-    let brought = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+fn request_id(headers: &HeaderMap) -> String {
+    let brought = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let plain = |text: &&str| {
         (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
     };
@@ -108,6 +131,29 @@ fn write_problem(response: &mut Response, mut problem: Problem, id: &str) {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     *response.body_mut() = Body::from(body);
+}
+
+/// Compresses an answer as far as the request's headers allow it.
+pub async fn compressed(headers: &HeaderMap, response: Response) -> Response {
+    let mut request = Request::new(Body::empty());
+    if let Some(accepted) = headers.get(header::ACCEPT_ENCODING) {
+        request.headers_mut().insert(header::ACCEPT_ENCODING, accepted.clone());
+    }
+    let mut response = Some(response);
+    let once = tower::service_fn(move |_: Request| {
+        std::future::ready(Ok::<_, std::convert::Infallible>(response.take().unwrap_or_default()))
+    });
+    match Compression::new(once).compress_when(COMPRESSED).oneshot(request).await {
+        Ok(response) => response.map(Body::new),
+        Err(never) => match never {},
+    }
+}
+
+/// Answers a method that a path without layers does not have.
+pub async fn no_method(request: Request) -> Response {
+    let (method, path) = (request.method(), request.uri().path());
+    let problem = Problem::new(Code::MethodNotAllowed, format!("{path} has no method {method}"));
+    std::future::ready(finished(request.headers(), Ok(Err(problem.into())))).await
 }
 
 /// Answers a path that is not there.

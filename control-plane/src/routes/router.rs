@@ -23,7 +23,7 @@ use tower_http::{
     catch_panic::CatchPanicLayer,
     compression::{
         CompressionLayer,
-        predicate::{NotForContentType, Predicate, SizeAbove},
+        predicate::{NotForContentType, Predicate},
     },
 };
 
@@ -32,25 +32,31 @@ use crate::{
         apply, changes, deployments,
         docs::{self, Operation, Shape},
         documents, enrolment, health, hosts, plans, polls, reports,
-        respond::{around, no_route, panicked},
+        respond::{COMPRESSED, around, no_method, no_route, panicked},
         tasks, tokens,
     },
     state::AppState,
 };
 
-/// Answers smaller than this are not worth compressing.
-const COMPRESSED_BYTES: u16 = 512;
-
 /// Routes with their description: what is served and what is described cannot differ.
 #[derive(Default)]
 struct Routes {
     router: Router<AppState>,
+    /// Routes without the layers of all the others.
+    hot: Router<AppState>,
     operations: Vec<Operation>,
 }
 
 impl Routes {
     fn on(mut self, operation: Operation, handler: MethodRouter<AppState>) -> Self {
         self.router = self.router.route(operation.path, handler);
+        self.operations.push(operation);
+        self
+    }
+
+    /// Adds a route that does by itself what the layers do for the others.
+    fn hot(mut self, operation: Operation, handler: MethodRouter<AppState>) -> Self {
+        self.hot = self.hot.route(operation.path, handler.fallback(no_method));
         self.operations.push(operation);
         self
     }
@@ -137,12 +143,12 @@ fn routes() -> Routes {
             ),
             post(hosts::bulk_create),
         )
-        .on(
+        .hot(
             query(
                 answer(op("get", "/v1/hosts/{name}/changes", "The poll"), Shape::of::<PollAnswer>()),
                 &["since", "have", "wait"],
             ),
-            get(polls::poll),
+            get(polls::poll_route),
         )
         .on(
             answer(
@@ -257,11 +263,11 @@ const EVERYWHERE: [(&str, Kind); 4] = [
 
 /// Returns the whole service.
 pub fn router(state: AppState) -> Router {
-    let Routes { router, operations } = routes();
+    let Routes { router, hot, operations } = routes();
     let description = Arc::new(docs::openapi(&operations).to_string());
     let operations = Arc::new(operations);
     let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
-    let compressed = SizeAbove::new(COMPRESSED_BYTES).and(NotForContentType::const_new("text/event-stream"));
+    let compressed = COMPRESSED.and(NotForContentType::const_new("text/event-stream"));
     router
         .route("/openapi.json", get(move || std::future::ready((json, description.to_string()).into_response())))
         .route("/docs", get(move || std::future::ready(docs::page(&operations))))
@@ -269,5 +275,6 @@ pub fn router(state: AppState) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(CompressionLayer::new().compress_when(compressed))
         .layer(middleware::from_fn_with_state(state.clone(), around))
+        .merge(hot)
         .with_state(state)
 }

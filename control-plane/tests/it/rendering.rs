@@ -144,8 +144,8 @@ async fn memory_is_bounded() {
     let renderer = Renderer::new(RendererConfig { render_timeout: Duration::from_secs(20), ..config() });
     let large = template("{% set n = 100000000 %}{% set x = 'x' %}{% set y = x * n %}{{ y ~ y }}");
     let problem = renderer.render(vec![job(&large, json!({}))]).await.remove(0).expect_err("large");
-    assert_eq!(problem.detail, "rendering was stopped at more than 192 MiB of memory");
-    assert_eq!(problem.errors[0].pointer, "/spec");
+    assert_eq!(problem.detail, "rendering was stopped at more than 192 MiB of memory, in a.conf.j2");
+    assert_eq!(problem.errors[0].pointer, "/spec/files/a.conf.j2");
 }
 
 #[tokio::test]
@@ -155,8 +155,8 @@ async fn time_is_bounded() {
         "{% set n = 100000 %}{% for i in range(1000) %}{% if (range(n) | list | length) == 1 %}{% endif %}{% endfor %}",
     );
     let problem = renderer.render(vec![job(&slow, json!({}))]).await.remove(0).expect_err("slow");
-    assert_eq!(problem.detail, "rendering was stopped after 100 ms");
-    assert_eq!(problem.errors[0].pointer, "/spec");
+    assert_eq!(problem.detail, "rendering was stopped after 100 ms, in a.conf.j2");
+    assert_eq!(problem.errors[0].pointer, "/spec/files/a.conf.j2");
 }
 
 #[tokio::test]

@@ -22,8 +22,6 @@ const FLEET: usize = 1000;
 const CHANGES: usize = 200;
 /// How long one change may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Assignments that have moved, as the control plane counts them once they are in the view.
-const MOVED: &str = "titan_assignments_moved_total";
 
 /// Time from the 2xx of a write to the last of a thousand assignments in the view.
 pub(crate) async fn plans(options: &Options) -> anyhow::Result<Vec<Figure>> {
@@ -70,10 +68,10 @@ fn contexts(size: usize) -> Vec<Arc<Value>> {
 
 /// Writes a deployment and returns the milliseconds from its 2xx until all its assignments are in the view.
 async fn planned(plane: &Plane, http: &reqwest::Client, document: Value, size: usize) -> anyhow::Result<f64> {
-    let before = plane.metric(http, MOVED).await?;
+    let before = plane.metric(http, hosts::MOVED).await?;
     hosts::apply(plane, vec![document]).await?;
     let begun = Instant::now();
-    while plane.metric(http, MOVED).await? < before + size as f64 {
+    while plane.metric(http, hosts::MOVED).await? < before + size as f64 {
         ensure!(begun.elapsed() < PATIENCE, "the assignments were not decided in {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -90,12 +88,12 @@ pub(crate) async fn answers(options: &Options) -> anyhow::Result<Vec<Figure>> {
     let plane = Plane::start().await?;
     hosts::declare(&plane, 0, size - 1).await?;
     let mut documents = hosts::ground();
-    documents.push(manifests::host("probe", "role=probe"));
+    documents.push(manifests::host("probe", "role=probe,site=bench"));
     documents.push(manifests::target("probe", "role=probe"));
     documents.push(hosts::deployment("everywhere", "shared", "all", 0));
     documents.push(hosts::deployment("probe", "own", "probe", 0));
     hosts::apply(&plane, documents).await?;
-    hosts::settled(&plane).await?;
+    hosts::assigned(&plane, size + 1).await?;
     let mut host = hosts::enrol(&plane, &plane.url(), "probe").await?;
     let (told, mut answers) = mpsc::unbounded_channel();
     let waiting = tokio::spawn(async move {

@@ -1,6 +1,8 @@
 //! Fleets to measure on: many hosts that are only declared, a few that have enrolled.
 
-use anyhow::Context as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use titan_api::{
     Name, Revision, SetDigest,
@@ -18,6 +20,11 @@ use crate::children::Plane;
 const FILE: &str = include_str!("settings.conf.j2");
 /// Lines that read the host, which makes each host's bundle its own.
 const OWN: &str = "\nhost = {{ host.name }}\nsite = {{ host.labels.site }}\n";
+
+/// Assignments that have moved, as the control plane counts them once they are in the view.
+pub(crate) const MOVED: &str = "titan_assignments_moved_total";
+/// How long a change may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A host that has enrolled and polled once.
 #[derive(Debug)]
@@ -104,6 +111,17 @@ pub(crate) fn context(number: usize, serial: usize) -> Value {
 /// Waits until everything that was written is decided.
 pub(crate) async fn settled(plane: &Plane) -> anyhow::Result<()> {
     plane.admin.plan(&ApplyRequest::default()).await?;
+    Ok(())
+}
+
+/// Waits until `count` assignments in all have moved into the view since the control plane was started.
+pub(crate) async fn assigned(plane: &Plane, count: usize) -> anyhow::Result<()> {
+    let http = reqwest::Client::new();
+    let begun = Instant::now();
+    while plane.metric(&http, MOVED).await? < count as f64 {
+        ensure!(begun.elapsed() < PATIENCE, "{count} assignments were not decided in {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     Ok(())
 }
 

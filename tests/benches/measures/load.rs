@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use titan_tests::measures::Samples;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -77,25 +78,41 @@ impl Load {
         }
         Ok(Stretch { answered, elapsed: begun.elapsed() })
     }
+
+    /// Sends once on every connection, one after the other, and returns how many microseconds each answer took.
+    pub(crate) async fn once(&mut self) -> anyhow::Result<Samples> {
+        let mut times = Samples::default();
+        for connection in &mut self.0 {
+            let begun = Instant::now();
+            connection.ask().await?;
+            times.push(begun.elapsed().as_secs_f64() * 1e6);
+        }
+        Ok(times)
+    }
 }
 
 impl Connection {
     async fn run(mut self, stop: Arc<AtomicBool>) -> anyhow::Result<(Self, u64)> {
         let mut count = 0;
         while !stop.load(Ordering::Relaxed) {
-            self.stream.write_all(&self.request).await?;
-            self.answer.clear();
-            while !self.answer.ends_with(END) {
-                let length = self.stream.read_buf(&mut self.answer).await.context("reading an answer")?;
-                if length == 0 {
-                    bail!("the server closed a kept connection");
-                }
-            }
-            if !self.answer.starts_with(EMPTY) {
-                bail!("the server answered {}", String::from_utf8_lossy(&self.answer));
-            }
+            self.ask().await?;
             count += 1;
         }
         Ok((self, count))
+    }
+
+    async fn ask(&mut self) -> anyhow::Result<()> {
+        self.stream.write_all(&self.request).await?;
+        self.answer.clear();
+        while !self.answer.ends_with(END) {
+            let length = self.stream.read_buf(&mut self.answer).await.context("reading an answer")?;
+            if length == 0 {
+                bail!("the server closed a kept connection");
+            }
+        }
+        if !self.answer.starts_with(EMPTY) {
+            bail!("the server answered {}", String::from_utf8_lossy(&self.answer));
+        }
+        Ok(())
     }
 }

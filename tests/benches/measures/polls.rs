@@ -20,6 +20,8 @@ const FLEET: usize = 1000;
 const POLLING: usize = 64;
 /// Assignments of each host.
 const ASSIGNMENTS: usize = 5;
+/// How long a host is silent before it polls once more: longer than an agent at rest.
+const SILENCE: Duration = Duration::from_secs(31);
 /// Bytes of payload a day of an agent at rest, at most.
 const DAY_BYTES: f64 = 1_000_000.0;
 /// Held polls of a day at the agent's usual `wait`.
@@ -35,7 +37,7 @@ async fn fleet(size: usize) -> anyhow::Result<Plane> {
         hosts::deployment(&format!("service-{number}"), template, "all", number)
     }));
     hosts::apply(&plane, documents).await?;
-    hosts::settled(&plane).await?;
+    hosts::assigned(&plane, size * ASSIGNMENTS).await?;
     Ok(plane)
 }
 
@@ -98,6 +100,10 @@ pub(crate) async fn speed(options: &Options) -> anyhow::Result<Vec<Figure>> {
         ratios.push(subject.round(span).await?.rate() / reference);
         least.round(span).await?;
     }
+    subject.load.once().await?;
+    let at_once = subject.load.once().await?.median();
+    tokio::time::sleep(options.pick(SILENCE, Duration::from_secs(1))).await;
+    let after_silence = subject.load.once().await?.median();
     let (low, high) = (ratios.quantile(0.0), ratios.quantile(1.0));
     let note = format!("{rounds} rounds, single ratios {low:.2} to {high:.2}, {polling} connections, {size} hosts");
     let (rate, cost) = (subject.rates.median(), subject.costs.median());
@@ -111,6 +117,9 @@ pub(crate) async fn speed(options: &Options) -> anyhow::Result<Vec<Figure>> {
         Figure::new("server CPU of a poll", cost, "us").beside("bare route, least request", least.costs.median()),
         Figure::new("polls per server-CPU second", 1e6 / cost, "1/s")
             .beside("bare route, same request", 1e6 / same.costs.median()),
+        Figure::new("one poll after 31 s of silence", after_silence, "us")
+            .beside("the same poll at once", at_once)
+            .note("median over the hosts, one after the other; an agent at rest polls every 30 s"),
     ])
 }
 

@@ -82,12 +82,12 @@ fn environment() -> anyhow::Result<Environment<'static>> {
 
 /// Returns how many texts a second the engine makes by itself on `threads` threads.
 fn bare(contexts: &[Arc<Value>], threads: usize) -> anyhow::Result<f64> {
-    let environment = environment()?;
+    let environments = (0..threads.max(1)).map(|_| environment()).collect::<anyhow::Result<Vec<_>>>()?;
     let begun = Instant::now();
     let part = contexts.len().div_ceil(threads.max(1)).max(1);
     std::thread::scope(|scope| {
         let running: Vec<_> =
-            contexts.chunks(part).map(|contexts| scope.spawn(|| texts(&environment, contexts))).collect();
+            contexts.chunks(part).zip(&environments).map(|(part, own)| scope.spawn(|| texts(own, part))).collect();
         for thread in running {
             thread.join().ok().context("a thread panicked")??;
         }
@@ -97,7 +97,7 @@ fn bare(contexts: &[Arc<Value>], threads: usize) -> anyhow::Result<f64> {
 }
 
 /// Renders each context and returns how many bytes came out.
-pub(crate) fn texts(environment: &Environment<'_>, contexts: &[Arc<Value>]) -> anyhow::Result<usize> {
+fn texts(environment: &Environment<'_>, contexts: &[Arc<Value>]) -> anyhow::Result<usize> {
     let template = environment.get_template("settings.conf")?;
     let mut bytes = 0;
     for context in contexts {

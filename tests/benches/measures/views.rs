@@ -38,7 +38,7 @@ pub(crate) async fn memory(options: &Options) -> anyhow::Result<Vec<Figure>> {
     let with_hosts = processes::memory(plane.server.id())?.resident;
     for number in 0..ASSIGNMENTS {
         hosts::apply(&plane, vec![hosts::deployment(&format!("service-{number}"), "shared", "all", number)]).await?;
-        hosts::settled(&plane).await?;
+        hosts::assigned(&plane, (number + 1) * size).await?;
     }
     let after = processes::memory(plane.server.id())?.resident;
     let per_host = |more: u64, less: u64| more.saturating_sub(less) as f64 / size as f64;

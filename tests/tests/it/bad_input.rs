@@ -3,7 +3,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use titan_api::{Revision, changes::ApplyRequest, limits, plans::PlanEffect, status::HostState};
+use titan_api::{
+    Revision,
+    changes::ApplyRequest,
+    limits,
+    plans::{Plan, PlanEffect},
+    status::HostState,
+};
 use titan_tests::{
     manifests::{deployment, document, host, target, template, workload},
     operators::Operator,
@@ -197,14 +203,19 @@ fn workers_kilobytes() -> u64 {
     entries.filter_map(most).max().unwrap_or_default()
 }
 
-/// Plans a deployment of a template of this text, sees to it that it fails, and returns how long that took.
-async fn planned_bomb(world: &World, what: &str, text: &str) -> Duration {
+/// Plans a deployment of a template of this text.
+async fn plan_of(world: &World, text: &str) -> titan_api::client::Result<Plan> {
     let resources = vec![
         template("bomb", &[("a.j2", text), ("template.yaml", "values: { x: x }\n")]),
         deployment("bomb", "w", "bomb", "all", &json!({})),
     ];
+    world.admin.plan(&ApplyRequest { resources, ..ApplyRequest::default() }).await
+}
+
+/// Plans a deployment of a template of this text, sees to it that it fails, and returns how long that took.
+async fn planned_bomb(world: &World, what: &str, text: &str) -> Duration {
     let begun = Instant::now();
-    let planned = world.admin.plan(&ApplyRequest { resources, ..ApplyRequest::default() }).await;
+    let planned = plan_of(world, text).await;
     let taken = begun.elapsed();
     match planned {
         // Stopped while it was rendered: this host fails.
@@ -263,15 +274,20 @@ async fn endless_loops_and_memory_bombs_are_stopped_in_a_second_and_256_megabyte
             "{% for a in range(9999) %}{% for b in range(9999) %}xxxxxxxxxxxxxxxxxxxxxxxx{% endfor %}{% endfor %}",
         ),
     ] {
-        // The cores are shared with every other test: a render that is held up by them is tried again.
-        let mut best = Duration::MAX;
+        // The cores are shared with every other test; how much they slow things down, a harmless plan tells.
+        let mut late = Vec::new();
         for _ in 0..3 {
-            best = best.min(planned_bomb(&world, what, text).await);
-            if best < RENDER_TIME * 2 {
+            let begun = Instant::now();
+            plan_of(&world, "{{ values.x }}").await.expect("a plan");
+            let allowed = RENDER_TIME * 2 + begun.elapsed() * 20;
+            let taken = planned_bomb(&world, what, text).await;
+            if taken <= allowed {
+                late.clear();
                 break;
             }
+            late.push((taken, allowed));
         }
-        assert!(best < RENDER_TIME * 2, "{what} took {best:?}");
+        assert!(late.is_empty(), "{what} took longer than it may: {late:?}");
         let alive = world.admin.plan(&ApplyRequest::default()).await;
         assert!(alive.is_ok(), "{what}: {alive:?}");
     }

@@ -152,7 +152,7 @@ impl Worker {
     }
 
     /// Ends the worker and returns what is to be said of the job that it was at.
-    pub(super) async fn end(mut self, stop: Stop, config: &RendererConfig) -> Problem {
+    pub(super) async fn end(mut self, stop: Stop, config: &RendererConfig, template: &Template) -> Problem {
         let grace = Duration::from_millis(200);
         let status = match stop {
             Stop::Broken => timeout(grace, self.child.wait()).await.ok().and_then(Result::ok),
@@ -163,14 +163,17 @@ impl Worker {
             let _ended_or_gone = timeout(grace, self.child.kill()).await;
         }
         match (stop, status) {
-            (Stop::Render, _) => stopped(&format!("after {} ms", config.render_timeout.as_millis())),
-            (Stop::Prepare, _) => stopped(&format!("after {} ms of compiling", config.prepare_timeout.as_millis())),
+            (Stop::Render, _) => stopped(template, &format!("after {} ms", config.render_timeout.as_millis())),
+            (Stop::Prepare, _) => {
+                stopped(template, &format!("after {} ms of compiling", config.prepare_timeout.as_millis()))
+            }
             (Stop::Broken, status) if status.is_some_and(was_out_of_memory) => {
-                stopped(&format!("at more than {} MiB of memory", MEMORY >> 20))
+                stopped(template, &format!("at more than {} MiB of memory", MEMORY >> 20))
             }
             (Stop::Broken, status) => {
                 let how = status.map_or_else(|| "an answer out of turn".to_owned(), |status| status.to_string());
-                Problem::new(Code::Internal, format!("the render worker failed: {how}"))
+                // Whatever it was, it is this template's: others are not held up by it.
+                stopped(template, &format!("because its process ended ({how})"))
             }
         }
     }
@@ -183,11 +186,22 @@ fn was_out_of_memory(status: ExitStatus) -> bool {
     status.signal().is_some_and(|signal| signals.contains(&signal))
 }
 
-fn stopped(how: &str) -> Problem {
-    let detail = format!("rendering was stopped {how}");
-    Problem::new(Code::RenderFailed, detail.clone())
-        .at("/spec", detail)
-        .hint("look for a loop or a text that grows with every turn")
+/// Returns the problem of a render that was stopped, with the files that may be the reason: all that are rendered.
+fn stopped(template: &Template, why: &str) -> Problem {
+    let rendered: Vec<_> = template.spec().files.keys().filter(|path| path.ends_with(RENDERED)).collect();
+    let named: Vec<_> = rendered.iter().take(NAMED).map(|path| path.as_str()).collect();
+    let more = if rendered.len() > NAMED { ", ..." } else { "" };
+    let place = match named.as_slice() {
+        [] => "a file's name".to_owned(),
+        named => format!("{}{more}", named.join(" or ")),
+    };
+    let faults = rendered
+        .iter()
+        .take(NAMED)
+        .map(|path| Fault::new(format!("/spec/files/{}", escape(path)), format!("rendering was stopped {why}")));
+    Problem::new(Code::RenderFailed, format!("rendering was stopped {why}, in {place}"))
+        .with(faults)
+        .hint("look for a loop without an end, or a text or list that doubles again and again")
 }
 
 async fn read_frame(output: &mut BufReader<ChildStdout>) -> io::Result<(Head, Vec<u8>)> {
