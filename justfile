@@ -4,11 +4,11 @@
 default:
     @just --list
 
-# What the shared build runs: format, lints, every test
+# What the shared build runs: format, lints, every test; several minutes
 check:
     .ci/run
 
-# Every test; a part of them by name: `just test poll`
+# Every test, several minutes; a part of them by name: `just test poll`
 test *filter:
     cargo test {{filter}}
 

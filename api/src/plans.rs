@@ -11,7 +11,7 @@ use crate::{Name, changes::ApplyResult};
 pub struct Plan {
     /// What would be done with each document.
     pub results: Vec<ApplyResult>,
-    /// The hosts that would change, grouped by identical difference, the largest group first.
+    /// The hosts that would change, grouped by identical changed lines, the largest group first.
     pub groups: Vec<PlanGroup>,
     /// Assignments looked at that would not move.
     pub unchanged: usize,

@@ -118,8 +118,6 @@ codes! {
     KeyReused = "key_reused", 409, "The idempotency key was used for another request";
     /// A cursor is ahead of every clock.
     CursorAhead = "cursor_ahead", 409, "The cursor is ahead of the clock";
-    /// The thing's state does not allow it.
-    InvalidTransition = "invalid_transition", 409, "The state does not allow it";
     /// `If-Match` does not match.
     Stale = "stale", 412, "Somebody else changed it";
     /// A limit on size is passed.

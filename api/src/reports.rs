@@ -10,7 +10,7 @@ use crate::{Digest, Name, Revision, hosts::Facts};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Report {
-    /// Counts the host's reports; an older one than the newest seen is ignored.
+    /// Counts the host's reports; one older than the newest that was taken in is refused with `stale`.
     pub seq: u64,
     /// The newest cursor that the host has accepted and written down.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,19 @@
+//! Deployments: how far they are, and with which values.
+
+use reqwest::Method;
+
+use super::{Client, Result};
+use crate::{Kind, status::DeploymentStatus, values::MergedValues};
+
+impl Client {
+    /// Returns how far a deployment is.
+    pub async fn deployment_status(&self, workspace: &str, name: &str) -> Result<DeploymentStatus> {
+        self.get_json(&format!("{}/status", Kind::Deployment.path(Some(workspace), Some(name)))).await
+    }
+
+    /// Returns the merged values of a deployment on a host, with the layer each came from.
+    pub async fn values(&self, workspace: &str, name: &str, host: &str) -> Result<MergedValues> {
+        let path = format!("{}/values", Kind::Deployment.path(Some(workspace), Some(name)));
+        self.json(self.with_query(Method::GET, &path, &[("host", host.to_owned())])).await
+    }
+}

@@ -1,0 +1,77 @@
+//! Hosts: polls, bundles, reports, and what an operator asks of one host.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+
+use super::{ANSWER_BYTES, Client, Polled, Result, media_type};
+use crate::{
+    Digest, Revision, SetDigest, limits,
+    poll::{CURSOR_HEADER, POLL_AFTER_HEADER},
+    reports::{PruneAnswer, PruneRequest, Report},
+    status::Why,
+};
+
+impl Client {
+    /// Asks what changed for `host` at or after `since`; `have` is the digest of the set that the host holds.
+    pub async fn poll(
+        &self,
+        host: &str,
+        since: Option<Revision>,
+        have: Option<SetDigest>,
+        wait: u64,
+    ) -> Result<Polled> {
+        let mut query = Vec::new();
+        query.extend(since.map(|since| ("since", since.to_string())));
+        query.extend(have.map(|have| ("have", have.to_string())));
+        query.extend((wait > 0).then(|| ("wait", wait.to_string())));
+        let request = self.with_query(Method::GET, &format!("/v1/hosts/{host}/changes"), &query);
+        let request = request.timeout(Duration::from_secs(wait + 30));
+        let response = self.send(request).await?;
+        let status = response.status();
+        if status == StatusCode::NO_CONTENT {
+            let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+            let cursor = header(CURSOR_HEADER).and_then(|text| text.parse().ok());
+            let poll_after = header(POLL_AFTER_HEADER).and_then(|text| text.parse().ok());
+            return match (cursor, poll_after) {
+                (Some(cursor), Some(poll_after_seconds)) => Ok(Polled::Unchanged { cursor, poll_after_seconds }),
+                _ => Err(self.not_titan(status, "no cursor", None)),
+            };
+        }
+        let media_type = media_type(&response);
+        if media_type != "application/json" {
+            return Err(self.not_titan(status, &media_type, None));
+        }
+        let body = self.bytes(response, ANSWER_BYTES).await?;
+        serde_json::from_slice(&body)
+            .map(|answer| Polled::Changed(Box::new(answer)))
+            .map_err(|error| self.not_titan(status, &format!("JSON that does not fit ({error})"), None))
+    }
+
+    /// Returns the bytes of a bundle that is assigned to `host`. The caller checks the digest.
+    pub async fn bundle(&self, host: &str, digest: &Digest) -> Result<Vec<u8>> {
+        let response = self.send(self.request(Method::GET, &format!("/v1/hosts/{host}/bundles/{digest}"))).await?;
+        self.bytes(response, limits::BUNDLE_BYTES).await
+    }
+
+    /// Tells what was observed on `host`.
+    pub async fn report(&self, host: &str, report: &Report) -> Result<()> {
+        let request = self.request(Method::POST, &format!("/v1/hosts/{host}/report")).json(report);
+        let response = self.send(request).await?;
+        if response.status() == StatusCode::NO_CONTENT {
+            Ok(())
+        } else {
+            Err(self.not_titan(response.status(), &media_type(&response), None))
+        }
+    }
+
+    /// Tells a host to remove orphans.
+    pub async fn prune(&self, host: &str, request: &PruneRequest) -> Result<PruneAnswer> {
+        self.post_json(&format!("/v1/hosts/{host}/prune"), request).await
+    }
+
+    /// Returns why a host has a deployment, or has it not.
+    pub async fn why(&self, host: &str, workspace: &str, deployment: &str) -> Result<Why> {
+        self.get_json(&format!("/v1/hosts/{host}/why/{workspace}/{deployment}")).await
+    }
+}
