@@ -76,8 +76,13 @@ fn unprivileged(program: &Path) -> Command {
 
 fn start() -> anyhow::Result<Server> {
     let programs = programs()?;
-    let folder = tempfile::Builder::new().prefix("titan-postgres-").tempdir()?.keep();
-    std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+    // Made by the server's own user, who can then remove it.
+    let made =
+        unprivileged(Path::new("mktemp")).args(["-d", "-t", "titan-postgres-XXXXXXXX"]).current_dir("/").output()?;
+    if !made.status.success() {
+        bail!("no temporary folder: {}", String::from_utf8_lossy(&made.stderr));
+    }
+    let folder = PathBuf::from(String::from_utf8(made.stdout)?.trim_end());
     let data = folder.join("data");
     let made = unprivileged(&programs.join("initdb"))
         .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N", "-D"])
