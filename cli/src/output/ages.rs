@@ -12,6 +12,10 @@ pub(crate) fn now() -> Revision {
 /// Returns how long before `now` the time `then` is, in its largest unit, with a second one where it matters. A clock
 /// behind the server's shows `0s`.
 pub(crate) fn age(then: Revision, now: Revision) -> String {
+    // What never happened has no age: a host whose release cannot be rendered has no assignment yet.
+    if then == Revision::ZERO {
+        return "-".to_owned();
+    }
     let seconds = (now.micros() - then.micros()).max(0) / 1_000_000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {
@@ -98,6 +102,7 @@ mod tests {
             assert_eq!(ago(seconds), text, "{seconds}");
         }
         assert_eq!(maybe_age(None, now), "-");
+        assert_eq!(age(Revision::ZERO, now), "-");
     }
 
     #[test]
