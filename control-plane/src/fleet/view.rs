@@ -1,17 +1,21 @@
 //! FleetView: what each host should have, in memory, and whoever waits for it to move.
 
+mod slot;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{Hash, Hasher},
     sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU32, Ordering},
     },
 };
 
-use arc_swap::ArcSwap;
-use titan_api::{Revision, SetDigest};
-use tokio::sync::Notify;
+use titan_api::{Name, Revision, SetDigest};
 use uuid::Uuid;
+
+pub use slot::Slot;
 
 use crate::store::Assignment;
 
@@ -57,25 +61,48 @@ impl HostSet {
     }
 }
 
-/// A host's place in the view.
-#[derive(Debug, Default)]
-pub struct Slot {
-    set: ArcSwap<HostSet>,
-    moved: Notify,
-}
+/// Lists of hosts that were seen, so that polls do not queue up for one.
+const SEEN_LISTS: usize = 16;
 
-impl Slot {
-    /// Returns the set as it is now.
-    #[must_use]
-    pub fn set(&self) -> Arc<HostSet> {
-        self.set.load_full()
-    }
+/// A slot that is found by its host's id.
+#[derive(Debug, Clone)]
+struct ByUid(Arc<Slot>);
 
-    /// Returns what completes when the set moves. Subscribe, then read, then wait.
-    pub const fn moved(&self) -> &Notify {
-        &self.moved
+/// A slot that is found by its host's name.
+#[derive(Debug, Clone)]
+struct ByName(Arc<Slot>);
+
+impl Borrow<Uuid> for ByUid {
+    fn borrow(&self) -> &Uuid {
+        self.0.uid_ref()
     }
 }
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        self.0.name().map_or("", Name::as_str)
+    }
+}
+
+macro_rules! keyed {
+    ($key:ty, $borrowed:ty) => {
+        impl PartialEq for $key {
+            fn eq(&self, other: &Self) -> bool {
+                Borrow::<$borrowed>::borrow(self) == Borrow::<$borrowed>::borrow(other)
+            }
+        }
+
+        impl Eq for $key {}
+
+        impl Hash for $key {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                Borrow::<$borrowed>::borrow(self).hash(state);
+            }
+        }
+    };
+}
+keyed!(ByUid, Uuid);
+keyed!(ByName, str);
 
 /// What every host should have, as of one revision.
 ///
@@ -83,8 +110,16 @@ impl Slot {
 /// revision first and a set after it has everything up to that revision.
 #[derive(Debug, Default)]
 pub struct FleetView {
-    hosts: papaya::HashMap<Uuid, Arc<Slot>>,
+    hosts: papaya::HashSet<ByUid>,
+    /// The hosts that have shown a credential.
+    names: papaya::HashSet<ByName>,
     revision: AtomicI64,
+    /// Counts how often all credentials were ended.
+    epoch: AtomicU32,
+    /// Hosts that were seen since that was last written down.
+    seen: [Mutex<Vec<Arc<Slot>>>; SEEN_LISTS],
+    /// Hosts that have tombstones.
+    leaving: Mutex<BTreeSet<Uuid>>,
 }
 
 impl FleetView {
@@ -97,7 +132,69 @@ impl FleetView {
     /// Returns a host's place, making it if there is none.
     #[must_use]
     pub fn slot(&self, host: Uuid) -> Arc<Slot> {
-        Arc::clone(self.hosts.pin().get_or_insert_with(host, Arc::default))
+        let hosts = self.hosts.pin();
+        loop {
+            if let Some(found) = hosts.get(&host) {
+                return Arc::clone(&found.0);
+            }
+            hosts.insert(ByUid(Arc::new(Slot::new(host))));
+        }
+    }
+
+    /// Returns the place of the host of this name, if it has shown its credential before.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<Arc<Slot>> {
+        self.names.pin().get(name).map(|found| Arc::clone(&found.0))
+    }
+
+    /// Makes a host's place known by its name.
+    pub fn name(&self, slot: &Arc<Slot>, name: &Name) {
+        slot.set_name(name.clone());
+        let names = self.names.pin();
+        // Another host may have had the name before.
+        if names.get(name.as_str()).is_none_or(|known| known.0.uid() != slot.uid()) {
+            names.remove(name.as_str());
+            names.insert(ByName(Arc::clone(slot)));
+        }
+    }
+
+    /// Returns how often all credentials were ended, for [`Slot::stamp`] and [`Slot::trusts`].
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Ends the trust in every credential.
+    pub fn distrust_all(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Ends the trust in a host's credential.
+    pub fn distrust(&self, host: Uuid) {
+        if let Some(found) = self.hosts.pin().get(&host) {
+            found.0.distrust();
+        }
+    }
+
+    /// Notes that a host was seen.
+    pub fn see(&self, slot: &Arc<Slot>, now: Revision) {
+        if slot.see(now) {
+            let list = &self.seen[slot.uid().as_bytes()[15] as usize % SEEN_LISTS];
+            list.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(slot));
+        }
+    }
+
+    /// Takes the hosts that were seen since the last time, and when.
+    pub fn take_seen(&self) -> Vec<(Uuid, Revision)> {
+        let lists =
+            self.seen.iter().map(|list| std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner)));
+        lists.flatten().filter_map(|slot| Some((slot.uid(), slot.take_seen()?))).collect()
+    }
+
+    /// Returns when a host was seen, if that is not written down yet.
+    #[must_use]
+    pub fn seen(&self, host: Uuid) -> Option<Revision> {
+        self.hosts.pin().get(&host)?.0.seen()
     }
 
     /// Takes in the assignments that moved up to `revision` and wakes whoever waits for them.
@@ -109,40 +206,66 @@ impl FleetView {
         let mut wake = Vec::with_capacity(by_host.len());
         for (host, assignments) in by_host {
             let slot = self.slot(host);
-            // A tombstone may be forgotten at the same moment.
-            slot.set.rcu(|set| {
-                let mut set = HostSet::clone(set);
+            self.change(&slot, |set| {
                 for assignment in &assignments {
                     set.put(Arc::clone(assignment));
                 }
-                set
             });
             wake.push(slot);
         }
         self.revision.fetch_max(revision.micros(), Ordering::AcqRel);
         for slot in wake {
-            slot.moved.notify_waiters();
+            slot.moved().notify_waiters();
         }
     }
 
     /// Takes out a tombstone that its host has confirmed.
     pub fn forget(&self, host: Uuid, assignment: Uuid, revision: Revision) {
-        if let Some(slot) = self.hosts.pin().get(&host) {
-            slot.set.rcu(|set| {
-                let mut set = HostSet::clone(set);
-                let stale =
-                    set.assignments.get(&assignment).is_some_and(|known| known.revision <= revision && !known.present);
-                if stale {
-                    set.remove(assignment);
-                }
-                set
-            });
+        let Some(slot) = self.hosts.pin().get(&host).map(|found| Arc::clone(&found.0)) else { return };
+        self.change(&slot, |set| {
+            let known = set.assignments.get(&assignment);
+            if known.is_some_and(|known| known.revision <= revision && !known.present) {
+                set.remove(assignment);
+            }
+        });
+    }
+
+    /// Changes a host's set. A tombstone may come and another be forgotten at the same moment.
+    fn change(&self, slot: &Slot, change: impl Fn(&mut HostSet)) {
+        let mut leaving = false;
+        slot.set.rcu(|set| {
+            let mut set = HostSet::clone(set);
+            change(&mut set);
+            leaving = set.assignments().any(|assignment| !assignment.present);
+            set
+        });
+        let mut hosts = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        if leaving {
+            hosts.insert(slot.uid());
+        } else if !slot.set.load().assignments().any(|assignment| !assignment.present) {
+            hosts.remove(&slot.uid());
         }
     }
 
     /// Takes out a host that is gone.
     pub fn forget_host(&self, host: Uuid) {
-        self.hosts.pin().remove(&host);
+        let hosts = self.hosts.pin();
+        let Some(slot) = hosts.get(&host).map(|found| Arc::clone(&found.0)) else { return };
+        slot.distrust();
+        if let Some(name) = slot.name() {
+            let names = self.names.pin();
+            if names.get(name.as_str()).is_some_and(|known| known.0.uid() == host) {
+                names.remove(name.as_str());
+            }
+        }
+        hosts.remove(&host);
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).remove(&host);
+    }
+
+    /// Returns the hosts that have tombstones.
+    #[must_use]
+    pub fn leaving(&self) -> Vec<Uuid> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
     /// Returns how many hosts have a place.
@@ -154,6 +277,47 @@ impl FleetView {
     /// Returns every host's set, for comparison with the database.
     #[must_use]
     pub fn sets(&self) -> BTreeMap<Uuid, Arc<HostSet>> {
-        self.hosts.pin().iter().map(|(host, slot)| (*host, slot.set())).collect()
+        self.hosts.pin().iter().map(|found| (found.0.uid(), found.0.set())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().expect("a name")
+    }
+
+    #[test]
+    fn a_host_is_found_by_name_once_it_is_known_and_no_longer_than_it_is_there() {
+        let view = FleetView::default();
+        let first = view.slot(Uuid::from_u128(1));
+        assert!(view.named("tim-pi").is_none());
+        view.name(&first, &name("tim-pi"));
+        assert_eq!(view.named("tim-pi").map(|slot| slot.uid()), Some(first.uid()));
+        // It is set up anew under its name, and the one before is forgotten after that.
+        let second = view.slot(Uuid::from_u128(2));
+        view.name(&second, &name("tim-pi"));
+        assert_eq!(view.named("tim-pi").map(|slot| slot.uid()), Some(second.uid()));
+        view.forget_host(first.uid());
+        assert_eq!(view.named("tim-pi").map(|slot| slot.uid()), Some(second.uid()));
+        view.forget_host(second.uid());
+        assert!(view.named("tim-pi").is_none());
+        assert_eq!(view.hosts(), 0);
+    }
+
+    #[test]
+    fn a_host_that_was_seen_often_is_told_once_with_the_last_time() {
+        let view = FleetView::default();
+        let slot = view.slot(Uuid::from_u128(1));
+        view.see(&slot, Revision::from_micros(5));
+        view.see(&slot, Revision::from_micros(7));
+        assert_eq!(view.seen(slot.uid()), Some(Revision::from_micros(7)));
+        assert_eq!(view.take_seen(), [(slot.uid(), Revision::from_micros(7))]);
+        assert!(view.take_seen().is_empty());
+        assert_eq!(view.seen(slot.uid()), None);
+        view.see(&slot, Revision::from_micros(9));
+        assert_eq!(view.take_seen(), [(slot.uid(), Revision::from_micros(9))]);
     }
 }
