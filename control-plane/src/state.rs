@@ -18,7 +18,7 @@ use crate::{
     fleet::{model::Model, view::FleetView},
     metrics::Metrics,
     render::Renderer,
-    store::Store,
+    store::{Descriptions, Store},
 };
 
 /// A cheap clone of everything that handlers and tasks share.
@@ -45,8 +45,8 @@ pub struct Shared {
     pub seen: papaya::HashMap<Uuid, Revision>,
     /// Counters for `/metrics`.
     pub metrics: Metrics,
-    /// Held by whoever moves the view along.
-    pub following: Mutex<()>,
+    /// Held by whoever moves the view along: the descriptions that assignments refer to.
+    pub following: Mutex<Descriptions>,
     /// When the clock was last moved past a host's cursor, in microseconds; 0 for never.
     pub clock_moved_at: AtomicI64,
     /// Ends held polls and tasks.
@@ -77,7 +77,7 @@ impl AppState {
             bundles: BundleCache::default(),
             seen: papaya::HashMap::new(),
             metrics: Metrics::default(),
-            following: Mutex::new(()),
+            following: Mutex::default(),
             clock_moved_at: AtomicI64::new(0),
             shutdown,
             model: RwLock::default(),

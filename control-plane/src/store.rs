@@ -7,12 +7,15 @@ mod assignments;
 mod bundles;
 mod changes;
 mod clock;
+mod descriptions;
 mod documents;
 mod hosts;
 mod idempotency;
 mod leases;
 mod open;
+mod problems;
 mod releases;
+mod renderings;
 mod reports;
 mod sweep;
 mod tasks;
@@ -22,11 +25,13 @@ use std::path::PathBuf;
 
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
 
-pub use assignments::{Assignment, RenderProblem};
+pub use assignments::{Assignment, assignment_id, told_id};
 pub use changes::{ChangeFilter, Written};
+pub use descriptions::{Description, Descriptions};
 pub use documents::{Listing, Stored};
 pub use hosts::ObservedHost;
 pub use leases::Lease;
+pub use problems::RenderProblem;
 pub use releases::Release;
 pub use reports::ObservedDeployment;
 pub use tokens::{TokenKind, TokenRow};
@@ -196,6 +201,16 @@ fn corrupt(table: &'static str, column: &'static str, id: &str, detail: impl std
 fn digest(table: &'static str, column: &'static str, id: &str, bytes: &[u8]) -> Result<titan_api::Digest> {
     titan_api::Digest::from_bytes(bytes)
         .ok_or_else(|| corrupt(table, column, id, format_args!("{} bytes, not 32", bytes.len())))
+}
+
+/// Returns `bytes` as the id of a column; `row` names the row if they are none.
+fn uuid(table: &'static str, column: &'static str, row: impl Fn() -> String, bytes: &[u8]) -> Result<uuid::Uuid> {
+    uuid::Uuid::from_slice(bytes).map_err(|error| corrupt(table, column, &row(), error))
+}
+
+/// Returns an id as the bytes of a column.
+fn bytes_of(id: uuid::Uuid) -> Vec<u8> {
+    id.as_bytes().to_vec()
 }
 
 /// Returns a value as the text that serde gives it, for columns that hold one word.

@@ -1,6 +1,6 @@
 //! The poll: the hot route. An unchanged poll touches no database.
 
-use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, time::Duration};
 
 use axum::{
     extract::{FromRequestParts as _, Request, State},
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     fleet::polls::{self, Answer as Told},
-    fleet::view::HostSet,
+    fleet::view::{Entry, HostSet},
     metrics::PollKind,
     routes::{
         extract::{Caller, Names, Params},
@@ -95,7 +95,7 @@ async fn poll(state: &AppState, parts: &mut Parts) -> Answer<Response> {
         };
         let kind = if full { PollKind::Full } else { PollKind::Delta };
         state.metrics.polls.count(kind);
-        let response = changed(state, &set, &told, cursor, full).await?;
+        let response = changed(state, uid, &set, &told, cursor, full).await?;
         return Ok(compressed(&parts.headers, response).await);
     }
 }
@@ -188,12 +188,13 @@ fn unchanged(state: &AppState, uid: Uuid, cursor: Revision, held: bool) -> Respo
 
 async fn changed(
     state: &AppState,
+    uid: Uuid,
     set: &HostSet,
-    told: &[Arc<crate::store::Assignment>],
+    told: &[Entry],
     cursor: Revision,
     full: bool,
 ) -> Answer<Response> {
-    let (mut deployments, tombstones) = polls::split(told);
+    let (mut deployments, tombstones) = polls::split(uid, told);
     let mut inline = 0;
     for deployment in &mut deployments {
         let Some(body) = state.bundles.get(&state.store, &deployment.digest).await? else {
@@ -231,7 +232,7 @@ pub async fn bundle(
     let no_bundle = || Problem::not_found("bundle", &digest);
     let digest: Digest = digest.parse().map_err(|_| no_bundle())?;
     let set = state.view.slot(uid).set();
-    if !set.assignments().any(|assignment| assignment.present && assignment.bundle == Some(digest)) {
+    if !set.entries().iter().any(|entry| entry.bundle() == Some(digest)) {
         return Err(no_bundle().into());
     }
     let body = state.bundles.get(&state.store, &digest).await?.ok_or_else(no_bundle)?;

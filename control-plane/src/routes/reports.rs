@@ -1,5 +1,7 @@
 //! Reports: what agents say. They never take the fleet's clock.
 
+use std::sync::Arc;
+
 use axum::{extract::State, http::StatusCode};
 use serde_json::Value;
 use titan_api::{
@@ -12,6 +14,7 @@ use titan_api::{
 use uuid::Uuid;
 
 use crate::{
+    fleet::view::{Entry, HostSet},
     routes::{
         extract::{Caller, Large, Names},
         respond::Answer,
@@ -64,11 +67,18 @@ pub async fn report(
         observed.facts = facts;
     }
     tx.put_observed_host(&observed).await?;
+    let mut set = state.view.slot(uid).set();
     let mut deployments = report.deployments;
+    let known = |report: &DeploymentReport| set.entries().iter().any(|entry| entry.id(uid) == report.id);
+    if !deployments.iter().all(known) {
+        // The host may have heard of it from a replica that is further than this one.
+        let stored = tx.assignments_of_host(uid).await?;
+        set = Arc::new(HostSet::new(uid, stored.into_iter().map(Entry::from).collect::<Vec<_>>()));
+    }
     deployments.sort_by_key(|deployment| deployment.id);
     let mut removed = Vec::new();
     for deployment in deployments {
-        removed.extend(take(&mut tx, uid, deployment, now).await?);
+        removed.extend(take(&mut tx, &set, uid, deployment, now).await?);
     }
     if facts_changed {
         // Last, as in the planner's transaction: in another order the two could wait for each other.
@@ -76,8 +86,8 @@ pub async fn report(
     }
     tx.commit().await?;
     state.metrics.reports.inc();
-    for (id, revision) in &removed {
-        state.view.forget(uid, *id, *revision);
+    for (deployment, revision) in &removed {
+        state.view.forget(uid, *deployment, *revision);
     }
     if facts_changed {
         state.committed();
@@ -91,23 +101,24 @@ pub async fn report(
 /// Takes in what is said of one deployment; returns the tombstone that it confirmed, if it did.
 async fn take(
     tx: &mut Tx,
+    set: &HostSet,
     host: Uuid,
     mut report: DeploymentReport,
     now: Revision,
 ) -> Result<Option<(Uuid, Revision)>, Problem> {
     let id = report.id;
+    // An orphan has no assignment; it is in the list of orphans.
+    let Some(entry) = set.entries().iter().find(|entry| entry.id(host) == id) else { return Ok(None) };
+    let deployment = entry.deployment();
     if report.phase == Phase::Removed {
-        let confirmed = tx.purge_tombstone(id, host, report.revision).await?;
+        let confirmed = tx.purge_tombstone(deployment, host, report.revision).await?;
         if confirmed {
             tx.purge_report(host, id).await?;
         }
-        return Ok(confirmed.then_some((id, report.revision)));
+        return Ok(confirmed.then_some((deployment, report.revision)));
     }
-    // An orphan has no assignment; it is in the list of orphans.
-    if tx.assignment(id).await?.is_some_and(|assignment| assignment.host == host) {
-        cut(&mut report.message, limits::MESSAGE_BYTES);
-        tx.put_report(&ObservedDeployment { host, report, reported_at: now }).await?;
-    }
+    cut(&mut report.message, limits::MESSAGE_BYTES);
+    tx.put_report(&ObservedDeployment { host, deployment, report, reported_at: now }).await?;
     Ok(None)
 }
 

@@ -3,7 +3,7 @@
 use titan_api::{Revision, hosts::Facts, reports::Orphan};
 use uuid::Uuid;
 
-use super::{Result, Tx, both, json, parsed};
+use super::{Connection, Result, Tx, both, json, parsed};
 
 /// What was observed of a host.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -62,12 +62,19 @@ impl Tx {
         row.map(ObservedHost::try_from).transpose()
     }
 
-    /// Returns what was observed of the hosts of a deployment.
-    pub async fn hosts_of_deployment(&mut self, deployment: Uuid) -> Result<Vec<ObservedHost>> {
-        const SQL: &str = "SELECT s.* FROM host_status s JOIN assignments a ON a.host_uid = s.host_uid \
-             WHERE a.deployment_uid = $1";
-        let rows: Vec<Row> =
-            both!(self, conn => sqlx::query_as(SQL).bind(deployment.to_string()).fetch_all(&mut **conn).await?);
+    /// Returns what was observed of these hosts.
+    pub async fn observed_hosts_of(&mut self, hosts: &[Uuid]) -> Result<Vec<ObservedHost>> {
+        const SQLITE: &str = "SELECT * FROM host_status WHERE host_uid IN (SELECT value FROM json_each($1))";
+        const POSTGRES: &str = "SELECT * FROM host_status WHERE host_uid = ANY($1)";
+        let uids: Vec<_> = hosts.iter().map(Uuid::to_string).collect();
+        crate::fault::reach(self.purpose);
+        let rows: Vec<Row> = match &mut self.connection {
+            Connection::Sqlite(conn) => {
+                let uids = serde_json::to_string(&uids).unwrap_or_default();
+                sqlx::query_as(SQLITE).bind(uids).fetch_all(&mut **conn).await?
+            }
+            Connection::Postgres(conn) => sqlx::query_as(POSTGRES).bind(uids).fetch_all(&mut **conn).await?,
+        };
         rows.into_iter().map(ObservedHost::try_from).collect()
     }
 

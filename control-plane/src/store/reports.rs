@@ -6,13 +6,15 @@ use titan_api::{
 };
 use uuid::Uuid;
 
-use super::{Result, Tx, both, clean, digest, from_word, parsed};
+use super::{Result, Tx, both, bytes_of, clean, digest, from_word, parsed, uuid};
 
 /// The newest report of a deployment on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedDeployment {
     /// The host.
     pub host: Uuid,
+    /// The deployment.
+    pub deployment: Uuid,
     /// What the agent said.
     pub report: DeploymentReport,
     /// When, by the control plane's clock.
@@ -22,6 +24,7 @@ pub struct ObservedDeployment {
 #[derive(sqlx::FromRow)]
 struct Row {
     host_uid: String,
+    deployment: Option<Vec<u8>>,
     assignment_id: String,
     release_name: String,
     revision: i64,
@@ -44,6 +47,7 @@ impl TryFrom<Row> for ObservedDeployment {
         let phase: Phase = from_word(TABLE, "phase", id, &row.phase)?;
         Ok(Self {
             host: parsed(TABLE, "host_uid", id, &row.host_uid)?,
+            deployment: uuid(TABLE, "deployment", || id.to_owned(), &row.deployment.unwrap_or_default())?,
             report: DeploymentReport {
                 id: parsed(TABLE, "assignment_id", id, id)?,
                 release: row.release_name,
@@ -64,11 +68,11 @@ impl Tx {
     /// Writes what a host said of one deployment.
     pub async fn put_report(&mut self, observed: &ObservedDeployment) -> Result<()> {
         const SQL: &str = "INSERT INTO reports (host_uid, assignment_id, release_name, revision, digest, phase, message, \
-             healthy_since, commit_id, push, reported_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+             healthy_since, commit_id, push, reported_at, deployment) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
              ON CONFLICT (host_uid, assignment_id) DO UPDATE SET release_name = excluded.release_name, \
              revision = excluded.revision, digest = excluded.digest, phase = excluded.phase, \
              message = excluded.message, healthy_since = excluded.healthy_since, commit_id = excluded.commit_id, \
-             push = excluded.push, reported_at = excluded.reported_at";
+             push = excluded.push, reported_at = excluded.reported_at, deployment = excluded.deployment";
         let report = &observed.report;
         both!(self, conn => sqlx::query(SQL)
             .bind(observed.host.to_string()).bind(report.id.to_string()).bind(clean(&report.release).as_ref())
@@ -76,6 +80,7 @@ impl Tx {
             .bind(report.phase.as_str()).bind(clean(&report.message).as_ref())
             .bind(report.healthy_since.map(Revision::micros)).bind(report.commit.as_deref().map(clean).as_deref())
             .bind(report.push.as_deref().map(clean).as_deref()).bind(observed.reported_at.micros())
+            .bind(bytes_of(observed.deployment))
             .execute(&mut **conn).await.map(drop)?);
         Ok(())
     }
@@ -90,10 +95,9 @@ impl Tx {
 
     /// Returns what the hosts of a deployment said.
     pub async fn reports_of_deployment(&mut self, deployment: Uuid) -> Result<Vec<ObservedDeployment>> {
-        const SQL: &str = "SELECT r.* FROM reports r JOIN assignments a ON a.id = r.assignment_id \
-             WHERE a.deployment_uid = $1";
+        const SQL: &str = "SELECT * FROM reports WHERE deployment = $1";
         let rows: Vec<Row> =
-            both!(self, conn => sqlx::query_as(SQL).bind(deployment.to_string()).fetch_all(&mut **conn).await?);
+            both!(self, conn => sqlx::query_as(SQL).bind(bytes_of(deployment)).fetch_all(&mut **conn).await?);
         rows.into_iter().map(ObservedDeployment::try_from).collect()
     }
 }

@@ -9,13 +9,16 @@ impl Tx {
     /// Returns deleted deployments and hosts for which no assignment is left.
     pub async fn settled_deletions(&mut self) -> Result<Vec<(Kind, Uuid)>> {
         const SQL: &str = "SELECT kind, uid FROM resources WHERE deleted_revision IS NOT NULL \
-             AND deleted_revision <= (SELECT revision FROM bookmarks WHERE name = 'planner') \
-             AND NOT EXISTS (SELECT 1 FROM assignments WHERE deployment_uid = resources.uid) \
-             AND NOT EXISTS (SELECT 1 FROM assignments WHERE host_uid = resources.uid)";
+             AND deleted_revision <= (SELECT revision FROM bookmarks WHERE name = 'planner')";
         let rows: Vec<(String, String)> = both!(self, conn => sqlx::query_as(SQL).fetch_all(&mut **conn).await?);
-        rows.into_iter()
-            .map(|(kind, uid)| Ok((parsed("resources", "kind", &uid, &kind)?, parsed("resources", "uid", &uid, &uid)?)))
-            .collect()
+        let mut settled = Vec::new();
+        for (kind, uid) in rows {
+            let (kind, uid) = (parsed("resources", "kind", &uid, &kind)?, parsed("resources", "uid", &uid, &uid)?);
+            if self.is_settled(kind, uid).await? {
+                settled.push((kind, uid));
+            }
+        }
+        Ok(settled)
     }
 
     /// Removes bundles older than `before` that no assignment names, and returns how many.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use titan_api::Kind;
 
-use crate::{state::AppState, store::StoreError};
+use crate::{fleet::view::Entry, state::AppState, store::StoreError};
 
 /// How often, at least.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -42,11 +42,14 @@ async fn forget_confirmed(state: &AppState) -> Result<(), StoreError> {
         return Ok(());
     }
     // The view first: what is in it and not among the rows that are read after it is gone.
-    let sets = state.view.sets();
+    let leaving = state.view.leaving();
+    let sets = leaving.into_iter().filter_map(|host| Some((host, state.view.find(host)?.set())));
+    let sets: Vec<_> = sets.collect();
     let left = state.store.read().await?.tombstones().await?;
     for (host, set) in sets {
-        for gone in set.assignments().filter(|assignment| !assignment.present && !left.contains(&assignment.id)) {
-            state.view.forget(host, gone.id, gone.revision);
+        let gone = |entry: &&Entry| !entry.present() && !left.contains(&(entry.deployment(), host));
+        for entry in set.entries().iter().filter(gone) {
+            state.view.forget(host, entry.deployment(), entry.revision);
         }
     }
     Ok(())
@@ -59,6 +62,8 @@ pub async fn pass(state: &AppState) -> Result<(), StoreError> {
     let before = state.clock.before(KEPT);
     let mut tx = state.store.write("sweep").await?;
     let bundles = tx.sweep_bundles(before).await?;
+    tx.sweep_renderings().await?;
+    tx.sweep_descriptions(before).await?;
     tx.sweep_expired(before).await?;
     tx.commit().await?;
     if bundles > 0 {
