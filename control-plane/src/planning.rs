@@ -65,13 +65,17 @@ pub async fn gather(tx: &mut Tx, model: &Model, affected: &Affected) -> Result<P
     for host in &affected.hosts {
         let existing = tx.assignments_of_host(*host).await?;
         let held: BTreeSet<_> = existing.iter().filter(|a| a.present).map(|a| a.deployment).collect();
-        let gone = held.iter().filter(|uid| model.deployment(**uid).is_none()).copied();
-        let concerned = model.deployments().filter(|deployment| {
+        let concerned = model.candidates(*host).into_iter().filter(|deployment| {
             let placement = placements::place_one(model, deployment, *host, held.contains(&deployment.uid));
-            held.contains(&deployment.uid) || !matches!(placement, Placement::Absent(_))
+            !matches!(placement, Placement::Absent(_))
         });
         let troubled = tx.deployments_with_render_problem(*host).await?;
-        for uid in concerned.map(|deployment| deployment.uid).chain(gone).chain(troubled).collect::<BTreeSet<_>>() {
+        for uid in concerned
+            .map(|deployment| deployment.uid)
+            .chain(held.iter().copied())
+            .chain(troubled)
+            .collect::<BTreeSet<_>>()
+        {
             let replicated = model.deployment(uid).is_some_and(|deployment| deployment.spec.replicas.is_some());
             if replicated {
                 // A host that comes or goes may move a replica elsewhere: all hosts are looked at.
