@@ -2,6 +2,9 @@
 //!
 //! It is built from one snapshot and moved along by the history, so that planning and previews need no query per host.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
