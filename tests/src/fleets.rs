@@ -134,7 +134,7 @@ impl Fleet {
         let model = self.state.model();
         let mut affected = Affected::default();
         affected.deployments.extend(model.deployments().map(|deployment| deployment.uid));
-        affected.hosts.extend(model.hosts().map(|host| host.uid));
+        affected.hosts.extend(model.hosts().iter().map(|host| host.uid()));
         for host in self.state.store.read().await?.observed_hosts().await? {
             affected.hosts.insert(host.uid);
         }

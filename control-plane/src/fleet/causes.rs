@@ -1,6 +1,6 @@
 //! Causes: what a change makes worth deciding again (law 4).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use titan_api::{
     Kind,
@@ -9,7 +9,7 @@ use titan_api::{
 };
 use uuid::Uuid;
 
-use crate::fleet::model::Model;
+use crate::fleet::model::{Deployment, Model};
 
 /// What is to be decided again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,6 +26,10 @@ impl Affected {
     pub fn is_empty(&self) -> bool {
         self.deployments.is_empty() && self.hosts.is_empty()
     }
+
+    fn take<'a>(&mut self, deployments: impl Iterator<Item = &'a Arc<Deployment>>) {
+        self.deployments.extend(deployments.map(|deployment| deployment.uid));
+    }
 }
 
 /// Returns what the changes affect, given the model after them.
@@ -41,6 +45,7 @@ fn one(change: &Change, model: &Model, affected: &mut Affected) {
     if change.operation == Operation::ClockMoved {
         return;
     }
+    let workspace = change.workspace.iter();
     let in_workspace = |workspace: &str| change.workspace.as_deref() == Some(workspace);
     match change.kind {
         // Made, edited (values, overrides, replicas, target, ...) or deleted.
@@ -48,37 +53,18 @@ fn one(change: &Change, model: &Model, affected: &mut Affected) {
             affected.deployments.insert(change.uid);
         }
         // A target that was edited matches other hosts.
-        Kind::Target => affected.deployments.extend(
-            model
-                .deployments()
-                .filter(|deployment| in_workspace(&deployment.workspace) && deployment.spec.target == change.name)
-                .map(|deployment| deployment.uid),
-        ),
+        Kind::Target => affected.take(workspace.flat_map(|own| model.deployments_of_target(own, &change.name))),
         // A workload brings its version, values and default template.
-        Kind::Workload => affected.deployments.extend(
-            model
-                .deployments()
-                .filter(|deployment| in_workspace(&deployment.workspace) && deployment.spec.workload == change.name)
-                .map(|deployment| deployment.uid),
-        ),
+        Kind::Workload => affected.take(workspace.flat_map(|own| model.deployments_of_workload(own, &change.name))),
         // A template of `default` is used by other workspaces too, unless they have one of the name: one that is made
         // there hides it, and one that is deleted there uncovers it.
-        Kind::Template => affected.deployments.extend(
+        Kind::Template => affected.take(
             model
-                .deployments()
-                .filter(|deployment| {
-                    model.template_name(deployment) == Some(&change.name)
-                        && (in_workspace(&deployment.workspace) || in_workspace(workspaces::DEFAULT))
-                })
-                .map(|deployment| deployment.uid),
+                .deployments_of_template(&change.name)
+                .filter(|deployment| in_workspace(&deployment.workspace) || in_workspace(workspaces::DEFAULT)),
         ),
         // Templates read the workspace's config.
-        Kind::Workspace => affected.deployments.extend(
-            model
-                .deployments()
-                .filter(|deployment| deployment.workspace == change.name)
-                .map(|deployment| deployment.uid),
-        ),
+        Kind::Workspace => affected.take(model.deployments_in(&change.name)),
         // Made, relabelled, cordoned, closed to a workspace, given values, or deleted.
         Kind::Host => {
             affected.hosts.insert(change.uid);

@@ -27,7 +27,7 @@ pub fn groups(planned: &Planned, model: &Model, bundles: &HashMap<Digest, Bundle
     let mut groups: BTreeMap<GroupKey, (String, Vec<Name>)> = BTreeMap::new();
     let mut add =
         |workspace: &Name, deployment: &Name, effect: PlanEffect, identity: String, shown: String, host: Uuid| {
-            let host = model.host(host).map(|host| host.name.clone());
+            let host = model.host(host).map(|host| host.to_name());
             let key = (workspace.clone(), deployment.clone(), PlanEffectOrder(effect), identity);
             groups.entry(key).or_insert_with(|| (shown, Vec::new())).1.extend(host);
         };

@@ -114,7 +114,7 @@ impl Planner {
                 }
             }
             for host in observed {
-                model.set_facts(host.uid, host.facts);
+                model.set_facts(host.uid, &host.facts);
             }
             model.revision = revision;
         });
@@ -168,7 +168,7 @@ impl Planner {
             // Whoever led before may have taken facts off the queue that this replica has not seen.
             let observed = self.state.store.read().await?.observed_hosts().await?;
             self.state
-                .change_model(|model| observed.into_iter().for_each(|host| model.set_facts(host.uid, host.facts)));
+                .change_model(|model| observed.into_iter().for_each(|host| model.set_facts(host.uid, &host.facts)));
         }
         self.lease = lease.map(|lease| (lease, self.state.clock.after(LEASE / 3)));
         self.state.metrics.leader.set(i64::from(lease.is_some()));
@@ -241,7 +241,7 @@ impl Planner {
 
 async fn take_facts(state: &AppState, tx: &mut Tx, host: Uuid) -> Result<(), StoreError> {
     if let Some(observed) = tx.observed_host(host).await? {
-        state.change_model(|model| model.set_facts(host, observed.facts));
+        state.change_model(|model| model.set_facts(host, &observed.facts));
     }
     Ok(())
 }
