@@ -3,9 +3,11 @@
 //! Nothing here knows HTTP, SQL or clocks. Read [`model`] first, then [`hosts`], [`causes`], [`placements`] and [`moves`];
 //! [`polls`] decides what a host is told.
 
+pub mod agenda;
 pub mod causes;
 pub mod contexts;
 pub mod deployments;
+pub mod holders;
 pub mod hosts;
 pub mod matchers;
 pub mod model;

@@ -16,6 +16,8 @@ use crate::fleet::model::{Deployment, Model};
 pub struct Affected {
     /// These deployments, on all hosts.
     pub deployments: BTreeSet<Uuid>,
+    /// Which hosts have these deployments.
+    pub targets: BTreeSet<Uuid>,
     /// These hosts, for all deployments.
     pub hosts: BTreeSet<Uuid>,
 }
@@ -24,7 +26,7 @@ impl Affected {
     /// Whether there is nothing to decide.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.deployments.is_empty() && self.hosts.is_empty()
+        self.deployments.is_empty() && self.targets.is_empty() && self.hosts.is_empty()
     }
 
     fn take<'a>(&mut self, deployments: impl Iterator<Item = &'a Arc<Deployment>>) {
@@ -53,7 +55,9 @@ fn one(change: &Change, model: &Model, affected: &mut Affected) {
             affected.deployments.insert(change.uid);
         }
         // A target that was edited matches other hosts.
-        Kind::Target => affected.take(workspace.flat_map(|own| model.deployments_of_target(own, &change.name))),
+        Kind::Target => affected.targets.extend(
+            workspace.flat_map(|own| model.deployments_of_target(own, &change.name)).map(|deployment| deployment.uid),
+        ),
         // A workload brings its version, values and default template.
         Kind::Workload => affected.take(workspace.flat_map(|own| model.deployments_of_workload(own, &change.name))),
         // A template of `default` is used by other workspaces too, unless they have one of the name: one that is made

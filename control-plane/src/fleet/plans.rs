@@ -34,7 +34,7 @@ pub fn groups(planned: &Planned, model: &Model, bundles: &HashMap<Digest, Bundle
     for (after, before) in &planned.moved {
         let before = before.as_ref().filter(|before| before.present());
         let (effect, (identity, shown)) = if after.present() {
-            let pair = (before.and_then(|before| before.bundle), after.bundle);
+            let pair = (before.and_then(crate::fleet::view::Entry::bundle), after.bundle);
             let detail = differences.entry(pair).or_insert_with(|| {
                 let bundle = |digest: Option<Digest>| digest.and_then(|digest| bundles.get(&digest));
                 // What is the same around a change may differ from host to host; the change itself makes the group.

@@ -15,7 +15,10 @@ use crate::{
         model::{Deployment, Host, Model},
         releases::Resolution,
     },
-    render::{self, HostReads, Job, KeysRead},
+    render::{
+        self, Job,
+        reads::{HostReads, KeysRead},
+    },
     store::Release,
 };
 
