@@ -16,6 +16,7 @@ pub mod layers;
 pub mod lexer;
 pub mod manifest;
 pub mod outcome;
+pub mod patch;
 pub mod reads;
 pub mod renderer;
 pub mod schema;

@@ -120,6 +120,11 @@ impl Reads {
         self.parts.keys().map(String::as_str)
     }
 
+    /// Returns the names that are read one by one with what is read of each, in order.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, &Self)> {
+        self.parts.iter().map(|(name, reads)| (name.as_str(), reads))
+    }
+
     /// Returns the parts of `context` that are read.
     #[must_use]
     pub const fn of_context<'a>(&'a self, context: &'a Value) -> Projection<'a> {
