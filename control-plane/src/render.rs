@@ -12,6 +12,7 @@ pub mod expression;
 pub mod failure;
 pub mod filters;
 pub mod frames;
+pub mod json;
 pub mod layers;
 pub mod lexer;
 pub mod manifest;

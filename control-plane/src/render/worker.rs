@@ -82,15 +82,15 @@ impl Default for Slot {
 
 /// Answers every frame of `input` on `output`.
 ///
-/// Answers are held back while more is there to be done: until there are [`HELD`] bytes of them, or for [`HELD_FOR`]. So
+/// Bundles are held back while more is there to be done: until there are [`HELD`] bytes of them, or for [`HELD_FOR`]. So
 /// whoever waits for one waits for one render and a little more, and a worker that has nothing to do owes nothing.
 fn serve(input: &mut BufReader<impl Read>, output: &mut impl Write) -> io::Result<()> {
     let mut slots: [Slot; SLOTS] = Default::default();
     let (mut body, mut answers) = (Vec::new(), Vec::new());
-    let mut sent = Instant::now();
+    let (mut sent, mut hold) = (Instant::now(), false);
     frames::push(&mut answers, Kind::Ready, 0, &[])?;
     loop {
-        if input.buffer().is_empty() || answers.len() >= HELD || sent.elapsed() >= HELD_FOR {
+        if !hold || input.buffer().is_empty() || answers.len() >= HELD || sent.elapsed() >= HELD_FOR {
             output.write_all(&answers)?;
             output.flush()?;
             answers.clear();
@@ -99,6 +99,8 @@ fn serve(input: &mut BufReader<impl Read>, output: &mut impl Write) -> io::Resul
         }
         let Some(Head { kind, slot: number, .. }) = frames::read(input, &mut body)? else { return Ok(()) };
         let slot = slots.get_mut(usize::from(number)).ok_or(io::ErrorKind::InvalidData)?;
+        // There is another time limit for what comes after a template.
+        hold = kind != Kind::Template;
         match kind {
             Kind::Template => {
                 *slot = Slot { engine: prepare(&body), kept: Kept::default() };

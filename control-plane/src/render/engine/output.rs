@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::render::json::escape;
+
 /// Takes text up to a limit and adds it to JSON, escaped as `serde_json` does it: a bundle's digest is over these bytes.
 pub(super) struct Output<'a> {
     json: &'a mut Vec<u8>,
@@ -35,52 +37,6 @@ impl io::Write for &mut Output<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Adds text to a JSON string.
-fn escape(text: &[u8], json: &mut Vec<u8>) {
-    let mut rest = text;
-    while let Some((plain, byte, after)) = special(rest) {
-        json.extend_from_slice(plain);
-        match byte {
-            b'\n' => json.extend_from_slice(br"\n"),
-            b'"' => json.extend_from_slice(br#"\""#),
-            b'\\' => json.extend_from_slice(br"\\"),
-            b'\t' => json.extend_from_slice(br"\t"),
-            b'\r' => json.extend_from_slice(br"\r"),
-            0x08 => json.extend_from_slice(br"\b"),
-            0x0c => json.extend_from_slice(br"\f"),
-            byte => {
-                const DIGITS: &[u8; 16] = b"0123456789abcdef";
-                json.extend_from_slice(br"\u00");
-                json.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-            }
-        }
-        rest = after;
-    }
-    json.extend_from_slice(rest);
-}
-
-/// Returns the first byte that is to be escaped, with what lies before and behind it. Looks at eight bytes at a time.
-fn special(text: &[u8]) -> Option<(&[u8], u8, &[u8])> {
-    const ONES: u64 = u64::MAX / 255;
-    const TOPS: u64 = ONES << 7;
-    let (words, _) = text.as_chunks::<8>();
-    let mut at = 0;
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        // The top bit of each byte that is zero, or a little above the first such one; the first is always right.
-        let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
-        let low = word.wrapping_sub(ONES * 0x20) & !word;
-        let found = (low | zeros(word ^ (ONES * 0x22)) | zeros(word ^ (ONES * 0x5c))) & TOPS;
-        if found != 0 {
-            at += found.trailing_zeros() as usize / 8;
-            break;
-        }
-        at += 8;
-    }
-    at += text[at..].iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\'))?;
-    Some((&text[..at], text[at], &text[at + 1..]))
 }
 
 #[cfg(test)]
