@@ -28,7 +28,6 @@ use crate::{
         respond::{Answer, RequestId},
     },
     state::AppState,
-    store::StoreError,
     writing,
 };
 
@@ -96,7 +95,7 @@ pub async fn plan(
 }
 
 /// Returns every bundle, old or new, that is named in what is planned.
-async fn named_bundles(state: &AppState, planned: &Planned) -> Result<HashMap<Digest, Bundle>, StoreError> {
+async fn named_bundles(state: &AppState, planned: &Planned) -> Result<HashMap<Digest, Bundle>, Problem> {
     let assignments = planned.moved.iter().flat_map(|(after, before)| [Some(after), before.as_ref()]).flatten();
     let digests: BTreeSet<_> = assignments.filter_map(|assignment| assignment.bundle).collect();
     let mut bundles = HashMap::new();
