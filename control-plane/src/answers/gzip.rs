@@ -209,6 +209,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         #[test]
         fn checksums_are_combined_as_the_library_does(crc: u32, next: u32, bytes in 0..u64::MAX / 16) {
             let mut combined = Hasher::new_with_initial_len(crc, 0);
@@ -226,7 +228,10 @@ mod tests {
                 .collect();
             let write = |sink: &mut dyn Sink| {
                 for (packed, piece) in &pieces {
-                    packed.as_ref().map_or_else(|| sink.text(piece), |packed| sink.packed(packed));
+                    match packed {
+                        Some(packed) => sink.packed(packed),
+                        None => sink.text(piece),
+                    }
                     sink.text(b"{}");
                 }
                 sink.text(b"end");

@@ -192,7 +192,7 @@ fn bundles() -> impl Strategy<Value = Option<(String, bool)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn answer_is_what_serde_writes_and_unpacks_to_the_same(
