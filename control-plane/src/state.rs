@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     access::CredentialCache,
+    answers::Answers,
     bundles::BundleCache,
     clock::Clock,
     config::Config,
@@ -41,6 +42,8 @@ pub struct Shared {
     pub credentials: CredentialCache,
     /// Bundles asked for lately.
     pub bundles: BundleCache,
+    /// What answers to polls are put together from.
+    pub answers: Answers,
     /// Hosts seen since the last time it was written down.
     pub seen: papaya::HashMap<Uuid, Revision>,
     /// Counters for `/metrics`.
@@ -75,6 +78,7 @@ impl AppState {
             clock,
             credentials: CredentialCache::default(),
             bundles: BundleCache::default(),
+            answers: Answers::default(),
             seen: papaya::HashMap::new(),
             metrics: Metrics::default(),
             following: Mutex::default(),

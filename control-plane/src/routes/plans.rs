@@ -28,7 +28,6 @@ use crate::{
         respond::{Answer, RequestId},
     },
     state::AppState,
-    store::StoreError,
     tasks::follow,
     writing,
 };
@@ -106,7 +105,7 @@ pub async fn plan(
 }
 
 /// Returns every bundle, old or new, that is named in what is planned.
-async fn named_bundles(state: &AppState, planned: &Planned) -> Result<HashMap<Digest, Bundle>, StoreError> {
+async fn named_bundles(state: &AppState, planned: &Planned) -> Result<HashMap<Digest, Bundle>, Problem> {
     let both = planned.moved.iter().map(|(after, before)| [after.bundle, before.as_ref().and_then(Entry::bundle)]);
     let digests: BTreeSet<_> = both.flatten().flatten().collect();
     let mut bundles = HashMap::new();

@@ -4,25 +4,25 @@ use std::{panic::AssertUnwindSafe, pin::pin, time::Duration};
 
 use axum::{
     extract::{FromRequestParts as _, Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt as _;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use titan_api::{
     Code, Digest, Problem, Revision, SetDigest, limits,
-    poll::{CURSOR_HEADER, POLL_AFTER_HEADER, PollAnswer},
+    poll::{CURSOR_HEADER, POLL_AFTER_HEADER},
 };
 use uuid::Uuid;
 
 use crate::{
-    fleet::polls::{self, Answer as Told},
+    answers::{Told, takes_gzip},
+    fleet::polls::{self, Answer as Moved},
     fleet::view::{Entry, HostSet},
     metrics::PollKind,
     routes::{
         extract::{Caller, Names, Params},
-        respond::{Answer, compressed, finished},
+        respond::{Answer, finished},
     },
     state::AppState,
 };
@@ -37,8 +37,6 @@ const AHEAD: Duration = Duration::from_secs(60);
 const CLOCK_MOVES: Duration = Duration::from_secs(1);
 /// Polls a second that one control plane is asked for at most: with more hosts they come less often.
 const POLLS_PER_SECOND: usize = 20_000;
-/// Bytes of bundles that travel inside one answer; what is over is fetched by digest.
-const INLINE_TOTAL: usize = 4 * 1024 * 1024;
 
 /// What a host asks.
 #[derive(Debug, Deserialize)]
@@ -78,7 +76,7 @@ async fn poll(state: &AppState, parts: &mut Parts) -> Answer<Response> {
         let cursor = state.view.revision().next();
         let set = slot.set();
         let (told, full) = match polls::answer(&set, since, params.have) {
-            Told::Unchanged => {
+            Moved::Unchanged => {
                 if wait.is_zero() || state.shutdown.is_cancelled() || tokio::time::Instant::now() >= deadline {
                     return Ok(unchanged(state, uid, cursor, !wait.is_zero()));
                 }
@@ -90,13 +88,12 @@ async fn poll(state: &AppState, parts: &mut Parts) -> Answer<Response> {
                 }
                 continue;
             }
-            Told::Delta(moved) => (moved, false),
-            Told::Full(all) => (all, true),
+            Moved::Delta(moved) => (moved, false),
+            Moved::Full(all) => (all, true),
         };
         let kind = if full { PollKind::Full } else { PollKind::Delta };
         state.metrics.polls.count(kind);
-        let response = changed(state, uid, &set, &told, cursor, full).await?;
-        return Ok(compressed(&parts.headers, response).await);
+        return changed(state, &parts.headers, uid, &set, &told, cursor, full).await;
     }
 }
 
@@ -188,38 +185,23 @@ fn unchanged(state: &AppState, uid: Uuid, cursor: Revision, held: bool) -> Respo
 
 async fn changed(
     state: &AppState,
+    headers: &HeaderMap,
     uid: Uuid,
     set: &HostSet,
     told: &[Entry],
     cursor: Revision,
     full: bool,
 ) -> Answer<Response> {
-    let (mut deployments, tombstones) = polls::split(uid, told);
-    let mut inline = 0;
-    for deployment in &mut deployments {
-        let Some(body) = state.bundles.get(&state.store, &deployment.digest).await? else {
-            // Only this deployment waits: the host asks for the bundle by itself and says that it is missing.
-            tracing::error!(bundle.digest = %deployment.digest, deployment.name = %deployment.name, "a bundle is gone");
-            continue;
-        };
-        if body.len() <= limits::INLINE_BUNDLE_BYTES && inline + body.len() <= INLINE_TOTAL {
-            inline += body.len();
-            deployment.bundle = Some(raw(&body)?);
-        }
+    let poll_after_seconds = poll_after(state, true);
+    let told = Told { host: uid, cursor, full, digest: set.digest(), entries: told, poll_after_seconds };
+    let body = state.answers.body(&state.bundles, &state.store, &told, takes_gzip(headers)).await?;
+    let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let vary = (header::VARY, HeaderValue::from_static("accept-encoding"));
+    let mut response = ([json, vary], body.bytes).into_response();
+    if body.gzip {
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    let answer = PollAnswer {
-        cursor,
-        full,
-        digest: set.digest(),
-        deployments,
-        tombstones,
-        poll_after_seconds: poll_after(state, true),
-    };
-    Ok(axum::Json(answer).into_response())
-}
-
-fn raw(body: &[u8]) -> Result<Box<RawValue>, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem::new(Code::Internal, format!("a bundle is not JSON: {error}")))
+    Ok(response)
 }
 
 /// `GET /v1/hosts/{name}/bundles/{digest}`: the bytes of a bundle that is assigned to the host.

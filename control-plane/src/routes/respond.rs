@@ -10,8 +10,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use titan_api::{Code, Problem, problems::MEDIA_TYPE};
-use tower::ServiceExt as _;
-use tower_http::compression::{Compression, predicate::SizeAbove};
+use tower_http::compression::predicate::SizeAbove;
 use uuid::Uuid;
 
 use crate::{
@@ -131,22 +130,6 @@ fn write_problem(response: &mut Response, mut problem: Problem, id: &str) {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     *response.body_mut() = Body::from(body);
-}
-
-/// Compresses an answer as far as the request's headers allow it.
-pub async fn compressed(headers: &HeaderMap, response: Response) -> Response {
-    let mut request = Request::new(Body::empty());
-    if let Some(accepted) = headers.get(header::ACCEPT_ENCODING) {
-        request.headers_mut().insert(header::ACCEPT_ENCODING, accepted.clone());
-    }
-    let mut response = Some(response);
-    let once = tower::service_fn(move |_: Request| {
-        std::future::ready(Ok::<_, std::convert::Infallible>(response.take().unwrap_or_default()))
-    });
-    match Compression::new(once).compress_when(COMPRESSED).oneshot(request).await {
-        Ok(response) => response.map(Body::new),
-        Err(never) => match never {},
-    }
 }
 
 /// Answers a method that a path without layers does not have.
