@@ -12,6 +12,8 @@ pub mod placements;
 pub mod plans;
 pub mod polls;
 pub mod releases;
+pub mod reports;
 pub mod statuses;
+pub mod told;
 pub mod view;
 pub mod why;

@@ -11,6 +11,7 @@ pub mod command;
 pub mod config;
 mod fault;
 pub mod fleet;
+pub mod load;
 mod metrics;
 pub mod planning;
 mod problem;

@@ -5,10 +5,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
 };
 
-use titan_api::Revision;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::{
     access::CredentialCache,
@@ -16,9 +14,11 @@ use crate::{
     clock::Clock,
     config::Config,
     fleet::{model::Model, view::FleetView},
+    load::Load,
     metrics::Metrics,
     render::Renderer,
     store::Store,
+    tasks::reports::Reports,
 };
 
 /// A cheap clone of everything that handlers and tasks share.
@@ -41,8 +41,10 @@ pub struct Shared {
     pub credentials: CredentialCache,
     /// Bundles asked for lately.
     pub bundles: BundleCache,
-    /// Hosts seen since the last time it was written down.
-    pub seen: papaya::HashMap<Uuid, Revision>,
+    /// Reports on their way into the database.
+    pub reports: Reports,
+    /// How loaded this process is.
+    pub load: Load,
     /// Counters for `/metrics`.
     pub metrics: Metrics,
     /// Held by whoever moves the view along.
@@ -75,7 +77,8 @@ impl AppState {
             clock,
             credentials: CredentialCache::default(),
             bundles: BundleCache::default(),
-            seen: papaya::HashMap::new(),
+            reports: Reports::default(),
+            load: Load::default(),
             metrics: Metrics::default(),
             following: Mutex::new(()),
             clock_moved_at: AtomicI64::new(0),

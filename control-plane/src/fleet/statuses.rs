@@ -94,7 +94,7 @@ mod tests {
             commit: None,
             push: None,
         };
-        ObservedDeployment { host: Uuid::nil(), report, reported_at: at(200) }
+        ObservedDeployment { host: Uuid::nil(), deployment: Uuid::nil(), report, reported_at: at(200) }
     }
 
     #[test]
