@@ -17,9 +17,10 @@ use crate::{
         causes::Affected,
         contexts,
         model::{Deployment, Model},
-        moves::{self, Move, Outcome},
+        moves,
         placements::{self, Placement},
         releases::{self, Resolution},
+        view::Entry,
     },
     render::{self, Job, Renderer},
     store::{Assignment, Lease, Release, StoreError, Tx},
@@ -44,8 +45,8 @@ pub struct Present(BTreeMap<Uuid, Gathered>);
 pub struct Planned {
     /// Assignments that move, with what was there before.
     pub moved: Vec<(Assignment, Option<Assignment>)>,
-    /// Assignments that stay though they were rendered from something else.
-    pub outcomes: Vec<(Uuid, Digest)>,
+    /// What outcomes came to that were not known.
+    pub renderings: BTreeMap<Digest, Digest>,
     /// Render problems that came (`Some`) or went, by deployment and host.
     pub problems: Vec<(Uuid, Uuid, Option<Problem>)>,
     /// New releases.
@@ -64,13 +65,14 @@ pub async fn gather(tx: &mut Tx, model: &Model, affected: &Affected) -> Result<P
     }
     for host in &affected.hosts {
         let existing = tx.assignments_of_host(*host).await?;
-        let held: BTreeSet<_> = existing.iter().filter(|a| a.present).map(|a| a.deployment).collect();
+        let held: BTreeSet<_> = existing.iter().filter(|a| a.present()).map(|a| a.deployment).collect();
         let gone = held.iter().filter(|uid| model.deployment(**uid).is_none()).copied();
         let concerned = model.deployments().filter(|deployment| {
             let placement = placements::place_one(model, deployment, *host, held.contains(&deployment.uid));
             held.contains(&deployment.uid) || !matches!(placement, Placement::Absent(_))
         });
-        let troubled = tx.deployments_with_render_problem(*host).await?;
+        let troubled = tx.pairs_with_render_problem().await?;
+        let troubled = troubled.into_iter().filter(|(troubled, _)| troubled == host).map(|(_, deployment)| deployment);
         for uid in concerned.map(|deployment| deployment.uid).chain(gone).chain(troubled).collect::<BTreeSet<_>>() {
             let replicated = model.deployment(uid).is_some_and(|deployment| deployment.spec.replicas.is_some());
             if replicated {
@@ -120,8 +122,9 @@ pub async fn decide(model: &Model, present: &Present, renderer: &Renderer) -> Re
             None => {
                 for (host, existing) in &gathered.existing {
                     let reason = titan_api::poll::RemovalReason::DeploymentDeleted;
-                    let decided = moves::absent(Some(existing), reason, existing.on_remove);
-                    planned.take(decided, *uid, *host, gathered, None);
+                    let told = moves::removal(&existing.description, reason, existing.description.on_remove);
+                    let entry = Entry::from(existing.clone());
+                    planned.take(moves::absent(&entry, *host, &Arc::new(told)), *uid, *host, gathered, None);
                 }
                 let leftover = gathered.problems.iter().filter(|host| !gathered.existing.contains_key(host));
                 planned.problems.extend(leftover.map(|host| (*uid, *host, None)));
@@ -132,23 +135,25 @@ pub async fn decide(model: &Model, present: &Present, renderer: &Renderer) -> Re
     let rendered: HashMap<_, _> = keys.into_iter().zip(renderer.render(jobs).await).collect();
     for Waiting { deployment, release, host, key } in waiting {
         let Some(gathered) = present.0.get(&deployment.uid) else { continue };
-        let (outcome, body) = match rendered.get(&key) {
-            Some(Ok(bundle)) => (Outcome::Bundle { key, bundle: bundle.digest }, Some(bundle)),
+        let bundle = match rendered.get(&key) {
+            Some(Ok(bundle)) => bundle,
             Some(Err(problem)) if problem.code == Code::Internal => return Err(problem.clone()),
-            Some(Err(problem)) => (Outcome::Problem(problem.clone()), None),
+            Some(Err(problem)) => {
+                planned.take(None, deployment.uid, host, gathered, Some(problem.clone()));
+                continue;
+            }
             None => return Err(Problem::new(Code::Internal, "a rendering was lost")),
         };
-        let decided = moves::decide(&deployment, &release, host, gathered.existing.get(&host), &outcome);
-        if let (Move::Put(_), Some(bundle)) = (&decided, body) {
+        let existing = gathered.existing.get(&host).cloned().map(Entry::from);
+        let told = Arc::new(moves::description(&deployment, &release));
+        let decided = moves::present(&told, host, existing.as_ref(), bundle.digest);
+        if decided.is_some() {
             planned.bundles.insert(bundle.digest, bundle.body.clone());
+            planned.renderings.insert(key, bundle.digest);
         }
-        let problem = match outcome {
-            Outcome::Problem(problem) => Some(problem),
-            _ => None,
-        };
-        planned.take(decided, deployment.uid, host, gathered, problem);
+        planned.take(decided, deployment.uid, host, gathered, None);
     }
-    planned.moved.sort_by_key(|(assignment, _)| assignment.id);
+    planned.moved.sort_by_key(|(assignment, _)| (assignment.deployment, assignment.host));
     Ok(planned)
 }
 
@@ -160,7 +165,7 @@ fn decide_deployment(
     waiting: &mut Vec<Waiting>,
     jobs: &mut BTreeMap<Digest, Job>,
 ) {
-    let held: BTreeSet<_> = gathered.existing.values().filter(|a| a.present).map(|a| a.host).collect();
+    let held: BTreeSet<_> = gathered.existing.values().filter(|a| a.present()).map(|a| a.host).collect();
     let placements = match &gathered.hosts {
         None => placements::place_all(model, deployment, &held),
         Some(hosts) => hosts
@@ -188,7 +193,10 @@ fn decide_deployment(
         let existing = gathered.existing.get(&host);
         let outcome = match (placement, &resolution, &release, model.host(host)) {
             (Placement::Absent(reason), ..) => {
-                let decided = moves::absent(existing, reason, deployment.spec.on_remove);
+                let decided = existing.and_then(|existing| {
+                    let told = moves::removal(&existing.description, reason, deployment.spec.on_remove);
+                    moves::absent(&Entry::from(existing.clone()), host, &Arc::new(told))
+                });
                 planned.take(decided, deployment.uid, host, gathered, None);
                 continue;
             }
@@ -200,16 +208,9 @@ fn decide_deployment(
             (Placement::Present, ..) => Err(Problem::new(Code::Internal, "the host is not in the model")),
         };
         match outcome {
-            Err(problem) => planned.take(Move::Nothing, deployment.uid, host, gathered, Some(problem)),
+            Err(problem) => planned.take(None, deployment.uid, host, gathered, Some(problem)),
             Ok((resolution, release, context)) => {
                 let key = render::outcome_key(&resolution.template, &context);
-                let same = existing.is_some_and(|existing| {
-                    existing.present && existing.outcome == Some(key) && moves::same_handling(deployment, existing)
-                });
-                if same {
-                    planned.take(Move::Nothing, deployment.uid, host, gathered, None);
-                    continue;
-                }
                 jobs.entry(key)
                     .or_insert_with(|| Job { template: Arc::clone(&resolution.template), context: Arc::new(context) });
                 waiting.push(Waiting { deployment: Arc::clone(deployment), release: release.clone(), host, key });
@@ -239,17 +240,20 @@ fn newest_or_next(
 }
 
 impl Planned {
-    fn take(&mut self, decided: Move, deployment: Uuid, host: Uuid, gathered: &Gathered, problem: Option<Problem>) {
+    fn take(
+        &mut self,
+        decided: Option<Assignment>,
+        deployment: Uuid,
+        host: Uuid,
+        gathered: &Gathered,
+        problem: Option<Problem>,
+    ) {
         if problem.is_some() || gathered.problems.contains(&host) {
             self.problems.push((deployment, host, problem));
         }
         match decided {
-            Move::Put(assignment) => self.moved.push((*assignment, gathered.existing.get(&host).cloned())),
-            Move::Outcome(id, key) => {
-                self.outcomes.push((id, key));
-                self.unchanged += 1;
-            }
-            Move::Nothing => self.unchanged += 1,
+            Some(assignment) => self.moved.push((assignment, gathered.existing.get(&host).cloned())),
+            None => self.unchanged += 1,
         }
     }
 
@@ -271,15 +275,13 @@ impl Planned {
             tx.put_bundle(digest, body, wall).await?;
         }
         if let Some(revision) = revision {
-            for (assignment, _) in &self.moved {
-                tx.put_assignment(&Assignment { revision, ..assignment.clone() }).await?;
-            }
-            // A host that was removed by force since it was decided has none.
-            tx.purge_hostless_assignments(revision).await?;
+            // A host that was removed by force since it was decided gets none.
+            let gone = tx.hosts_deleted_after(bookmark).await?;
+            let moved = self.moved.iter().filter(|(assignment, _)| !gone.contains(&assignment.host));
+            let moved: Vec<_> = moved.map(|(assignment, _)| Assignment { revision, ..assignment.clone() }).collect();
+            tx.put_assignments(&moved, wall).await?;
         }
-        for (id, key) in &self.outcomes {
-            tx.set_outcome(*id, *key).await?;
-        }
+        tx.put_renderings(&self.renderings).await?;
         for (deployment, host, problem) in &self.problems {
             let problem = problem.as_ref().map(|problem| (problem, bookmark));
             tx.set_render_problem(*deployment, *host, problem).await?;

@@ -17,7 +17,7 @@ use crate::{
     load::Load,
     metrics::Metrics,
     render::Renderer,
-    store::Store,
+    store::{Descriptions, Store},
     tasks::reports::Reports,
 };
 
@@ -47,8 +47,8 @@ pub struct Shared {
     pub load: Load,
     /// Counters for `/metrics`.
     pub metrics: Metrics,
-    /// Held by whoever moves the view along.
-    pub following: Mutex<()>,
+    /// Held by whoever moves the view along: the descriptions that assignments refer to.
+    pub following: Mutex<Descriptions>,
     /// When the clock was last moved past a host's cursor, in microseconds; 0 for never.
     pub clock_moved_at: AtomicI64,
     /// Ends held polls and tasks.
@@ -80,7 +80,7 @@ impl AppState {
             reports: Reports::default(),
             load: Load::default(),
             metrics: Metrics::default(),
-            following: Mutex::new(()),
+            following: Mutex::default(),
             clock_moved_at: AtomicI64::new(0),
             shutdown,
             model: RwLock::default(),

@@ -1,6 +1,6 @@
 //! Hosts: their status, and making many at once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json as JsonBody,
@@ -24,7 +24,7 @@ use crate::{
         respond::{Answer, RequestId},
     },
     state::AppState,
-    store::{Assignment, ObservedHost, Written},
+    store::{Assignment, Description, ObservedHost, Written},
     tasks::heartbeats,
     writing::{self, Intent},
 };
@@ -123,28 +123,34 @@ pub async fn prune(
     if pruned.is_empty() {
         return Ok(JsonBody(PruneAnswer { pruned }));
     }
+    let known = tx.assignments_of_host(stored.uid).await?;
+    let mut tombstones = Vec::new();
     for orphan in &pruned {
-        let known = tx.assignment(orphan.id).await?;
-        if known.as_ref().is_some_and(|known| known.present || known.host != stored.uid) {
+        let known = known.iter().find(|known| known.id() == orphan.id);
+        if known.is_some_and(Assignment::present) {
             continue;
         }
-        tx.put_assignment(&Assignment {
-            id: orphan.id,
-            deployment: known.map_or(orphan.id, |known| known.deployment),
-            host: stored.uid,
-            workspace: orphan.workspace.clone(),
-            name: orphan.name.clone(),
-            release: String::new(),
-            revision,
-            present: false,
-            outcome: None,
-            bundle: None,
-            depends_on: Vec::new(),
-            on_remove: titan_api::deployments::OnRemove::Delete,
-            reason: Some(RemovalReason::Pruned),
-        })
-        .await?;
+        tombstones.push(match known {
+            // It is told once more.
+            Some(known) => Assignment { revision, ..known.clone() },
+            None => Assignment {
+                deployment: orphan.id,
+                host: stored.uid,
+                description: Arc::new(Description {
+                    deployment: orphan.id,
+                    workspace: orphan.workspace.clone(),
+                    name: orphan.name.clone(),
+                    release: String::new(),
+                    depends_on: Vec::new(),
+                    on_remove: titan_api::deployments::OnRemove::Delete,
+                    reason: Some(RemovalReason::Pruned),
+                }),
+                revision,
+                bundle: None,
+            },
+        });
     }
+    tx.put_assignments(&tombstones, state.clock.now()).await?;
     let named: Vec<_> = pruned.iter().map(|orphan| format!("{}/{}", orphan.workspace, orphan.name)).collect();
     let reason = request.reason.map_or_else(String::new, |reason| format!(": {reason}"));
     let reason = format!("orphans pruned: {}{reason}", named.join(", "));

@@ -14,10 +14,11 @@ use titan_api::{
     Code, Digest, Problem, Revision, SetDigest, limits,
     poll::{CURSOR_HEADER, POLL_AFTER_HEADER, PollAnswer},
 };
+use uuid::Uuid;
 
 use crate::{
     fleet::polls::{self, Answer as Told},
-    fleet::view::{HostSet, Slot},
+    fleet::view::{Entry, HostSet, Slot},
     load::poll_after,
     metrics::PollKind,
     routes::{
@@ -93,7 +94,7 @@ async fn poll(state: &AppState, parts: &mut Parts) -> Answer<Response> {
         };
         let kind = if full { PollKind::Full } else { PollKind::Delta };
         state.metrics.polls.count(kind);
-        let response = changed(state, &set, &told, cursor, full).await?;
+        let response = changed(state, uid, &set, &told, cursor, full).await?;
         return Ok(compressed(&parts.headers, response).await);
     }
 }
@@ -178,12 +179,13 @@ fn unchanged(state: &AppState, slot: &Arc<Slot>, cursor: Revision, held: bool) -
 
 async fn changed(
     state: &AppState,
+    uid: Uuid,
     set: &HostSet,
-    told: &[Arc<crate::store::Assignment>],
+    told: &[Entry],
     cursor: Revision,
     full: bool,
 ) -> Answer<Response> {
-    let (mut deployments, tombstones) = polls::split(told);
+    let (mut deployments, tombstones) = polls::split(uid, told);
     let mut inline = 0;
     for deployment in &mut deployments {
         let Some(body) = state.bundles.get(&state.store, &deployment.digest).await? else {
@@ -221,7 +223,7 @@ pub async fn bundle(
     let no_bundle = || Problem::not_found("bundle", &digest);
     let digest: Digest = digest.parse().map_err(|_| no_bundle())?;
     let set = state.view.slot(uid).set();
-    if !set.assignments().any(|assignment| assignment.present && assignment.bundle == Some(digest)) {
+    if !set.entries().iter().any(|entry| entry.bundle() == Some(digest)) {
         return Err(no_bundle().into());
     }
     let body = state.bundles.get(&state.store, &digest).await?.ok_or_else(no_bundle)?;

@@ -1,5 +1,7 @@
 //! Reports: what agents say. They never take the fleet's clock.
 
+use std::collections::HashMap;
+
 use axum::{extract::State, http::StatusCode};
 use serde_json::Value;
 use titan_api::{Code, Problem, hosts::Facts, labels::is_key, limits, reports::Report};
@@ -36,7 +38,8 @@ pub async fn report(
         follow::pass(&state).await?;
     }
     let set = slot.set();
-    let deployment_of = |id| set.assignments().find(|assignment| assignment.id == id).map(|found| found.deployment);
+    let ids: HashMap<_, _> = set.entries().iter().map(|entry| (entry.id(uid), entry.deployment())).collect();
+    let deployment_of = |id| ids.get(&id).copied();
     let said = Said::new((uid, now, seq), report, (set.digest(), &state.reports.key), deployment_of);
     reports::take(&state, &slot, said).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use titan_api::{Revision, hosts::Facts, reports::Orphan};
 use uuid::Uuid;
 
-use super::{Result, Tx, both, json, over_rows, parsed, rows};
+use super::{Result, Tx, both, json, over_rows, parsed, per_engine, rows};
 
 /// What was observed of a host.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -77,12 +77,11 @@ impl Tx {
         row.map(ObservedHost::try_from).transpose()
     }
 
-    /// Returns what was observed of the hosts of a deployment.
-    pub async fn hosts_of_deployment(&mut self, deployment: Uuid) -> Result<Vec<ObservedHost>> {
-        const SQL: &str = "SELECT s.* FROM host_status s JOIN assignments a ON a.host_uid = s.host_uid \
-             WHERE a.deployment_uid = $1";
-        let rows: Vec<Row> =
-            both!(self, conn => sqlx::query_as(SQL).bind(deployment.to_string()).fetch_all(&mut **conn).await?);
+    /// Returns what was observed of these hosts.
+    pub async fn observed_hosts_of(&mut self, hosts: &[Uuid]) -> Result<Vec<ObservedHost>> {
+        let sql = over_rows!(self, "SELECT * FROM host_status WHERE host_uid IN (SELECT j.value ->> 0 FROM", ")");
+        let hosts = rows(hosts.iter().map(|uid| [uid]));
+        let rows: Vec<Row> = both!(self, conn => sqlx::query_as(sql).bind(hosts).fetch_all(&mut **conn).await?);
         rows.into_iter().map(ObservedHost::try_from).collect()
     }
 
@@ -120,12 +119,17 @@ impl Tx {
     /// Returns what was observed of these hosts, and keeps others from changing it until the transaction ends. A row that
     /// cannot be read back is that host's error alone.
     pub async fn lock_observed_hosts(&mut self, hosts: &[Uuid]) -> Result<Vec<(Uuid, Result<ObservedHost>)>> {
-        let sql = over_rows!(
-            self,
-            "SELECT s.* FROM host_status s WHERE s.host_uid IN (SELECT j.value ->> 0 FROM",
-            ") ORDER BY s.host_uid",
-            lock "FOR UPDATE"
-        );
+        macro_rules! sql {
+            ($rows:literal, $bytes:literal, $hex:literal, $lock:literal) => {
+                concat!(
+                    "SELECT a.* FROM host_status a WHERE a.host_uid IN (SELECT j.value ->> 0 FROM ",
+                    $rows,
+                    ") ORDER BY a.host_uid",
+                    $lock
+                )
+            };
+        }
+        let sql = per_engine!(self, sql);
         let hosts = rows(hosts.iter().map(|uid| [uid]));
         let found: Vec<Row> = both!(self, conn => sqlx::query_as(sql).bind(hosts).fetch_all(&mut **conn).await?);
         let named = |row: Row| {

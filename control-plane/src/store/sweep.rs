@@ -5,33 +5,69 @@
 
 use std::collections::HashSet;
 
+use futures_util::TryStreamExt as _;
 use titan_api::{Digest, Kind, Revision};
 use uuid::Uuid;
 
-use super::{Result, Tx, both, digest, over_rows, parsed, rows};
+use super::{Result, Tx, both, digest, over_rows, parsed, per_engine, rows, uuid};
+
+/// What holds of a deleted deployment or host once nothing is left of it. When the planner has seen that a host was deleted,
+/// everything that it had is a tombstone.
+macro_rules! settled {
+    ($bytes:literal, $hex:literal) => {
+        concat!(
+            "deleted_revision IS NOT NULL \
+             AND deleted_revision <= (SELECT revision FROM bookmarks WHERE name = 'planner') \
+             AND CASE WHEN kind = 'Host' \
+             THEN NOT EXISTS (SELECT 1 FROM assignments a WHERE a.bundle IS NULL AND a.host = ",
+            $bytes,
+            "replace(uid, '-', '')",
+            $hex,
+            ") ELSE NOT EXISTS (SELECT 1 FROM assignments a WHERE a.deployment = ",
+            $bytes,
+            "replace(uid, '-', '')",
+            $hex,
+            ") END"
+        )
+    };
+}
+
+/// What the sweep may remove, as of one snapshot.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Unused {
+    /// Bundles that no assignment names.
+    pub bundles: Vec<Digest>,
+    /// Descriptions that no assignment has.
+    pub descriptions: Vec<i64>,
+}
 
 impl Tx {
-    /// Returns deleted deployments and hosts for which no assignment is left, at most `limit` of them.
+    /// Returns deleted deployments and hosts of which no assignment is left, at most `limit` of them.
     pub async fn settled_deletions(&mut self, limit: i64) -> Result<Vec<(Kind, Uuid)>> {
-        const SQL: &str = "SELECT kind, uid FROM resources WHERE deleted_revision IS NOT NULL \
-             AND deleted_revision <= (SELECT revision FROM bookmarks WHERE name = 'planner') \
-             AND NOT EXISTS (SELECT 1 FROM assignments WHERE deployment_uid = resources.uid) \
-             AND NOT EXISTS (SELECT 1 FROM assignments WHERE host_uid = resources.uid) LIMIT $1";
+        macro_rules! sql {
+            ($rows:literal, $bytes:literal, $hex:literal, $lock:literal) => {
+                concat!("SELECT kind, uid FROM resources WHERE ", settled!($bytes, $hex), " LIMIT $1")
+            };
+        }
+        let sql = per_engine!(self, sql);
         let found: Vec<(String, String)> =
-            both!(self, conn => sqlx::query_as(SQL).bind(limit).fetch_all(&mut **conn).await?);
+            both!(self, conn => sqlx::query_as(sql).bind(limit).fetch_all(&mut **conn).await?);
         found.into_iter().map(named).collect()
     }
 
-    /// Returns those of these deployments and hosts that are deleted and for which no assignment is left.
+    /// Returns those of these deployments and hosts that are deleted and of which no assignment is left.
     pub async fn settled_among(&mut self, uids: &[Uuid]) -> Result<Vec<(Kind, Uuid)>> {
-        let sql = over_rows!(
-            self,
-            "SELECT kind, uid FROM resources WHERE uid IN (SELECT j.value ->> 0 FROM",
-            ") AND deleted_revision IS NOT NULL \
-             AND deleted_revision <= (SELECT revision FROM bookmarks WHERE name = 'planner') \
-             AND NOT EXISTS (SELECT 1 FROM assignments WHERE deployment_uid = resources.uid) \
-             AND NOT EXISTS (SELECT 1 FROM assignments WHERE host_uid = resources.uid)"
-        );
+        macro_rules! sql {
+            ($rows:literal, $bytes:literal, $hex:literal, $lock:literal) => {
+                concat!(
+                    "SELECT kind, uid FROM resources WHERE uid IN (SELECT j.value ->> 0 FROM ",
+                    $rows,
+                    ") AND ",
+                    settled!($bytes, $hex)
+                )
+            };
+        }
+        let sql = per_engine!(self, sql);
         let uids = rows(uids.iter().map(|uid| [uid]));
         let found: Vec<(String, String)> =
             both!(self, conn => sqlx::query_as(sql).bind(uids).fetch_all(&mut **conn).await?);
@@ -74,47 +110,108 @@ impl Tx {
         found.into_iter().map(|(uid,)| parsed("resources", "uid", &uid, &uid)).collect()
     }
 
-    /// Returns the tombstones of these hosts.
-    pub async fn tombstones_of(&mut self, hosts: &[Uuid]) -> Result<HashSet<Uuid>> {
+    /// Returns deployment and host of the tombstones of these hosts.
+    pub async fn tombstones_of(&mut self, hosts: &[Uuid]) -> Result<HashSet<(Uuid, Uuid)>> {
+        macro_rules! sql {
+            ($rows:literal, $bytes:literal, $hex:literal, $lock:literal) => {
+                concat!(
+                    "SELECT a.deployment, a.host FROM assignments a WHERE a.bundle IS NULL AND a.host IN (SELECT ",
+                    $bytes,
+                    "j.value ->> 0",
+                    $hex,
+                    " FROM ",
+                    $rows,
+                    ")"
+                )
+            };
+        }
+        let sql = per_engine!(self, sql);
+        let hosts = rows(hosts.iter().map(|uid| [uid.simple().to_string()]));
+        let found: Vec<(Vec<u8>, Vec<u8>)> =
+            both!(self, conn => sqlx::query_as(sql).bind(hosts).fetch_all(&mut **conn).await?);
+        let id = || "of a tombstone".to_owned();
+        let read = |(deployment, host): (Vec<u8>, Vec<u8>)| {
+            Ok((uuid("assignments", "deployment", id, &deployment)?, uuid("assignments", "host", id, &host)?))
+        };
+        found.into_iter().map(read).collect()
+    }
+
+    /// Returns the bundles and descriptions that no assignment has, and that were last counted on before `before`. If there
+    /// are any so old, it reads every assignment.
+    pub async fn unused(&mut self, before: Revision) -> Result<Unused> {
+        const BUNDLES: &str = "SELECT digest FROM bundles WHERE created_at < $1";
+        const DESCRIPTIONS: &str = "SELECT id FROM descriptions WHERE used_at < $1";
+        const USED: &str = "SELECT DISTINCT description, bundle FROM assignments";
+        let before = before.micros();
+        let bundles: Vec<(Vec<u8>,)> =
+            both!(self, conn => sqlx::query_as(BUNDLES).bind(before).fetch_all(&mut **conn).await?);
+        let descriptions: Vec<(i64,)> =
+            both!(self, conn => sqlx::query_as(DESCRIPTIONS).bind(before).fetch_all(&mut **conn).await?);
+        let mut bundles: HashSet<_> = bundles.into_iter().map(|(digest,)| digest).collect();
+        let mut descriptions: HashSet<_> = descriptions.into_iter().map(|(id,)| id).collect();
+        if bundles.is_empty() && descriptions.is_empty() {
+            return Ok(Unused::default());
+        }
+        both!(self, conn => {
+            let mut used = sqlx::query_as::<_, (i64, Option<Vec<u8>>)>(USED).fetch(&mut **conn);
+            while let Some((description, bundle)) = used.try_next().await? {
+                descriptions.remove(&description);
+                bundle.map(|bundle| bundles.remove(&bundle));
+            }
+        });
+        let bundles = bundles.into_iter().map(|bytes| digest("bundles", "digest", &hex::encode(&bytes), &bytes));
+        Ok(Unused { bundles: bundles.collect::<Result<_>>()?, descriptions: descriptions.into_iter().collect() })
+    }
+
+    /// Removes these bundles, and what is known to have come to them, but those that were counted on again at `before` or
+    /// later. Returns how many went.
+    pub async fn remove_bundles(&mut self, bundles: &[Digest], before: Revision) -> Result<usize> {
+        macro_rules! sql {
+            ($rows:literal, $bytes:literal, $hex:literal, $lock:literal) => {
+                concat!(
+                    "DELETE FROM bundles WHERE digest IN (SELECT ",
+                    $bytes,
+                    "j.value ->> 0",
+                    $hex,
+                    " FROM ",
+                    $rows,
+                    ") AND created_at < $2 RETURNING digest"
+                )
+            };
+        }
+        macro_rules! renderings {
+            ($rows:literal, $bytes:literal, $hex:literal, $lock:literal) => {
+                concat!(
+                    "DELETE FROM renderings WHERE bundle IN (SELECT ",
+                    $bytes,
+                    "j.value ->> 0",
+                    $hex,
+                    " FROM ",
+                    $rows,
+                    ")"
+                )
+            };
+        }
+        let sql = per_engine!(self, sql);
+        let bundles = rows(bundles.iter().map(|bundle| [bundle]));
+        let gone: Vec<(Vec<u8>,)> = both!(self, conn => sqlx::query_as(sql).bind(bundles).bind(before.micros())
+            .fetch_all(&mut **conn).await?);
+        let sql = per_engine!(self, renderings);
+        let bundles = rows(gone.iter().map(|(digest,)| [hex::encode(digest)]));
+        both!(self, conn => sqlx::query(sql).bind(bundles).execute(&mut **conn).await.map(drop)?);
+        Ok(gone.len())
+    }
+
+    /// Removes these descriptions but those that were counted on again at `before` or later.
+    pub async fn remove_descriptions(&mut self, ids: &[i64], before: Revision) -> Result<()> {
         let sql = over_rows!(
             self,
-            "SELECT id FROM assignments WHERE host_uid IN (SELECT j.value ->> 0 FROM",
-            ") AND present = $2"
+            "DELETE FROM descriptions WHERE id IN (SELECT CAST(j.value ->> 0 AS BIGINT) FROM",
+            ") AND used_at < $2"
         );
-        let hosts = rows(hosts.iter().map(|uid| [uid]));
-        let found: Vec<(String,)> =
-            both!(self, conn => sqlx::query_as(sql).bind(hosts).bind(false).fetch_all(&mut **conn).await?);
-        found.into_iter().map(|(id,)| parsed("assignments", "id", &id, &id)).collect()
-    }
-
-    /// Returns the bundles that were last rendered before `before`.
-    pub async fn bundles_before(&mut self, before: Revision) -> Result<HashSet<Digest>> {
-        const SQL: &str = "SELECT digest FROM bundles WHERE created_at < $1";
-        let found: Vec<(Vec<u8>,)> =
-            both!(self, conn => sqlx::query_as(SQL).bind(before.micros()).fetch_all(&mut **conn).await?);
-        found.into_iter().map(|(bytes,)| digest("bundles", "digest", "?", &bytes)).collect()
-    }
-
-    /// Returns the bundles that assignments name. It reads every assignment.
-    pub async fn bundles_assigned(&mut self) -> Result<HashSet<Digest>> {
-        const SQL: &str = "SELECT DISTINCT bundle FROM assignments WHERE bundle IS NOT NULL";
-        let found: Vec<(Vec<u8>,)> = both!(self, conn => sqlx::query_as(SQL).fetch_all(&mut **conn).await?);
-        found.into_iter().map(|(bytes,)| digest("assignments", "bundle", "?", &bytes)).collect()
-    }
-
-    /// Removes these bundles but those that were rendered again at `before` or later, and returns how many.
-    pub async fn remove_bundles(&mut self, bundles: &[Digest], before: Revision) -> Result<u64> {
-        const SQLITE: &str = "DELETE FROM bundles WHERE digest IN (SELECT unhex(j.value ->> 0) FROM json_each($1) AS j) \
-             AND created_at < $2";
-        const POSTGRES: &str = "DELETE FROM bundles WHERE digest IN (SELECT decode(j.value ->> 0, 'hex') \
-             FROM json_array_elements(CAST($1 AS JSON)) AS j(value)) AND created_at < $2";
-        let sql = match self.connection {
-            super::Connection::Sqlite(_) => SQLITE,
-            super::Connection::Postgres(_) => POSTGRES,
-        };
-        let bundles = rows(bundles.iter().map(|bundle| [bundle]));
-        Ok(both!(self, conn => sqlx::query(sql).bind(bundles).bind(before.micros())
-            .execute(&mut **conn).await?.rows_affected()))
+        let ids = rows(ids.iter().map(|id| [id]));
+        both!(self, conn => sqlx::query(sql).bind(ids).bind(before.micros()).execute(&mut **conn).await.map(drop)?);
+        Ok(())
     }
 
     /// Returns the ids of one-time tokens that ended before `before`, at most `limit` of them.

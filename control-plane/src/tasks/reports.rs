@@ -247,7 +247,7 @@ async fn attempt(state: &AppState, mut tx: Tx, batch: &[Waiting]) -> Result<Outc
         state.metrics.reports.inc();
     }
     for removal in &removed {
-        state.view.forget(removal.host, removal.assignment, removal.revision);
+        state.view.forget(removal.host, removal.deployment, removal.revision);
     }
     if !written.facts.is_empty() {
         state.committed();

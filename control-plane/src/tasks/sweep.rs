@@ -8,6 +8,7 @@ use titan_api::{Kind, Revision, changes::Operation};
 use uuid::Uuid;
 
 use crate::{
+    fleet::view::Entry,
     state::AppState,
     store::{ChangeFilter, StoreError, Tx},
 };
@@ -15,7 +16,7 @@ use crate::{
 /// How often to look for what is settled and gone.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// How often to look for what is unused and expired, which may mean reading whole tables.
-const LONG_INTERVAL: Duration = Duration::from_secs(600);
+const LONG_INTERVAL: Duration = Duration::from_secs(3600);
 /// How long an unused bundle and an idempotency key are kept.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Rows removed, or hosts looked at, by one transaction.
@@ -140,7 +141,7 @@ impl Sweeper {
             let now = tokio::time::Instant::now();
             let mut swept = self.pass().await;
             if now >= long && swept.is_ok() {
-                swept = unused(&self.state).await;
+                swept = clear(&self.state).await;
                 long = now + LONG_INTERVAL;
             }
             if let Err(error) = swept {
@@ -158,21 +159,23 @@ async fn forget_confirmed(state: &AppState) -> Result<(), StoreError> {
     }
     for hosts in state.view.leaving().chunks(CHUNK) {
         // The view first: what is in it and not among the rows that are read after it is gone.
-        let sets: Vec<_> = hosts.iter().map(|host| (*host, state.view.slot(*host).set())).collect();
+        let sets = hosts.iter().filter_map(|host| Some((*host, state.view.find(*host)?.set())));
+        let sets: Vec<_> = sets.collect();
         let left = state.store.read().await?.tombstones_of(hosts).await?;
         for (host, set) in sets {
-            for gone in set.assignments().filter(|assignment| !assignment.present && !left.contains(&assignment.id)) {
-                state.view.forget(host, gone.id, gone.revision);
+            let gone = |entry: &&Entry| !entry.present() && !left.contains(&(entry.deployment(), host));
+            for entry in set.entries().iter().filter(gone) {
+                state.view.forget(host, entry.deployment(), entry.revision);
             }
         }
     }
     Ok(())
 }
 
-/// Clears away unused bundles and what expired.
-async fn unused(state: &AppState) -> Result<(), StoreError> {
+/// Clears away what is unused and what expired.
+async fn clear(state: &AppState) -> Result<(), StoreError> {
     let before = state.clock.before(KEPT);
-    let bundles = sweep_bundles(state, before).await?;
+    let bundles = sweep_unused(state, before).await?;
     if bundles > 0 {
         tracing::info!(bundles, "unused bundles were cleared away");
     }
@@ -193,22 +196,17 @@ async fn unused(state: &AppState) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Removes bundles that nothing names and that were last rendered before `before`, and returns how many. Which are named is
-/// read once, from a snapshot; whoever names one again after that marks it as young.
-pub async fn sweep_bundles(state: &AppState, before: Revision) -> Result<u64, StoreError> {
-    let mut tx = state.store.read().await?;
-    let mut old = tx.bundles_before(before).await?;
-    if old.is_empty() {
-        return Ok(0);
-    }
-    for named in tx.bundles_assigned().await? {
-        old.remove(&named);
-    }
-    drop(tx);
-    let old: Vec<_> = old.into_iter().collect();
+/// Removes bundles and descriptions that no assignment has and that nobody counted on since `before`, and returns how many
+/// bundles that were. What assignments have is read once, from a snapshot; whoever counts on something after that marks it
+/// as young.
+pub async fn sweep_unused(state: &AppState, before: Revision) -> Result<usize, StoreError> {
+    let unused = state.store.read().await?.unused(before).await?;
     let mut gone = 0;
-    for bundles in old.chunks(CHUNK) {
+    for bundles in unused.bundles.chunks(CHUNK) {
         gone += written(state, async |tx| tx.remove_bundles(bundles, before).await).await?;
+    }
+    for descriptions in unused.descriptions.chunks(CHUNK) {
+        written(state, async |tx| tx.remove_descriptions(descriptions, before).await).await?;
     }
     Ok(gone)
 }
@@ -226,5 +224,5 @@ async fn written<T>(
 /// Clears everything away that can be, once.
 pub async fn pass(state: &AppState) -> Result<(), StoreError> {
     Sweeper::new(state.clone()).pass().await?;
-    unused(state).await
+    clear(state).await
 }

@@ -56,10 +56,6 @@ impl Slot {
         self.uid
     }
 
-    pub(super) const fn uid_ref(&self) -> &Uuid {
-        &self.uid
-    }
-
     /// Returns the host's name, if it has shown a credential that says so.
     #[must_use]
     pub fn name(&self) -> Option<&Name> {

@@ -1,10 +1,12 @@
 //! Assignments, what they refer to, and what is cleared away.
 
-use titan_api::{Code, Digest, Kind, Problem, Revision};
+use std::collections::BTreeMap;
+
+use titan_api::{Code, Digest, Kind, Problem};
 use titan_control_plane::store::{Assignment, Release, Store};
 use uuid::Uuid;
 
-use super::{assignment, at, read, stored, stores, tombstone, until_somebody_waits, write};
+use super::{assignment, at, moved_after, put, read, stored, stores, tombstone, until_somebody_waits, write};
 
 #[tokio::test]
 async fn assignments_are_read_back_as_they_were_put_and_move_under_one_id() {
@@ -15,20 +17,20 @@ async fn assignments_are_read_back_as_they_were_put_and_move_under_one_id() {
         let elsewhere = assignment(deployment, Uuid::now_v7(), 20);
         let other = assignment(Uuid::now_v7(), host, 15);
         let mut tx = write(&store).await;
-        for assignment in [&first, &elsewhere, &other] {
-            tx.put_assignment(assignment).await.expect("put");
-        }
-        assert_eq!(tx.assignment(first.id).await.expect("read"), Some(first.clone()), "{engine}");
+        put(&mut tx, [&first, &elsewhere, &other]).await;
+        assert_eq!(tx.assignment(deployment, host).await.expect("read"), Some(first.clone()), "{engine}");
         let gone = tombstone(&first, 30);
-        tx.put_assignment(&gone).await.expect("put");
-        assert_eq!(tx.assignment(first.id).await.expect("read"), Some(gone.clone()), "{engine}");
+        put(&mut tx, [&gone]).await;
+        assert_eq!(tx.assignment(deployment, host).await.expect("read"), Some(gone.clone()), "{engine}");
+        assert_eq!(gone.id(), first.id(), "{engine}");
+        assert_eq!(tx.newest_move().await.expect("read"), at(30), "{engine}");
         tx.commit().await.expect("commit");
         let mut tx = read(&store).await;
-        let after =
-            async |tx: &mut titan_control_plane::store::Tx, seen| tx.assignments_after(at(seen)).await.expect("read");
-        assert_eq!(after(&mut tx, 0).await, [other.clone(), elsewhere.clone(), gone.clone()], "{engine}");
-        assert_eq!(after(&mut tx, 15).await, [elsewhere.clone(), gone.clone()], "{engine}");
-        assert_eq!(after(&mut tx, 30).await, [], "{engine}");
+        let mut all = moved_after(&mut tx, 0).await.expect("read");
+        all.sort_by_key(|assignment| assignment.revision);
+        assert_eq!(all, [other.clone(), elsewhere.clone(), gone.clone()], "{engine}");
+        assert_eq!(moved_after(&mut tx, 15).await.expect("read"), [elsewhere.clone(), gone.clone()], "{engine}");
+        assert_eq!(moved_after(&mut tx, 30).await.expect("read"), [], "{engine}");
         let sorted = |mut found: Vec<Assignment>| {
             found.sort_by_key(|assignment| assignment.revision);
             found
@@ -37,6 +39,70 @@ async fn assignments_are_read_back_as_they_were_put_and_move_under_one_id() {
         assert_eq!(of_host, [other, gone.clone()], "{engine}");
         let of_deployment = sorted(tx.assignments_of_deployment(deployment).await.expect("read"));
         assert_eq!(of_deployment, [elsewhere, gone], "{engine}");
+    }
+}
+
+/// What is told alike goes in one statement, and each row keeps what is its own.
+#[tokio::test]
+async fn many_are_put_at_once_each_with_its_own_bundle() {
+    for (database, store) in stores().await {
+        let deployments = [Uuid::now_v7(), Uuid::now_v7()];
+        let mut many = Vec::new();
+        for number in 0..500_u32 {
+            let deployment = deployments[number as usize % 2];
+            let row = assignment(deployment, Uuid::now_v7(), 7);
+            many.push(match number % 5 {
+                0 => tombstone(&row, 7),
+                _ => Assignment { bundle: Some(Digest::of(&number.to_be_bytes())), ..row },
+            });
+        }
+        let mut tx = write(&store).await;
+        put(&mut tx, &many).await;
+        // Once more, now that they are there.
+        put(&mut tx, &many).await;
+        let mut found = moved_after(&mut tx, 0).await.expect("read");
+        let order = |assignment: &Assignment| (assignment.deployment, assignment.host);
+        found.sort_by_key(order);
+        many.sort_by_key(order);
+        assert_eq!(found, many, "{}", database.engine);
+        assert_eq!(tx.tombstones().await.expect("read").len(), 100, "{}", database.engine);
+    }
+}
+
+#[tokio::test]
+async fn renderings_are_remembered_until_their_bundle_is_gone() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let digest = |number: u32| Digest::of(&number.to_be_bytes());
+        let kept: BTreeMap<_, _> = (0..300).map(|number| (digest(number), digest(1_000 + number / 100))).collect();
+        let mut tx = write(&store).await;
+        for bundle in [1_000, 1_001] {
+            tx.put_bundle(&digest(bundle), b"body", at(10)).await.expect("put");
+        }
+        tx.put_renderings(&kept).await.expect("put");
+        tx.put_renderings(&kept).await.expect("put again");
+        let asked: Vec<_> = (0..400).map(digest).collect();
+        let known = tx.renderings(&asked).await.expect("read");
+        assert_eq!(known.into_iter().collect::<BTreeMap<_, _>>(), kept, "{engine}");
+        assert_eq!(tx.touch_bundles(&[digest(1_000), digest(1_002)], at(90)).await.expect("touch"), 1, "{engine}");
+        assert_eq!(tx.sweep_renderings().await.expect("sweep"), 100, "{engine}: those of the bundle that is not there");
+        assert_eq!(tx.sweep_bundles(at(50)).await.expect("sweep"), 1, "{engine}: the one that was not touched");
+        tx.sweep_renderings().await.expect("sweep");
+        assert_eq!(tx.renderings(&asked).await.expect("read").len(), 100, "{engine}");
+    }
+}
+
+#[tokio::test]
+async fn descriptions_stay_while_young_or_referred_to() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let first = assignment(Uuid::now_v7(), Uuid::now_v7(), 10);
+        let mut tx = write(&store).await;
+        put(&mut tx, [&first]).await;
+        put(&mut tx, [&tombstone(&first, 20)]).await;
+        assert_eq!(tx.sweep_descriptions(at(1)).await.expect("sweep"), 0, "{engine}: both are young");
+        assert_eq!(tx.sweep_descriptions(at(2)).await.expect("sweep"), 1, "{engine}: what it was told before");
+        assert_eq!(tx.assignment(first.deployment, first.host).await.expect("read"), Some(tombstone(&first, 20)));
     }
 }
 
@@ -58,26 +124,12 @@ async fn tombstone_is_purged_only_by_its_host_while_absent_and_not_newer() {
             (&back, host, 20, false),
             (&gone, host, 20, true),
         ] {
-            tx.put_assignment(state).await.expect("put");
-            let outcome = tx.purge_tombstone(present.id, by, at(confirmed)).await.expect("purge");
-            assert_eq!(outcome, purged, "{engine}: {} at {}, confirmed {confirmed}", state.present, state.revision);
-            let left = tx.assignment(present.id).await.expect("read");
+            put(&mut tx, [state]).await;
+            let outcome = tx.purge_tombstone(present.deployment, by, at(confirmed)).await.expect("purge");
+            assert_eq!(outcome, purged, "{engine}: {} at {}, confirmed {confirmed}", state.present(), state.revision);
+            let left = tx.assignment(present.deployment, host).await.expect("read");
             assert_eq!(left.as_ref(), (!purged).then_some(state), "{engine}");
         }
-    }
-}
-
-#[tokio::test]
-async fn outcome_changes_without_moving_the_assignment() {
-    for (database, store) in stores().await {
-        let before = assignment(Uuid::now_v7(), Uuid::now_v7(), 10);
-        let mut tx = write(&store).await;
-        tx.put_assignment(&before).await.expect("put");
-        tx.set_outcome(before.id, Digest::of(b"other")).await.expect("set");
-        let after = tx.assignment(before.id).await.expect("read");
-        let expected = Assignment { outcome: Some(Digest::of(b"other")), ..before };
-        assert_eq!(after, Some(expected), "{}", database.engine);
-        assert_eq!(tx.assignments_after(at(10)).await.expect("read"), [], "{}", database.engine);
     }
 }
 
@@ -87,10 +139,9 @@ async fn host_that_is_gone_takes_its_assignments_along_and_no_others() {
         let (gone, stays) = (Uuid::now_v7(), Uuid::now_v7());
         let kept = assignment(Uuid::now_v7(), stays, 10);
         let mut tx = write(&store).await;
-        tx.put_assignment(&assignment(kept.deployment, gone, 10)).await.expect("put");
-        tx.put_assignment(&kept).await.expect("put");
+        put(&mut tx, [&assignment(kept.deployment, gone, 10), &kept]).await;
         tx.purge_assignments_of_host(gone).await.expect("purge");
-        assert_eq!(tx.assignments_after(Revision::ZERO).await.expect("read"), [kept], "{}", database.engine);
+        assert_eq!(moved_after(&mut tx, 0).await.expect("read"), [kept], "{}", database.engine);
     }
 }
 
@@ -153,13 +204,13 @@ async fn bundles_are_kept_while_young_or_named_by_an_assignment() {
         // Rendered again: young again.
         tx.put_bundle(&digests[3], bodies[3], at(100)).await.expect("put");
         let named = Assignment { bundle: Some(digests[0]), ..assignment(Uuid::now_v7(), Uuid::now_v7(), 1) };
-        tx.put_assignment(&named).await.expect("put");
+        put(&mut tx, [&named]).await;
         assert_eq!(tx.sweep_bundles(at(50)).await.expect("sweep"), 1, "{engine}");
         for (index, left) in [(0, true), (1, false), (2, true), (3, true)] {
             let body = tx.bundle(&digests[index]).await.expect("read");
             assert_eq!(body.as_deref(), left.then_some(bodies[index]), "{engine}");
         }
-        tx.put_assignment(&tombstone(&named, 2)).await.expect("put");
+        put(&mut tx, [&tombstone(&named, 2)]).await;
         assert_eq!(tx.sweep_bundles(at(50)).await.expect("sweep"), 1, "{engine}");
     }
 }
@@ -177,7 +228,7 @@ async fn sweep_never_takes_a_bundle_that_an_assignment_is_about_to_name() {
         let sweep = tokio::spawn(sweep(store.clone()));
         until_somebody_waits(&database).await;
         let named = assignment(Uuid::now_v7(), Uuid::now_v7(), 1);
-        planner.put_assignment(&named).await.expect("put");
+        put(&mut planner, [&named]).await;
         planner.commit().await.expect("commit");
         assert_eq!(sweep.await.expect("join"), 0, "{}", database.engine);
         assert!(read(&store).await.bundle(&digest).await.expect("read").is_some(), "{}", database.engine);

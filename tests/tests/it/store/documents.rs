@@ -116,12 +116,12 @@ async fn deletions_settle_when_they_are_planned_and_no_assignment_is_left() {
         tx.set_bookmark("planner", at(10)).await.expect("bookmark");
         let settled = tx.settled_deletions().await.expect("settled");
         assert_eq!(settled, [(Kind::Deployment, deployment.uid)], "{engine}");
-        tx.put_assignment(&present).await.expect("put");
+        super::put(&mut tx, [&present]).await;
         tx.set_bookmark("planner", at(30)).await.expect("bookmark");
         assert_eq!(tx.settled_deletions().await.expect("settled"), [], "{engine}: both have an assignment");
-        tx.put_assignment(&super::tombstone(&present, 31)).await.expect("put");
+        super::put(&mut tx, [&super::tombstone(&present, 31)]).await;
         assert_eq!(tx.settled_deletions().await.expect("settled"), [], "{engine}: a tombstone waits");
-        assert!(tx.purge_tombstone(present.id, host.uid, at(31)).await.expect("purge"), "{engine}");
+        assert!(tx.purge_tombstone(present.deployment, host.uid, at(31)).await.expect("purge"), "{engine}");
         let mut settled = tx.settled_deletions().await.expect("settled");
         settled.sort();
         let mut expected = vec![(Kind::Host, host.uid), (Kind::Deployment, deployment.uid)];

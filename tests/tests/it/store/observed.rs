@@ -6,7 +6,7 @@ use titan_api::{
     reports::{DeploymentReport, Orphan, Phase},
     tasks::{Task, TaskState},
 };
-use titan_control_plane::store::{ObservedDeployment, ObservedHost};
+use titan_control_plane::store::{Assignment, ObservedDeployment, ObservedHost};
 use uuid::Uuid;
 
 use super::{assignment, at, name, read, stores, write};
@@ -23,9 +23,9 @@ fn observed(uid: Uuid) -> ObservedHost {
     }
 }
 
-fn report(host: Uuid, id: Uuid, phase: Phase) -> ObservedDeployment {
+fn report(of: &Assignment, phase: Phase) -> ObservedDeployment {
     let report = DeploymentReport {
-        id,
+        id: of.id(),
         release: "prod#3".to_owned(),
         revision: at(30),
         digest: Some(Digest::of(b"bundle")),
@@ -35,7 +35,7 @@ fn report(host: Uuid, id: Uuid, phase: Phase) -> ObservedDeployment {
         commit: Some("abc".to_owned()),
         push: None,
     };
-    ObservedDeployment { host, report, reported_at: at(40) }
+    ObservedDeployment { host: of.host, deployment: of.deployment, report, reported_at: at(40) }
 }
 
 #[tokio::test]
@@ -107,17 +107,15 @@ async fn newest_report_of_each_deployment_and_host_is_kept() {
         let engine = database.engine;
         let (deployment, host) = (Uuid::now_v7(), Uuid::now_v7());
         let (mine, other) = (assignment(deployment, host, 1), assignment(Uuid::now_v7(), host, 1));
-        let newest = report(host, mine.id, Phase::RolledBack);
+        let newest = report(&mine, Phase::RolledBack);
         let mut tx = write(&store).await;
-        for assignment in [&mine, &other] {
-            tx.put_assignment(assignment).await.expect("put");
-        }
-        tx.put_report(&report(host, mine.id, Phase::Healthy)).await.expect("put");
+        super::put(&mut tx, [&mine, &other]).await;
+        tx.put_report(&report(&mine, Phase::Healthy)).await.expect("put");
         tx.put_report(&newest).await.expect("put");
-        tx.put_report(&report(host, other.id, Phase::Healthy)).await.expect("put");
+        tx.put_report(&report(&other, Phase::Healthy)).await.expect("put");
         let found = tx.reports_of_deployment(deployment).await.expect("read");
         assert_eq!(found, [newest], "{engine}");
-        tx.purge_report(host, mine.id).await.expect("purge");
+        tx.purge_report(host, mine.id()).await.expect("purge");
         assert_eq!(tx.reports_of_deployment(deployment).await.expect("read"), [], "{engine}");
         assert_eq!(tx.reports_of_deployment(other.deployment).await.expect("read").len(), 1, "{engine}");
     }
@@ -132,9 +130,9 @@ async fn host_that_is_gone_takes_all_that_was_observed_of_it_along() {
         let mut tx = write(&store).await;
         for host in [&host, &stays] {
             let assignment = assignment(deployment, host.uid, 1);
-            tx.put_assignment(&assignment).await.expect("put");
+            super::put(&mut tx, [&assignment]).await;
             tx.put_observed_host(host).await.expect("put");
-            tx.put_report(&report(host.uid, assignment.id, Phase::Healthy)).await.expect("put");
+            tx.put_report(&report(&assignment, Phase::Healthy)).await.expect("put");
             tx.queue_facts(host.uid, at(1)).await.expect("queue");
         }
         tx.purge_observed_host(host.uid).await.expect("purge");
