@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::{Result, Tx, both, digest, over_rows, parsed, per_engine, rows, uuid};
 
-/// What holds of a deleted deployment or host once nothing is left of it. When the planner has seen that a host was deleted,
-/// everything that it had is a tombstone.
+/// What holds of a deleted deployment or host once nothing is left of it. A host's tombstones have an index; that it has
+/// nothing else is looked up for each deployment that there is.
 macro_rules! settled {
     ($bytes:literal, $hex:literal) => {
         concat!(
@@ -20,6 +20,11 @@ macro_rules! settled {
              AND deleted_revision <= (SELECT revision FROM bookmarks WHERE name = 'planner') \
              AND CASE WHEN kind = 'Host' \
              THEN NOT EXISTS (SELECT 1 FROM assignments a WHERE a.bundle IS NULL AND a.host = ",
+            $bytes,
+            "replace(uid, '-', '')",
+            $hex,
+            ") AND NOT EXISTS (SELECT 1 FROM descriptions d JOIN assignments a ON a.deployment = d.deployment \
+             AND a.host = ",
             $bytes,
             "replace(uid, '-', '')",
             $hex,
