@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use titan_api::{Revision, hosts::Facts, reports::Orphan};
 use uuid::Uuid;
 
-use super::{Result, Tx, both, json, over_rows, parsed, per_engine, rows};
+use super::{Result, Tx, both, json, over_rows, parsed, per_engine, readable, rows};
 
 /// What was observed of a host.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -77,12 +77,12 @@ impl Tx {
         row.map(ObservedHost::try_from).transpose()
     }
 
-    /// Returns what was observed of these hosts.
+    /// Returns what was observed of these hosts. One that cannot be read back is left out: it is nobody else's fault.
     pub async fn observed_hosts_of(&mut self, hosts: &[Uuid]) -> Result<Vec<ObservedHost>> {
         let sql = over_rows!(self, "SELECT * FROM host_status WHERE host_uid IN (SELECT j.value ->> 0 FROM", ")");
         let hosts = rows(hosts.iter().map(|uid| [uid]));
         let rows: Vec<Row> = both!(self, conn => sqlx::query_as(sql).bind(hosts).fetch_all(&mut **conn).await?);
-        rows.into_iter().map(ObservedHost::try_from).collect()
+        Ok(rows.into_iter().map(ObservedHost::try_from).filter_map(readable).collect())
     }
 
     /// Returns what was observed of the hosts whose names are between `first` and `last`, both included.
