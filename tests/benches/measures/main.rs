@@ -12,6 +12,7 @@ mod options;
 mod polls;
 mod relay;
 mod renders;
+mod reports;
 mod roles;
 mod rows;
 mod views;
@@ -67,6 +68,7 @@ async fn taken(measure: Measure, options: &Options) -> anyhow::Result<Vec<Figure
         Measure::Plans => changes::plans(options).await,
         Measure::Answers => changes::answers(options).await,
         Measure::Memory => views::memory(options).await,
+        Measure::Reports => reports::speed(options).await,
     }
 }
 

@@ -23,11 +23,22 @@ pub(crate) enum Measure {
     Answers,
     /// Memory of the control plane.
     Memory,
+    /// Reports acknowledged per second.
+    Reports,
 }
 
 impl Measure {
-    const ALL: [Self; 8] =
-        [Self::Polls, Self::Bytes, Self::Renders, Self::Agent, Self::Rounds, Self::Plans, Self::Answers, Self::Memory];
+    const ALL: [Self; 9] = [
+        Self::Polls,
+        Self::Bytes,
+        Self::Renders,
+        Self::Agent,
+        Self::Rounds,
+        Self::Plans,
+        Self::Answers,
+        Self::Memory,
+        Self::Reports,
+    ];
 
     /// Returns its name on the command line.
     pub(crate) const fn as_str(self) -> &'static str {
@@ -40,6 +51,7 @@ impl Measure {
             Self::Plans => "plans",
             Self::Answers => "answers",
             Self::Memory => "memory",
+            Self::Reports => "reports",
         }
     }
 }
