@@ -12,6 +12,7 @@ pub mod command;
 pub mod config;
 mod fault;
 pub mod fleet;
+pub mod load;
 mod loads;
 mod metrics;
 pub mod planning;

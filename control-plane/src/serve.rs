@@ -10,6 +10,7 @@ use crate::{
     access,
     clock::Clock,
     config::{Config, ConfigError},
+    load,
     render::{Renderer, RendererConfig, WorkerCommand},
     routes::{documents::ensure_default_workspace, router::router},
     state::AppState,
@@ -82,7 +83,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     tasks.spawn(follow::run(state.clone()));
     tasks.spawn(listen::run(state.clone()));
     tasks.spawn(heartbeats::run(state.clone()));
-    tasks.spawn(sweep::run(state.clone()));
+    tasks.spawn(sweep::Sweeper::new(state.clone()).run());
+    tasks.spawn(load::run(state.clone()));
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "serving on http://{address}");
     }

@@ -5,10 +5,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
 };
 
-use titan_api::Revision;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::{
     access::CredentialCache,
@@ -17,9 +15,11 @@ use crate::{
     clock::Clock,
     config::Config,
     fleet::{model::Model, view::FleetView},
+    load::Load,
     metrics::Metrics,
     render::Renderer,
     store::{Descriptions, Store},
+    tasks::reports::Reports,
 };
 
 /// A cheap clone of everything that handlers and tasks share.
@@ -44,8 +44,10 @@ pub struct Shared {
     pub bundles: BundleCache,
     /// What answers to polls are put together from.
     pub answers: Answers,
-    /// Hosts seen since the last time it was written down.
-    pub seen: papaya::HashMap<Uuid, Revision>,
+    /// Reports on their way into the database.
+    pub reports: Reports,
+    /// How loaded this process is.
+    pub load: Load,
     /// Counters for `/metrics`.
     pub metrics: Metrics,
     /// Held by whoever moves the view along: the descriptions that assignments refer to.
@@ -79,7 +81,8 @@ impl AppState {
             credentials: CredentialCache::default(),
             bundles: BundleCache::default(),
             answers: Answers::default(),
-            seen: papaya::HashMap::new(),
+            reports: Reports::default(),
+            load: Load::default(),
             metrics: Metrics::default(),
             following: Mutex::default(),
             clock_moved_at: AtomicI64::new(0),

@@ -177,19 +177,30 @@ impl FleetView {
     /// Notes that a host was seen.
     pub fn see(&self, slot: &Arc<Slot>, now: Revision) {
         if slot.see(now) {
-            let list = &self.seen[slot.uid().as_bytes()[15] as usize % SEEN_LISTS];
-            list.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(slot));
+            self.list_seen(slot);
         }
     }
 
-    /// Takes the hosts that were seen since the last time, and when.
-    pub fn take_seen(&self) -> Vec<(Uuid, Revision)> {
-        let lists =
-            self.seen.iter().map(|list| std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner)));
-        lists.flatten().filter_map(|slot| Some((slot.uid(), slot.take_seen()?))).collect()
+    fn list_seen(&self, slot: &Arc<Slot>) {
+        let list = &self.seen[slot.uid().as_bytes()[15] as usize % SEEN_LISTS];
+        list.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(slot));
     }
 
-    /// Returns when a host was seen, if that is not written down yet.
+    /// Takes the hosts that were seen since the last time: to be written down now.
+    pub fn take_seen(&self) -> Vec<Arc<Slot>> {
+        let lists =
+            self.seen.iter().map(|list| std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner)));
+        lists.flatten().filter(|slot| slot.take_seen()).collect()
+    }
+
+    /// Puts back a host of which it could not be written down that it was seen.
+    pub fn put_back_seen(&self, slot: &Arc<Slot>) {
+        if slot.unwritten() {
+            self.list_seen(slot);
+        }
+    }
+
+    /// Returns when this process saw a host last.
     #[must_use]
     pub fn seen(&self, host: Uuid) -> Option<Revision> {
         self.find(host)?.seen()
@@ -346,10 +357,15 @@ mod tests {
         view.see(&slot, Revision::from_micros(5));
         view.see(&slot, Revision::from_micros(7));
         assert_eq!(view.seen(slot.uid()), Some(Revision::from_micros(7)));
-        assert_eq!(view.take_seen(), [(slot.uid(), Revision::from_micros(7))]);
+        let uids = |seen: Vec<Arc<Slot>>| seen.iter().map(|slot| slot.uid()).collect::<Vec<_>>();
+        assert_eq!(uids(view.take_seen()), [slot.uid()]);
         assert!(view.take_seen().is_empty());
-        assert_eq!(view.seen(slot.uid()), None);
+        assert_eq!(view.seen(slot.uid()), Some(Revision::from_micros(7)), "it is still known");
+        view.put_back_seen(&slot);
+        view.put_back_seen(&slot);
+        assert_eq!(uids(view.take_seen()), [slot.uid()]);
         view.see(&slot, Revision::from_micros(9));
-        assert_eq!(view.take_seen(), [(slot.uid(), Revision::from_micros(9))]);
+        assert_eq!(uids(view.take_seen()), [slot.uid()]);
+        assert_eq!(view.seen(slot.uid()), Some(Revision::from_micros(9)));
     }
 }

@@ -25,19 +25,22 @@ use crate::{
     },
     state::AppState,
     store::{Assignment, Description, ObservedHost, Written},
+    tasks::heartbeats,
     writing::{self, Intent},
 };
 
-/// Returns since when a host must not have been seen to count as offline: three intervals, a held poll counting as one.
+/// Returns since when a host must not have been seen to count as offline: three intervals, a held poll counting as one, and
+/// the time that it may take until another replica has written down that it was seen.
 #[must_use]
 pub(super) fn online_since(state: &AppState) -> Revision {
-    let interval = u64::from(state.config.poll_after_seconds).max(30);
-    state.clock.before(Duration::from_secs(3 * interval))
+    let interval = state.load.longest().max(state.config.poll_after_seconds).max(30);
+    let written = heartbeats::period(state.view.hosts());
+    state.clock.before(Duration::from_secs(3 * u64::from(interval)) + written)
 }
 
 /// Returns when a host was last seen: in memory or as written down.
 pub(super) fn last_seen(state: &AppState, uid: Uuid, written: Option<Revision>) -> Option<Revision> {
-    state.seen.pin().get(&uid).copied().max(written)
+    state.view.seen(uid).max(written)
 }
 
 /// Returns the status part of a document.

@@ -1,6 +1,6 @@
 //! The poll: the hot route. An unchanged poll touches no database.
 
-use std::{panic::AssertUnwindSafe, pin::pin, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequestParts as _, Request, State},
@@ -18,7 +18,8 @@ use uuid::Uuid;
 use crate::{
     answers::{Told, takes_gzip},
     fleet::polls::{self, Answer as Moved},
-    fleet::view::{Entry, HostSet},
+    fleet::view::{Entry, HostSet, Slot},
+    load::poll_after,
     metrics::PollKind,
     routes::{
         extract::{Caller, Names, Params},
@@ -35,8 +36,6 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 const AHEAD: Duration = Duration::from_secs(60);
 /// How often the clock is moved past a cursor at most: hosts after a restore come together, and one move serves them all.
 const CLOCK_MOVES: Duration = Duration::from_secs(1);
-/// Polls a second that one control plane is asked for at most: with more hosts they come less often.
-const POLLS_PER_SECOND: usize = 20_000;
 
 /// What a host asks.
 #[derive(Debug, Deserialize)]
@@ -61,10 +60,10 @@ async fn poll(state: &AppState, parts: &mut Parts) -> Answer<Response> {
     let Names(host) = Names::<String>::from_request_parts(parts, state).await?;
     let Params(params) = Params::<PollParams>::from_request_parts(parts, state).await?;
     let uid = principal.require_host(&host)?;
-    state.seen.pin().insert(uid, state.clock.now());
+    let slot = state.view.slot(uid);
+    state.view.see(&slot, state.clock.now());
     let since = catch_up(state, params.since).await?;
     let wait = Duration::from_secs(params.wait.unwrap_or(0).min(limits::WAIT_SECONDS));
-    let slot = state.view.slot(uid);
     let deadline = tokio::time::Instant::now() + wait;
     loop {
         // Subscribe, then read, then wait: what moves in between is not missed.
@@ -78,7 +77,7 @@ async fn poll(state: &AppState, parts: &mut Parts) -> Answer<Response> {
         let (told, full) = match polls::answer(&set, since, params.have) {
             Moved::Unchanged => {
                 if wait.is_zero() || state.shutdown.is_cancelled() || tokio::time::Instant::now() >= deadline {
-                    return Ok(unchanged(state, uid, cursor, !wait.is_zero()));
+                    return Ok(unchanged(state, &slot, cursor, !wait.is_zero()));
                 }
                 let _gauge = Waiting::new(state);
                 tokio::select! {
@@ -161,17 +160,9 @@ async fn restored(state: &AppState, cursor: Revision) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Returns how long a host waits before it asks again.
-fn poll_after(state: &AppState, held: bool) -> u32 {
-    // A held poll has waited already.
-    let least = if held { 1 } else { state.config.poll_after_seconds };
-    let needed = u32::try_from(state.view.hosts() / POLLS_PER_SECOND).unwrap_or(u32::MAX);
-    least.max(needed)
-}
-
-fn unchanged(state: &AppState, uid: Uuid, cursor: Revision, held: bool) -> Response {
+fn unchanged(state: &AppState, slot: &Arc<Slot>, cursor: Revision, held: bool) -> Response {
     if held {
-        state.seen.pin().insert(uid, state.clock.now());
+        state.view.see(slot, state.clock.now());
     }
     state.metrics.polls.count(PollKind::Unchanged);
     let mut response = StatusCode::NO_CONTENT.into_response();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
-use titan_api::{Digest, Kind, Revision, poll::RemovalReason};
+use titan_api::{Digest, Revision, poll::RemovalReason};
 use uuid::Uuid;
 
 use super::{
@@ -238,39 +238,6 @@ impl Tx {
             }
         }
         Ok(())
-    }
-
-    /// Removes a tombstone that its host has confirmed, if it is still the one of `revision` or older.
-    pub async fn purge_tombstone(&mut self, deployment: Uuid, host: Uuid, revision: Revision) -> Result<bool> {
-        const SQL: &str = "DELETE FROM assignments \
-             WHERE deployment = $1 AND host = $2 AND revision <= $3 AND bundle IS NULL";
-        let gone = both!(self, conn => sqlx::query(SQL)
-            .bind(bytes_of(deployment)).bind(bytes_of(host)).bind(revision.micros())
-            .execute(&mut **conn).await?.rows_affected());
-        Ok(gone > 0)
-    }
-
-    /// Returns the deployments and hosts of the tombstones that no host has confirmed yet.
-    pub async fn tombstones(&mut self) -> Result<BTreeSet<(Uuid, Uuid)>> {
-        const SQL: &str = "SELECT deployment, host FROM assignments WHERE bundle IS NULL";
-        let rows: Vec<(Vec<u8>, Vec<u8>)> = both!(self, conn => sqlx::query_as(SQL).fetch_all(&mut **conn).await?);
-        let id = || String::from("of a tombstone");
-        rows.into_iter()
-            .map(|(deployment, host)| {
-                Ok((uuid("assignments", "deployment", id, &deployment)?, uuid("assignments", "host", id, &host)?))
-            })
-            .collect()
-    }
-
-    /// Whether no assignment of a deployment or host is left.
-    pub async fn is_settled(&mut self, kind: Kind, uid: Uuid) -> Result<bool> {
-        const DEPLOYMENT: &str = "SELECT 1 FROM assignments WHERE deployment = $1 LIMIT 1";
-        const HOST: &str = "SELECT 1 FROM assignments WHERE host = $1 \
-             AND deployment IN (SELECT deployment FROM descriptions) LIMIT 1";
-        let sql = if kind == Kind::Host { HOST } else { DEPLOYMENT };
-        let left: Option<(i32,)> =
-            both!(self, conn => sqlx::query_as(sql).bind(bytes_of(uid)).fetch_optional(&mut **conn).await?);
-        Ok(left.is_none())
     }
 
     /// Removes every assignment of a host that is gone for good.

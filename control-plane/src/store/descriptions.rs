@@ -127,11 +127,4 @@ impl Tx {
             .bind(now.micros()).execute(&mut **conn).await.map(drop)?);
         Ok(())
     }
-
-    /// Removes descriptions that nothing has counted on since `before` and no assignment has, and returns how many.
-    pub async fn sweep_descriptions(&mut self, before: Revision) -> Result<u64> {
-        const SQL: &str = "DELETE FROM descriptions WHERE used_at < $1 AND NOT EXISTS (SELECT 1 FROM assignments \
-             WHERE assignments.deployment = descriptions.deployment AND assignments.description = descriptions.id)";
-        Ok(both!(self, conn => sqlx::query(SQL).bind(before.micros()).execute(&mut **conn).await?.rows_affected()))
-    }
 }

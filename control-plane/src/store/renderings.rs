@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use titan_api::{Digest, Revision};
 
-use super::{Connection, Result, Tx, both, digest};
+use super::{Connection, Result, Tx, digest};
 
 /// Outcomes that one statement asks for.
 const ASKED: usize = 10_000;
@@ -107,12 +107,5 @@ impl Tx {
                 .await?
                 .rows_affected(),
         })
-    }
-
-    /// Forgets outcomes whose bundles are gone.
-    pub async fn sweep_renderings(&mut self) -> Result<u64> {
-        const SQL: &str = "DELETE FROM renderings WHERE NOT EXISTS \
-             (SELECT 1 FROM bundles WHERE bundles.digest = renderings.bundle)";
-        Ok(both!(self, conn => sqlx::query(SQL).execute(&mut **conn).await?.rows_affected()))
     }
 }

@@ -13,6 +13,7 @@ mod options;
 mod polls;
 mod relay;
 mod renders;
+mod reports;
 mod roles;
 mod rows;
 mod views;
@@ -69,6 +70,7 @@ async fn taken(measure: Measure, options: &Options) -> anyhow::Result<Vec<Figure
         Measure::Answers => changes::answers(options).await,
         Measure::Bodies => bodies::speed(options).await,
         Measure::Memory => views::memory(options).await,
+        Measure::Reports => reports::speed(options).await,
     }
 }
 

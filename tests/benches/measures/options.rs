@@ -25,6 +25,8 @@ pub(crate) enum Measure {
     Bodies,
     /// Memory of the control plane.
     Memory,
+    /// Reports acknowledged per second.
+    Reports,
 }
 
 impl Measure {
@@ -38,6 +40,7 @@ impl Measure {
         Self::Answers,
         Self::Bodies,
         Self::Memory,
+        Self::Reports,
     ];
 
     /// Returns its name on the command line.
@@ -52,6 +55,7 @@ impl Measure {
             Self::Answers => "answers",
             Self::Bodies => "bodies",
             Self::Memory => "memory",
+            Self::Reports => "reports",
         }
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use serde_json::json;
 use titan_api::{Digest, Kind, Name, Revision, Spec, deployments::OnRemove};
-use titan_control_plane::store::{Assignment, Description, Descriptions, Store, StoreError, Stored, Tx};
+use titan_control_plane::store::{Assignment, Description, Descriptions, Removal, Store, StoreError, Stored, Tx};
 use titan_tests::databases::{self, Database};
 use uuid::Uuid;
 
@@ -101,6 +101,11 @@ pub(crate) async fn moved_after(tx: &mut Tx, seen: i64) -> Result<Vec<Assignment
     let mut moved = Vec::new();
     tx.assignments_after(&mut Descriptions::default(), at(seen), |assignment| moved.push(assignment)).await?;
     Ok(moved)
+}
+
+/// Returns what `host` says when it has removed what a tombstone of `revision` names.
+pub(crate) fn removal(of: &Assignment, host: Uuid, revision: i64) -> Removal {
+    Removal { host, deployment: of.deployment, assignment: of.id(), revision: at(revision) }
 }
 
 /// Waits until a transaction waits for another one. PostgreSQL tells; on SQLite nobody even begins.

@@ -80,7 +80,7 @@ pub(crate) async fn full(client: &Client, host: &str, count: usize) -> PollAnswe
 }
 
 /// Returns a replica whose view moves only when it is told to.
-async fn still_replica(database: &Database) -> AppState {
+pub(crate) async fn still_replica(database: &Database) -> AppState {
     let config = planes::config(&database.url, crate::NODE.into());
     let renderer = serve::renderer(&config).expect("a renderer");
     let (state, _planner) =
