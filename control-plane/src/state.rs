@@ -5,16 +5,15 @@ use std::{
     sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
 };
 
-use titan_api::Revision;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::{
     access::CredentialCache,
     bundles::BundleCache,
     clock::Clock,
     config::Config,
+    connections::places::Places,
     fleet::{model::Model, view::FleetView},
     metrics::Metrics,
     render::Renderer,
@@ -41,8 +40,8 @@ pub struct Shared {
     pub credentials: CredentialCache,
     /// Bundles asked for lately.
     pub bundles: BundleCache,
-    /// Hosts seen since the last time it was written down.
-    pub seen: papaya::HashMap<Uuid, Revision>,
+    /// Places for answers with a body.
+    pub places: Places,
     /// Counters for `/metrics`.
     pub metrics: Metrics,
     /// Held by whoever moves the view along.
@@ -75,7 +74,7 @@ impl AppState {
             clock,
             credentials: CredentialCache::default(),
             bundles: BundleCache::default(),
-            seen: papaya::HashMap::new(),
+            places: Places::default(),
             metrics: Metrics::default(),
             following: Mutex::new(()),
             clock_moved_at: AtomicI64::new(0),

@@ -37,7 +37,7 @@ pub(super) fn online_since(state: &AppState) -> Revision {
 
 /// Returns when a host was last seen: in memory or as written down.
 pub(super) fn last_seen(state: &AppState, uid: Uuid, written: Option<Revision>) -> Option<Revision> {
-    state.seen.pin().get(&uid).copied().max(written)
+    state.view.seen(uid).max(written)
 }
 
 /// Returns the status part of a document.

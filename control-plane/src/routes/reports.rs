@@ -30,7 +30,7 @@ pub async fn report(
 ) -> Answer<StatusCode> {
     let uid = principal.require_host(&host)?;
     let now = state.clock.now();
-    state.seen.pin().insert(uid, now);
+    state.view.see(&state.view.slot(uid), now);
     if let Some(facts) = &report.facts {
         check_facts(facts)?;
     }

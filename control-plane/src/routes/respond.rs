@@ -10,8 +10,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use titan_api::{Code, Problem, problems::MEDIA_TYPE};
-use tower::ServiceExt as _;
-use tower_http::compression::{Compression, predicate::SizeAbove};
+use tower_http::compression::predicate::SizeAbove;
 use uuid::Uuid;
 
 use crate::{
@@ -20,7 +19,7 @@ use crate::{
 };
 
 /// The header of a request's id; a caller may bring its own.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Smaller answers are not worth compressing.
 pub const COMPRESSED: SizeAbove = SizeAbove::new(512);
@@ -114,6 +113,12 @@ fn request_id(headers: &HeaderMap) -> String {
     brought.filter(plain).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
+/// Returns after how many seconds to try again, 2 to 9: whoever is turned away together is not to come back together. A
+/// request's id ends in random digits.
+fn retry_after(id: &str) -> u8 {
+    2 + id.bytes().last().unwrap_or_default() % 8
+}
+
 fn write_problem(response: &mut Response, mut problem: Problem, id: &str) {
     if problem.status >= 500 {
         tracing::warn!(request.id = %id, code = %problem.code, detail = problem.detail, "a request was answered with a problem");
@@ -125,28 +130,12 @@ fn write_problem(response: &mut Response, mut problem: Problem, id: &str) {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     if retry {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(u16::from(retry_after(id))));
     }
     if problem.code == Code::Unauthorized {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     *response.body_mut() = Body::from(body);
-}
-
-/// Compresses an answer as far as the request's headers allow it.
-pub async fn compressed(headers: &HeaderMap, response: Response) -> Response {
-    let mut request = Request::new(Body::empty());
-    if let Some(accepted) = headers.get(header::ACCEPT_ENCODING) {
-        request.headers_mut().insert(header::ACCEPT_ENCODING, accepted.clone());
-    }
-    let mut response = Some(response);
-    let once = tower::service_fn(move |_: Request| {
-        std::future::ready(Ok::<_, std::convert::Infallible>(response.take().unwrap_or_default()))
-    });
-    match Compression::new(once).compress_when(COMPRESSED).oneshot(request).await {
-        Ok(response) => response.map(Body::new),
-        Err(never) => match never {},
-    }
 }
 
 /// Answers a method that a path without layers does not have.

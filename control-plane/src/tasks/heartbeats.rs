@@ -11,16 +11,11 @@ const BATCH: usize = 1000;
 
 /// Writes down what was seen since the last time.
 pub async fn pass(state: &AppState) -> Result<(), StoreError> {
-    let seen: Vec<_> = state.seen.pin().iter().map(|(host, at)| (*host, *at)).collect();
+    let seen = state.view.take_seen();
     for batch in seen.chunks(BATCH) {
         let mut tx = state.store.write("heartbeats").await?;
         tx.set_last_seen(batch).await?;
         tx.commit().await?;
-        let pinned = state.seen.pin();
-        for (host, at) in batch {
-            // A host that was seen again meanwhile stays for the next time.
-            let _kept_if_newer = pinned.remove_if(host, |_, newest| newest == at);
-        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use titan_api::Kind;
 
-use crate::{state::AppState, store::StoreError};
+use crate::{access, state::AppState, store::StoreError};
 
 /// How often, at least.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -30,8 +30,7 @@ pub async fn settle(state: &AppState) -> Result<(), StoreError> {
     tx.commit().await?;
     for host in hosts {
         state.view.forget_host(host);
-        state.credentials.forget_host(host);
-        state.seen.pin().remove(&host);
+        access::forget_host(state, host);
     }
     Ok(())
 }
