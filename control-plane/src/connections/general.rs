@@ -1,12 +1,14 @@
 //! HTTP/1.1 in any form: people, pipelines, browsers, and agents with a large report.
+//!
+//! A request whose body has chunks is the last one of its connection. A proxy in front may have seen its end elsewhere,
+//! and what comes behind it must not be taken for a request of somebody else.
 
-use std::{pin::pin, time::Duration};
+use std::{convert::Infallible, pin::pin, time::Duration};
 
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use http::{HeaderValue, Request, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tower::Service as _;
 
 use super::{Service, stream::Stream};
 use crate::metrics::connections::Transport;
@@ -21,8 +23,19 @@ pub(super) async fn serve(stream: Stream, service: &Service) {
     let _open = service.metrics.open(Transport::Http1);
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(BUFFER);
-    let router = TowerToHyperService::new(service.router.clone());
-    let mut served = pin!(server.serve_connection(TokioIo::new(stream), router));
+    let router = service.router.clone();
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let last = request.headers().contains_key(header::TRANSFER_ENCODING);
+        let answered = router.clone().call(request);
+        async move {
+            let mut response = answered.await?;
+            if last {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut served = pin!(server.serve_connection(TokioIo::new(stream), answer));
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
         () = service.drain.cancelled() => {

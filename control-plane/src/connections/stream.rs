@@ -30,6 +30,7 @@ pub(super) struct Stream {
     ahead: Bytes,
     /// Runs while the peer does not read.
     unread: Option<Pin<Box<Sleep>>>,
+    patience: Duration,
     metrics: Arc<ConnectionMetrics>,
 }
 
@@ -41,11 +42,11 @@ enum Inner {
 
 impl Stream {
     pub(super) fn clear(stream: TcpStream, metrics: Arc<ConnectionMetrics>) -> Self {
-        Self { inner: Inner::Clear(stream), ahead: Bytes::new(), unread: None, metrics }
+        Self { inner: Inner::Clear(stream), ahead: Bytes::new(), unread: None, patience: UNREAD, metrics }
     }
 
     pub(super) fn tls(stream: TlsStream<TcpStream>, metrics: Arc<ConnectionMetrics>) -> Self {
-        Self { inner: Inner::Tls(Box::new(stream)), ahead: Bytes::new(), unread: None, metrics }
+        Self { inner: Inner::Tls(Box::new(stream)), ahead: Bytes::new(), unread: None, patience: UNREAD, metrics }
     }
 
     /// Puts bytes that were read ahead back in front.
@@ -59,7 +60,8 @@ impl Stream {
             self.unread = None;
             return step;
         }
-        let sleep = self.unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD)));
+        let patience = self.patience;
+        let sleep = self.unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         ready!(sleep.as_mut().poll(context));
         self.metrics.timed_out.inc();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read its answer")))
@@ -129,5 +131,47 @@ impl AsyncWrite for Stream {
             Inner::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         };
         self.progress(context, step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    async fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let peer = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+        let (socket, _) = listener.accept().await.expect("accepted");
+        (Stream::clear(socket, Arc::default()), peer)
+    }
+
+    #[tokio::test]
+    async fn peer_that_does_not_read_is_given_up() {
+        let (mut stream, mut peer) = pair().await;
+        stream.patience = Duration::from_millis(100);
+        let much = vec![0; 1 << 20];
+        let error = loop {
+            if let Err(error) = stream.write_all(&much).await {
+                break error;
+            }
+        };
+        assert_eq!((error.kind(), stream.metrics.timed_out.get()), (io::ErrorKind::TimedOut, 1));
+        drop(stream);
+        peer.read_to_end(&mut Vec::new()).await.expect("what was sent");
+    }
+
+    #[tokio::test]
+    async fn bytes_that_were_read_ahead_come_first() {
+        let (stream, mut peer) = pair().await;
+        peer.write_all(b"behind").await.expect("sent");
+        peer.shutdown().await.expect("ended");
+        let mut text = String::new();
+        stream.rewound(b"before, ".to_vec()).read_to_string(&mut text).await.expect("read");
+        assert_eq!(text, "before, behind");
     }
 }
