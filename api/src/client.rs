@@ -100,7 +100,7 @@ pub enum Polled {
     Unchanged {
         /// Ask from here next.
         cursor: Revision,
-        /// When to ask again.
+        /// When to ask again; 0 for at once.
         poll_after_seconds: u32,
     },
     /// Something changed, or the answer is full.

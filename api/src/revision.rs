@@ -64,8 +64,14 @@ impl Revision {
         let (days, second) = (seconds / 86_400, seconds % 86_400);
         let (year, month, day) = date(days);
         let mut text = *SHAPE;
-        let numbers =
-            [(0, 4, year), (5, 2, month), (8, 2, day), (11, 2, second / 3600), (14, 2, second / 60 % 60), (17, 2, second % 60)];
+        let numbers = [
+            (0, 4, year),
+            (5, 2, month),
+            (8, 2, day),
+            (11, 2, second / 3600),
+            (14, 2, second / 60 % 60),
+            (17, 2, second % 60),
+        ];
         for (at, digits, number) in numbers.into_iter().chain([(20, 6, micros)]) {
             let mut rest = number;
             for digit in text[at..at + digits].iter_mut().rev() {
@@ -81,7 +87,10 @@ impl Revision {
     #[must_use]
     pub fn from_text(text: &[u8]) -> Option<Self> {
         let text: &[u8; TEXT] = text.try_into().ok()?;
-        let fits = text.iter().zip(SHAPE).all(|(byte, shape)| if *shape == b'0' { byte.is_ascii_digit() } else { byte == shape });
+        let fits = text
+            .iter()
+            .zip(SHAPE)
+            .all(|(byte, shape)| if *shape == b'0' { byte.is_ascii_digit() } else { byte == shape });
         if !fits {
             return None;
         }

@@ -10,6 +10,7 @@ pub mod bundles;
 pub mod clock;
 pub mod command;
 pub mod config;
+mod connections;
 mod fault;
 pub mod fleet;
 pub mod load;

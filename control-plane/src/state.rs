@@ -14,6 +14,7 @@ use crate::{
     bundles::BundleCache,
     clock::Clock,
     config::Config,
+    connections::places::Places,
     fleet::{model::Model, view::FleetView},
     load::Load,
     metrics::Metrics,
@@ -48,6 +49,8 @@ pub struct Shared {
     pub reports: Reports,
     /// How loaded this process is.
     pub load: Load,
+    /// Places for answers with a body.
+    pub places: Places,
     /// Counters for `/metrics`.
     pub metrics: Metrics,
     /// Held by whoever moves the view along: the descriptions that assignments refer to.
@@ -83,6 +86,7 @@ impl AppState {
             answers: Answers::default(),
             reports: Reports::default(),
             load: Load::default(),
+            places: Places::default(),
             metrics: Metrics::default(),
             following: Mutex::default(),
             clock_moved_at: AtomicI64::new(0),

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The header of a request's id; a caller may bring its own.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Smaller answers are not worth compressing.
 pub const COMPRESSED: SizeAbove = SizeAbove::new(512);
