@@ -35,6 +35,8 @@ pub(super) struct Agent {
     pub(super) failures: u8,
     /// Whether the next poll asks for everything.
     pub(super) ask_full: bool,
+    /// Whether it is to report another phase of one of its deployments.
+    pub(super) phase: bool,
 }
 
 /// A fleet of simulated agents.

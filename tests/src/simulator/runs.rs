@@ -37,7 +37,7 @@ pub struct Outcome {
     pub restarts: Vec<Duration>,
     /// Resident bytes of the control plane: at the beginning, the most, at the end.
     pub resident: (u64, u64, u64),
-    /// Cores that the control plane kept busy, on average; restarts make it too low.
+    /// Cores that the control plane kept busy, on average.
     pub cores: f64,
     /// Errors of the run, the comparison left out.
     pub errors: u64,
@@ -73,13 +73,13 @@ pub async fn played(server: &mut Server, fleet: &Arc<Fleet>, script: &Script) ->
         tokio::time::sleep(LOOK).await;
         timeline.step(server, fleet, script, begun.elapsed()).await?;
     }
-    let Timeline { storms, restarts, first, most, processor, .. } = timeline;
+    let Timeline { storms, restarts, first, most, processor, spent, .. } = timeline;
     if let Some(changing) = changing {
         changing.abort();
         let _cancelled = changing.await;
     }
     let played = begun.elapsed();
-    let spent = server.processor()?.saturating_sub(processor);
+    let spent = spent + server.processor()?.saturating_sub(processor);
     let last = server.resident()?;
     fleet.stop().await;
     let errors = fleet.tally.errors();
@@ -109,7 +109,9 @@ struct Timeline {
     first: u64,
     most: u64,
     sampled: Instant,
+    /// Processor time of the control plane's process when it began to count, and of those before it.
     processor: Duration,
+    spent: Duration,
 }
 
 impl Timeline {
@@ -126,6 +128,7 @@ impl Timeline {
             most: first,
             sampled: Instant::now(),
             processor: server.processor()?,
+            spent: Duration::ZERO,
         })
     }
 
@@ -147,16 +150,17 @@ impl Timeline {
             self.next_storm += Duration::from_secs_f64(script.storm_every);
         }
         if script.restart_every > 0.0 && now >= self.next_restart {
+            self.spent += server.processor()?.saturating_sub(self.processor);
             self.restarts.push(server.restart().await?);
-            self.processor = server.processor()?;
+            // What the new process did until it was ready counts too.
+            self.processor = Duration::ZERO;
             self.next_restart += Duration::from_secs_f64(script.restart_every);
         }
         let due = script.phases_per_second * now.as_secs_f64();
         while self.phases < due {
             self.phases += 1.0;
-            let fleet = Arc::clone(fleet);
             let agent = (fleet.chance() * fleet.agents() as f64) as u32;
-            tokio::spawn(async move { fleet.phase(agent.min(fleet.agents() as u32 - 1)).await });
+            fleet.phase(agent.min(fleet.agents() as u32 - 1));
         }
         Ok(())
     }

@@ -43,16 +43,15 @@ impl Fleet {
         let polled = self.poll(number, wait).await;
         let mut changed = false;
         let after = match polled {
-            Polled::Unchanged(after) => Ok(after),
+            Polled::Unchanged(after) => {
+                let said = self.left_to_say(number);
+                self.report(number, said).await.map(|()| after)
+            }
             Polled::Changed(after, done) => {
                 changed = true;
-                match self.report(number, done).await {
-                    Ok(()) => Ok(after),
-                    Err(asked) => Err(asked),
-                }
+                self.report(number, done).await.map(|()| after)
             }
-            Polled::Again => return (Duration::ZERO, false),
-            Polled::Cut => return (Duration::ZERO, false),
+            Polled::Again | Polled::Cut => return (Duration::ZERO, false),
             Polled::Trouble(asked) => Err(asked),
         };
         let chance = self.chance();
@@ -254,17 +253,27 @@ impl Fleet {
         }
     }
 
-    /// Lets an agent say that one of its deployments is in another phase now.
-    pub async fn phase(&self, number: u32) {
-        let present = self.with(number, |agent| {
-            let mut present = agent.desired.entries().filter(|entry| entry.2 == State::Present);
-            present.next()
-        });
-        if let Some((id, revision, _)) = present {
-            let phase = if self.chance() < 0.5 { Phase::Degraded } else { Phase::Healthy };
-            // A failure was counted; the next phase comes in its time.
-            let _counted = self.report(number, vec![answers::report(id, revision, phase)]).await;
-        }
+    /// Returns what an agent still has to say though nothing changed: removals that nobody has taken note of, and another
+    /// phase of one of its deployments if the script wants one.
+    fn left_to_say(&self, number: u32) -> Vec<DeploymentReport> {
+        self.with(number, |agent| {
+            let turn = std::mem::take(&mut agent.phase);
+            let mut wanted = turn;
+            let said = agent.desired.entries().filter_map(|(id, revision, state)| match state {
+                State::Removal => Some(answers::report(id, revision, Phase::Removed)),
+                State::Present if std::mem::take(&mut wanted) => {
+                    let phase = if agent.reported.is_multiple_of(2) { Phase::Degraded } else { Phase::Healthy };
+                    Some(answers::report(id, revision, phase))
+                }
+                _ => None,
+            });
+            said.collect()
+        })
+    }
+
+    /// Lets an agent say at its next turn that one of its deployments is in another phase now.
+    pub(super) fn phase(&self, number: u32) {
+        self.with(number, |agent| agent.phase = true);
     }
 }
 

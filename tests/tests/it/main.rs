@@ -17,6 +17,7 @@ mod laws_fold;
 mod laws_store;
 mod laws_store_view;
 mod outages;
+mod simulator;
 mod smoke;
 mod store;
 mod store_replicas;
