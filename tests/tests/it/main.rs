@@ -19,6 +19,7 @@ mod laws_store;
 mod laws_store_view;
 mod outages;
 mod reports;
+mod simulator;
 mod smoke;
 mod store;
 mod store_replicas;
