@@ -30,7 +30,7 @@ pub(crate) enum Measure {
 }
 
 impl Measure {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Polls,
         Self::Bytes,
         Self::Renders,
