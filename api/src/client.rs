@@ -100,7 +100,7 @@ pub enum Polled {
     Unchanged {
         /// Ask from here next.
         cursor: Revision,
-        /// When to ask again.
+        /// When to ask again; 0 for at once.
         poll_after_seconds: u32,
     },
     /// Something changed, or the answer is full.
@@ -142,12 +142,16 @@ impl Client {
         // A second provider in the process would panic at the first handshake; whoever comes first wins.
         let _already_set = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
-            .user_agent(concat!("titan/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(10))
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(ClientError::Setup)?;
         Ok(Self { http, server: server.trim_end_matches('/').to_owned(), token })
+    }
+
+    /// Returns a client like [`Client::new`] that goes over `http`, which decides what is trusted.
+    pub fn over(http: reqwest::Client, server: &str, token: Option<String>) -> Result<Self> {
+        Ok(Self { http, ..Self::new(server, token)? })
     }
 
     /// Returns the server's address.
@@ -157,6 +161,11 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.plain(method, path).header(header::USER_AGENT, concat!("titan/", env!("CARGO_PKG_VERSION")))
+    }
+
+    /// Returns a request that does not say who made the client: a poll is sent too often for that.
+    fn plain(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.server)).timeout(Duration::from_secs(60));
         match &self.token {
             Some(token) => request.bearer_auth(token),
@@ -225,15 +234,20 @@ impl Client {
     }
 
     fn with_query(&self, method: Method, path: &str, query: &[(&str, String)]) -> RequestBuilder {
-        let mut path = path.to_owned();
-        for (index, (key, value)) in query.iter().enumerate() {
-            path.push(if index == 0 { '?' } else { '&' });
-            path.push_str(key);
-            path.push('=');
-            path.push_str(&encode(value));
-        }
-        self.request(method, &path)
+        self.request(method, &path_with(path, query))
     }
+}
+
+/// Returns a path with a query.
+fn path_with(path: &str, query: &[(&str, String)]) -> String {
+    let mut path = path.to_owned();
+    for (index, (key, value)) in query.iter().enumerate() {
+        path.push(if index == 0 { '?' } else { '&' });
+        path.push_str(key);
+        path.push('=');
+        path.push_str(&encode(value));
+    }
+    path
 }
 
 /// Returns `text` percent-encoded for a query.

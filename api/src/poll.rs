@@ -12,7 +12,8 @@ use crate::{
 
 /// The header of a 204 that carries the cursor.
 pub const CURSOR_HEADER: &str = "titan-cursor";
-/// The header of a 204 that carries `pollAfterSeconds`.
+/// The header of a 204 that carries `pollAfterSeconds`. It is absent after a poll that was held to its end and after
+/// which the host may ask again at once, which is the usual one: every byte of it is paid for each time.
 pub const POLL_AFTER_HEADER: &str = "titan-poll-after";
 
 /// The answer to `GET /v1/hosts/{host}/changes`.

@@ -51,11 +51,90 @@ impl Revision {
     }
 }
 
+/// Where the digits of a revision's text are, the other characters, and how many digits each number has.
+const SHAPE: &[u8; TEXT] = b"0000-00-00T00:00:00.000000Z";
+/// Bytes of a revision's text.
+const TEXT: usize = 27;
+
+impl Revision {
+    /// Returns the text as it stands on the wire, without a detour over a calendar library: every poll writes one.
+    #[must_use]
+    pub fn text(self) -> [u8; TEXT] {
+        let (seconds, micros) = (self.0 / 1_000_000, self.0 % 1_000_000);
+        let (days, second) = (seconds / 86_400, seconds % 86_400);
+        let (year, month, day) = date(days);
+        let mut text = *SHAPE;
+        let numbers = [
+            (0, 4, year),
+            (5, 2, month),
+            (8, 2, day),
+            (11, 2, second / 3600),
+            (14, 2, second / 60 % 60),
+            (17, 2, second % 60),
+        ];
+        for (at, digits, number) in numbers.into_iter().chain([(20, 6, micros)]) {
+            let mut rest = number;
+            for digit in text[at..at + digits].iter_mut().rev() {
+                // Below ten.
+                *digit = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+        }
+        text
+    }
+
+    /// Reads the text that [`Self::text`] writes; `None` for any other, which may still be a time.
+    #[must_use]
+    pub fn from_text(text: &[u8]) -> Option<Self> {
+        let text: &[u8; TEXT] = text.try_into().ok()?;
+        let fits = text
+            .iter()
+            .zip(SHAPE)
+            .all(|(byte, shape)| if *shape == b'0' { byte.is_ascii_digit() } else { byte == shape });
+        if !fits {
+            return None;
+        }
+        let number = |at: usize, digits: usize| {
+            text[at..at + digits].iter().fold(0, |number: i64, digit| number * 10 + i64::from(digit - b'0'))
+        };
+        let (year, month, day) = (number(0, 4), number(5, 2), number(8, 2));
+        let (hour, minute, second) = (number(11, 2), number(14, 2), number(17, 2));
+        if year < 1970 || hour > 23 || minute > 59 || second > 59 {
+            return None;
+        }
+        let days = days(year, month, day);
+        // A day that the month does not have comes back as another one.
+        if !(1..=12).contains(&month) || date(days) != (year, month, day) {
+            return None;
+        }
+        let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
+        Some(Self(seconds * 1_000_000 + number(20, 6))).filter(|revision| revision.0 <= MAX_MICROS)
+    }
+}
+
+/// Returns year, month and day of a day since the epoch, none before it. The year begins in March, so that its leap day
+/// is its last.
+const fn date(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (next, in_year) = if month < 10 { (0, month + 3) } else { (1, month - 9) };
+    (era * 400 + year + next, in_year, day - (153 * month + 2) / 5 + 1)
+}
+
+/// Returns the day since the epoch of a year, month and day.
+const fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year / 400, year % 400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // In range by construction.
-        let time = Timestamp::from_microsecond(self.0).unwrap_or(Timestamp::UNIX_EPOCH);
-        write!(f, "{time:.6}")
+        f.write_str(std::str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 
@@ -63,6 +142,9 @@ impl FromStr for Revision {
     type Err = RevisionError;
 
     fn from_str(text: &str) -> Result<Self, RevisionError> {
+        if let Some(revision) = Self::from_text(text.as_bytes()) {
+            return Ok(revision);
+        }
         let time: Timestamp = text.parse().map_err(|_| RevisionError(text.to_owned()))?;
         // Part of a microsecond counts as none: "at or after" must not skip a revision.
         Ok(Self::from_micros(time.as_nanosecond().div_euclid(1000).try_into().unwrap_or(MAX_MICROS)))
@@ -94,6 +176,23 @@ mod tests {
         fn text_and_back_is_the_same(micros in 0..=MAX_MICROS) {
             let revision = Revision::from_micros(micros);
             prop_assert_eq!(revision.to_string().parse::<Revision>(), Ok(revision));
+            prop_assert_eq!(Revision::from_text(revision.to_string().as_bytes()), Some(revision));
+        }
+
+        #[test]
+        fn text_is_that_of_the_calendar(micros in 0..=MAX_MICROS) {
+            let time = Timestamp::from_microsecond(micros).expect("in range");
+            prop_assert_eq!(Revision::from_micros(micros).to_string(), format!("{time:.6}"));
+        }
+
+        #[test]
+        fn what_is_read_quickly_is_a_time_of_the_calendar(
+            text in "(1970|1999|2000|2024|9999|[0-9]{4})-[0-9]{2}-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9].[0-9]{6}Z"
+        ) {
+            if let Some(revision) = Revision::from_text(text.as_bytes()) {
+                let time: Timestamp = text.parse().expect("a time");
+                prop_assert_eq!(time.as_microsecond(), revision.micros());
+            }
         }
     }
 

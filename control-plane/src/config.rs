@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::render::WorkerCommand;
+use crate::{connections::tls::Certificate, render::WorkerCommand};
 
 /// Everything that can be set. The sample is `control-plane.sample.yaml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,6 +12,10 @@ use crate::render::WorkerCommand;
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// TLS, spoken on that address instead of clear text.
+    pub tls: Option<TlsConfig>,
+    /// Connections at a time; as many as open files allow unless told.
+    pub connections: Option<usize>,
     /// The database: `sqlite://FILE` or `postgres://...`.
     pub database_url: String,
     /// Where the first admin token is written, at the first start.
@@ -29,6 +33,16 @@ pub struct Config {
     /// How to start a process that renders; the binary itself unless told.
     #[serde(skip)]
     pub render_worker: Option<WorkerCommand>,
+}
+
+/// With what TLS is spoken. The files are read anew when they change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The certificate and those that lead to its root, in PEM.
+    pub certificate: PathBuf,
+    /// Its key, in PEM; readable by its owner only.
+    pub key: PathBuf,
 }
 
 /// How log lines look.
@@ -58,6 +72,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
+            tls: None,
+            connections: None,
             database_url: "sqlite://titan.db".to_owned(),
             admin_token_file: None,
             log_format: LogFormat::default(),
@@ -89,6 +105,27 @@ pub enum ConfigError {
         path: PathBuf,
         /// The key at fault.
         key: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A file that a key names cannot be read.
+    #[error("{key}: {} cannot be read", path.display())]
+    Unread {
+        /// The key.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file that a key names does not hold what it should.
+    #[error("{key}: {} is not valid: {detail}", path.display())]
+    File {
+        /// The key.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
         /// What is wrong with it.
         detail: String,
     },
@@ -131,6 +168,12 @@ impl Config {
         if self.shutdown_seconds > 600 {
             return range("shutdownSeconds", self.shutdown_seconds.to_string(), "at most 600");
         }
+        if let Some(connections) = self.connections.filter(|count| !(1..=1_000_000).contains(count)) {
+            return range("connections", connections.to_string(), "1 to 1000000");
+        }
+        if let Some(tls) = &self.tls {
+            Certificate::read(tls)?;
+        }
         Ok(())
     }
 }
@@ -146,10 +189,41 @@ mod tests {
         let sample = include_str!("../control-plane.sample.yaml");
         let open: Vec<_> = sample.lines().map(|line| line.strip_prefix("#:").map_or(line, str::trim_start)).collect();
         let parsed = Config::parse(Path::new("sample"), &open.join("\n")).expect("valid");
-        parsed.check().expect("in range");
+        Config { tls: None, ..parsed }.check().expect("in range");
         let keys = serde_json::to_value(Config::default()).expect("json");
         for key in keys.as_object().expect("object").keys() {
             assert!(open.iter().any(|line| line.starts_with(&format!("{key}:"))), "{key} is not in the sample");
+        }
+    }
+
+    #[test]
+    fn certificate_that_cannot_be_used_is_named_with_its_key_and_file() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+        let config =
+            Config { tls: Some(TlsConfig { certificate: certificate.clone(), key: key.clone() }), ..Config::default() };
+        let error = || config.check().expect_err("not usable").to_string();
+        assert_eq!(error(), format!("tls.certificate: {} cannot be read", certificate.display()));
+        std::fs::write(&certificate, "no certificate").expect("written");
+        assert_eq!(
+            error(),
+            format!("tls.certificate: {} is not valid: there is no certificate in it", certificate.display())
+        );
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        std::fs::write(&certificate, pair.cert.pem()).expect("written");
+        assert_eq!(error(), format!("tls.key: {} cannot be read", key.display()));
+        let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        std::fs::write(&key, other.signing_key.serialize_pem()).expect("written");
+        assert!(error().starts_with("tls.key: "), "it is the key of another certificate");
+        std::fs::write(&key, pair.signing_key.serialize_pem()).expect("written");
+        config.check().expect("they belong together");
+    }
+
+    #[test]
+    fn connections_are_within_their_range() {
+        for (connections, fits) in [(0, false), (1, true), (1_000_000, true), (1_000_001, false)] {
+            let config = Config { connections: Some(connections), ..Config::default() };
+            assert_eq!(config.check().is_ok(), fits, "{connections}");
         }
     }
 

@@ -1,12 +1,16 @@
 //! Counters for `/metrics`, in the OpenMetrics text format.
 
-use std::sync::atomic::AtomicU64;
+pub(crate) mod connections;
+
+use std::sync::{Arc, atomic::AtomicU64};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+
+use connections::{ConnectionMetrics, Level};
 
 /// Everything that is counted.
 #[derive(Debug)]
@@ -19,7 +23,9 @@ pub struct Metrics {
     /// Polls by what was answered.
     pub polls: PollCounters,
     /// Polls that are being held.
-    pub waiting: Gauge,
+    pub waiting: Level,
+    /// Connections, and answers that wait.
+    pub connections: Arc<ConnectionMetrics>,
     /// Reports taken in that said something new.
     pub reports: Counter,
     /// Reports that said again what was said before.
@@ -111,7 +117,8 @@ impl Default for Metrics {
             requests: Family::default(),
             request_seconds: Histogram::new(buckets),
             polls: PollCounters::of(&polls),
-            waiting: Gauge::default(),
+            waiting: Level::default(),
+            connections: Arc::default(),
             reports: Counter::<u64, AtomicU64>::default(),
             reports_again: Counter::<u64, AtomicU64>::default(),
             report_batch: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
@@ -127,7 +134,7 @@ impl Default for Metrics {
         r.register("requests", "Requests answered, polls aside", metrics.requests.clone());
         r.register_with_unit("request", "How long requests took", Unit::Seconds, metrics.request_seconds.clone());
         r.register("polls", "Polls answered", polls);
-        r.register("polls_waiting", "Polls that are being held", metrics.waiting.clone());
+        r.register("polls_waiting", "Polls that are being held", metrics.waiting.gauge());
         r.register("reports", "Reports taken in that said something new", metrics.reports.clone());
         r.register("reports_again", "Reports that said again what was said before", metrics.reports_again.clone());
         r.register("report_batch", "Reports in one transaction", metrics.report_batch.clone());
@@ -138,6 +145,7 @@ impl Default for Metrics {
         r.register("view_revision_us", "The revision up to which the view is complete", metrics.view_revision.clone());
         r.register("planned_revision_us", "The revision up to which all is decided", metrics.planned_revision.clone());
         r.register("leader", "Whether this replica leads", metrics.leader.clone());
+        metrics.connections.register(r);
         metrics
     }
 }

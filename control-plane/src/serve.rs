@@ -1,6 +1,6 @@
 //! Serving: from a configuration to a running control plane, and its orderly end.
 
-use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
+use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use titan_api::{Name, Problem};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -10,6 +10,7 @@ use crate::{
     access,
     clock::Clock,
     config::{Config, ConfigError},
+    connections::{self, tls::Certificate},
     load,
     render::{Renderer, RendererConfig, WorkerCommand},
     routes::{documents::ensure_default_workspace, router::router},
@@ -39,16 +40,19 @@ pub enum ServeError {
         #[source]
         source: std::io::Error,
     },
-    /// The listener failed.
-    #[error("listening failed")]
-    Listen(#[source] std::io::Error),
+    /// Where this program is cannot be found out, so that it cannot start itself to render.
+    #[error("the program for rendering cannot be found")]
+    Worker(#[source] std::io::Error),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
 }
 
 /// Returns what renders templates under a configuration.
 pub fn renderer(config: &Config) -> Result<Renderer, ServeError> {
     let worker = match &config.render_worker {
         Some(worker) => worker.clone(),
-        None => WorkerCommand::own().map_err(ServeError::Listen)?,
+        None => WorkerCommand::own().map_err(ServeError::Worker)?,
     };
     Ok(Renderer::new(RendererConfig { workers: config.render_workers, ..RendererConfig::new(worker) }))
 }
@@ -79,6 +83,14 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let renderer = renderer(&config)?;
     let (state, planner) = open(config, renderer, Clock::system(), shutdown.clone()).await?;
     let mut tasks = JoinSet::new();
+    let tls = match &state.config.tls {
+        Some(config) => {
+            let certificate = Arc::new(Certificate::read(config)?);
+            tasks.spawn(Arc::clone(&certificate).follow(shutdown.clone()));
+            Some(certificate.server()?)
+        }
+        None => None,
+    };
     tasks.spawn(planner.run());
     tasks.spawn(follow::run(state.clone()));
     tasks.spawn(listen::run(state.clone()));
@@ -86,33 +98,18 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     tasks.spawn(sweep::Sweeper::new(state.clone()).run());
     tasks.spawn(load::run(state.clone()));
     if let Ok(address) = listener.local_addr() {
-        tracing::info!(%address, "serving on http://{address}");
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        tracing::info!(%address, "serving on {scheme}://{address}");
     }
-    let listener = axum::serve::ListenerExt::tap_io(listener, |connection| {
-        // Answers are small and somebody waits for each: they are not held back to be sent with the next.
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
-        }
-    });
     let store = state.store.clone();
-    let served = axum::serve(listener, router(state)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let over = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(grace).await;
-    };
-    let outcome = tokio::select! {
-        outcome = served => outcome.map_err(ServeError::Listen),
-        () = over => {
-            tracing::warn!(grace_seconds = grace.as_secs(), "some requests did not finish in time");
-            Ok(())
-        }
-    };
+    let router = router(state.clone());
+    connections::serve(listener, state, router, tls, grace).await;
     shutdown.cancel();
     let _ended_or_given_up = tokio::time::timeout(grace, tasks.join_all()).await;
     // Whoever copies or restores the file next finds it complete and nobody writing.
     let _closed_or_given_up = tokio::time::timeout(grace, store.close()).await;
     tracing::info!("stopped");
-    outcome
+    Ok(())
 }
 
 /// Makes the first admin token if there is none, and tells it once.

@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::CredentialCache,
+    answers::Answers,
     bundles::BundleCache,
     clock::Clock,
     config::Config,
+    connections::places::Places,
     fleet::{model::Model, view::FleetView},
     load::Load,
     metrics::Metrics,
@@ -41,10 +43,14 @@ pub struct Shared {
     pub credentials: CredentialCache,
     /// Bundles asked for lately.
     pub bundles: BundleCache,
+    /// What answers to polls are put together from.
+    pub answers: Answers,
     /// Reports on their way into the database.
     pub reports: Reports,
     /// How loaded this process is.
     pub load: Load,
+    /// Places for answers with a body.
+    pub places: Places,
     /// Counters for `/metrics`.
     pub metrics: Metrics,
     /// Held by whoever moves the view along: the descriptions that assignments refer to.
@@ -77,8 +83,10 @@ impl AppState {
             clock,
             credentials: CredentialCache::default(),
             bundles: BundleCache::default(),
+            answers: Answers::default(),
             reports: Reports::default(),
             load: Load::default(),
+            places: Places::default(),
             metrics: Metrics::default(),
             following: Mutex::default(),
             clock_moved_at: AtomicI64::new(0),

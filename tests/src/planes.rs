@@ -43,12 +43,24 @@ impl Plane {
     ///
     /// The first start over a database takes an empty `token`; later ones the token that the first one gave.
     pub async fn start(database: &Database, worker: &str, token: &str) -> anyhow::Result<Self> {
+        Self::start_with(database, worker, token, |_| {}).await
+    }
+
+    /// The same with a configuration that differs by `change`.
+    pub async fn start_with(
+        database: &Database,
+        worker: &str,
+        token: &str,
+        change: impl FnOnce(&mut Config),
+    ) -> anyhow::Result<Self> {
         choose_tls();
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("token");
-        let config = Config { admin_token_file: Some(file.clone()), ..config(&database.url, worker.into()) };
+        let mut config = Config { admin_token_file: Some(file.clone()), ..config(&database.url, worker.into()) };
+        change(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let server = format!("http://{}", listener.local_addr()?);
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        let server = format!("{scheme}://{}", listener.local_addr()?);
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(titan_control_plane::serve(config, listener, shutdown.clone()));
         let mut plane = Self { server, token: token.to_owned(), shutdown, task };
@@ -62,12 +74,14 @@ impl Plane {
     async fn ready(&mut self) -> anyhow::Result<()> {
         // Whoever comes first in this process wins.
         let _already_set = rustls::crypto::ring::default_provider().install_default();
+        // Over TLS it has a certificate of a test. Nothing is kept open: connections are counted.
+        let http = reqwest::Client::builder().danger_accept_invalid_certs(true).pool_max_idle_per_host(0).build()?;
         for _ in 0..600 {
             if self.task.is_finished() {
                 (&mut self.task).await??;
                 anyhow::bail!("the control plane stopped at once");
             }
-            let answer = reqwest::get(format!("{}/readyz", self.server)).await;
+            let answer = http.get(format!("{}/readyz", self.server)).send().await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
@@ -84,6 +98,17 @@ impl Plane {
     #[must_use]
     pub fn client(&self) -> Client {
         Client::new(&self.server, Some(self.token.clone())).expect("a well-formed address")
+    }
+
+    /// Returns `127.0.0.1:PORT`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.server.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Tells the control plane to end, and does not wait for it.
+    pub fn drain(&self) {
+        self.shutdown.cancel();
     }
 
     /// Ends the control plane in good order.

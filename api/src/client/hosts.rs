@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode};
+use reqwest::{
+    Method, StatusCode,
+    header::{self, HeaderValue},
+};
 
-use super::{ANSWER_BYTES, Client, Polled, Result, media_type};
+use super::{ANSWER_BYTES, Client, Polled, Result, media_type, path_with};
 use crate::{
     Digest, Revision, SetDigest, limits,
     poll::{CURSOR_HEADER, POLL_AFTER_HEADER},
@@ -25,14 +28,16 @@ impl Client {
         query.extend(since.map(|since| ("since", since.to_string())));
         query.extend(have.map(|have| ("have", have.to_string())));
         query.extend((wait > 0).then(|| ("wait", wait.to_string())));
-        let request = self.with_query(Method::GET, &format!("/v1/hosts/{host}/changes"), &query);
+        let request = self.plain(Method::GET, &path_with(&format!("/v1/hosts/{host}/changes"), &query));
+        // What a poll answers is settled. An empty list of types keeps the usual one, which is longer, away.
+        let request = request.header(header::ACCEPT, HeaderValue::from_static(""));
         let request = request.timeout(Duration::from_secs(wait + 30));
         let response = self.send(request).await?;
         let status = response.status();
         if status == StatusCode::NO_CONTENT {
             let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
             let cursor = header(CURSOR_HEADER).and_then(|text| text.parse().ok());
-            let poll_after = header(POLL_AFTER_HEADER).and_then(|text| text.parse().ok());
+            let poll_after = header(POLL_AFTER_HEADER).map_or(Some(0), |text| text.parse().ok());
             return match (cursor, poll_after) {
                 (Some(cursor), Some(poll_after_seconds)) => Ok(Polled::Unchanged { cursor, poll_after_seconds }),
                 _ => Err(self.not_titan(status, "no cursor", None)),

@@ -27,14 +27,14 @@ pub fn groups(planned: &Planned, model: &Model, bundles: &HashMap<Digest, Bundle
     let mut groups: BTreeMap<GroupKey, (String, Vec<Name>)> = BTreeMap::new();
     let mut add =
         |workspace: &Name, deployment: &Name, effect: PlanEffect, identity: String, shown: String, host: Uuid| {
-            let host = model.host(host).map(|host| host.name.clone());
+            let host = model.host(host).map(|host| host.to_name());
             let key = (workspace.clone(), deployment.clone(), PlanEffectOrder(effect), identity);
             groups.entry(key).or_insert_with(|| (shown, Vec::new())).1.extend(host);
         };
     for (after, before) in &planned.moved {
         let before = before.as_ref().filter(|before| before.present());
         let (effect, (identity, shown)) = if after.present() {
-            let pair = (before.and_then(|before| before.bundle), after.bundle);
+            let pair = (before.and_then(crate::fleet::view::Entry::bundle), after.bundle);
             let detail = differences.entry(pair).or_insert_with(|| {
                 let bundle = |digest: Option<Digest>| digest.and_then(|digest| bundles.get(&digest));
                 // What is the same around a change may differ from host to host; the change itself makes the group.

@@ -1,10 +1,6 @@
 //! Polls: what a host is told.
 
-use titan_api::{
-    Revision, SetDigest,
-    poll::{DesiredDeployment, RemovalReason, Tombstone},
-};
-use uuid::Uuid;
+use titan_api::{Revision, SetDigest};
 
 use crate::fleet::view::{Entry, HostSet};
 
@@ -34,37 +30,4 @@ pub fn answer(set: &HostSet, since: Option<Revision>, have: Option<SetDigest>) -
     } else {
         Answer::Unchanged
     }
-}
-
-/// Splits what `host` is told into what is to be there, without bundles, and what is to go.
-#[must_use]
-pub fn split(host: Uuid, entries: &[Entry]) -> (Vec<DesiredDeployment>, Vec<Tombstone>) {
-    let mut deployments = Vec::new();
-    let mut tombstones = Vec::new();
-    for entry in entries {
-        let description = &entry.description;
-        match entry.bundle() {
-            Some(digest) => deployments.push(DesiredDeployment {
-                id: entry.id(host),
-                name: description.name.clone(),
-                workspace: description.workspace.clone(),
-                release: description.release.clone(),
-                revision: entry.revision,
-                digest,
-                depends_on: description.depends_on.clone(),
-                on_remove: description.on_remove,
-                bundle: None,
-            }),
-            None => tombstones.push(Tombstone {
-                id: entry.id(host),
-                name: description.name.clone(),
-                workspace: description.workspace.clone(),
-                revision: entry.revision,
-                deleted_at: entry.revision,
-                reason: description.reason.unwrap_or(RemovalReason::Unmatched),
-                on_remove: description.on_remove,
-            }),
-        }
-    }
-    (deployments, tombstones)
 }

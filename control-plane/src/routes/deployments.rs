@@ -89,7 +89,7 @@ pub async fn status(
 
 async fn host_name(state: &AppState, tx: &mut Tx, uid: Uuid) -> Result<Option<Name>, Problem> {
     if let Some(host) = state.model().host(uid) {
-        return Ok(Some(host.name.clone()));
+        return Ok(Some(host.to_name()));
     }
     Ok(tx.document_by_uid(uid).await?.map(|stored| stored.name))
 }
@@ -160,29 +160,29 @@ pub async fn why(
     let deployment = found.ok_or_else(|| Problem::not_found("deployment", &deployment))?;
     let host = model.host_named(&host).ok_or_else(|| Problem::not_found("host", &host))?;
     let mut tx = state.store.read().await?;
-    let assignment = tx.assignment(deployment.uid, host.uid).await?;
-    let problem = tx.render_problems(deployment.uid).await?.into_iter().find(|problem| problem.host == host.uid);
+    let assignment = tx.assignment(deployment.uid, host.uid()).await?;
+    let problem = tx.render_problems(deployment.uid).await?.into_iter().find(|problem| problem.host == host.uid());
     let problem = problem.map(|problem| problem.problem);
     let mut observed = tx.reports_of_deployment(deployment.uid).await?;
-    observed.retain(|observed| observed.host == host.uid);
+    observed.retain(|observed| observed.host == host.uid());
     let held = assignment.as_ref().is_some_and(Assignment::present);
     let steps = why::steps(&model, deployment, host, held, held);
     let summary = match (held, &problem, steps.iter().find(|step| !step.holds)) {
-        (true, None, _) => format!("{} has {}: every rule holds", host.name, deployment.name),
+        (true, None, _) => format!("{} has {}: every rule holds", host.name(), deployment.name),
         (true, Some(problem), _) => {
-            format!("{} keeps an older release of {}: {}", host.name, deployment.name, problem.detail)
+            format!("{} keeps an older release of {}: {}", host.name(), deployment.name, problem.detail)
         }
         (false, Some(problem), None) => {
-            format!("{} would have {}, but it cannot be rendered: {}", host.name, deployment.name, problem.detail)
+            format!("{} would have {}, but it cannot be rendered: {}", host.name(), deployment.name, problem.detail)
         }
         (false, _, Some(step)) => {
-            format!("{} does not have {}: '{}' does not hold ({})", host.name, deployment.name, step.rule, step.found)
+            format!("{} does not have {}: '{}' does not hold ({})", host.name(), deployment.name, step.rule, step.found)
         }
-        (false, None, None) => format!("{} is about to get {}", host.name, deployment.name),
+        (false, None, None) => format!("{} is about to get {}", host.name(), deployment.name),
     };
     let row = match assignment.is_some() || problem.is_some() {
         true => {
-            let (uid, name) = (host.uid, host.name.clone());
+            let (uid, name) = (host.uid(), host.to_name());
             let seen = tx.observed_host(uid).await?.and_then(|host| host.last_seen);
             Some(host_deployment(&state, uid, name, assignment.as_ref(), observed.first(), problem, seen))
         }

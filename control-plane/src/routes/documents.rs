@@ -21,6 +21,7 @@ use titan_api::{
 };
 
 use crate::{
+    access,
     routes::{
         extract::{Admin, Names, Params, Raw, author, name},
         respond::{Answer, Failure, RequestId},
@@ -222,7 +223,7 @@ pub async fn delete_route(
         && state.store.read().await?.document_by_uid(uid).await?.is_none()
     {
         state.view.forget_host(uid);
-        state.credentials.forget_host(uid);
+        access::forget_host(&state, uid);
     }
     Ok(JsonBody(answer))
 }

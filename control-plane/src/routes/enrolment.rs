@@ -106,7 +106,7 @@ pub async fn enrol(State(state): State<AppState>, Json(request): Json<EnrolReque
     let subject = format!("Host {}", request.host);
     tx.end_tasks("enrol", &subject, TaskState::Completed, &json!({ "enrolledAt": now }), now).await?;
     tx.commit().await?;
-    state.credentials.forget_host(host);
+    access::forget_host(&state, host);
     // It counts its reports from the beginning.
     state.view.slot(host).told().forget();
     state.committed();

@@ -1,54 +1,172 @@
 //! The poll: the hot route. An unchanged poll touches no database.
+//!
+//! A poll comes by three ways: the agents' narrow HTTP/1.1 in [`connections`](crate::connections), HTTP/2 in front of the
+//! router, and the router itself, where anything unusual ends. All of them ask [`told`].
+
+mod answers;
+pub(crate) mod ask;
+mod catch_up;
 
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
+    body::Body,
     extract::{FromRequestParts as _, Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt as _;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use titan_api::{
-    Code, Digest, Problem, Revision, SetDigest, limits,
-    poll::{CURSOR_HEADER, POLL_AFTER_HEADER, PollAnswer},
+    Digest, Problem, Revision,
+    poll::{CURSOR_HEADER, POLL_AFTER_HEADER},
 };
-use uuid::Uuid;
+use tokio::time::Instant;
+
+pub use answers::Changed;
+pub use ask::Ask;
 
 use crate::{
-    fleet::polls::{self, Answer as Told},
-    fleet::view::{Entry, HostSet, Slot},
-    load::poll_after,
+    access,
+    fleet::view::Slot,
+    load,
     metrics::PollKind,
     routes::{
         extract::{Caller, Names, Params},
-        respond::{Answer, compressed, finished},
+        respond::{Answer, finished},
     },
     state::AppState,
 };
+use answers::{Moved, Placed};
+use ask::PollParams;
 
 const CURSOR: HeaderName = HeaderName::from_static(CURSOR_HEADER);
 const POLL_AFTER: HeaderName = HeaderName::from_static(POLL_AFTER_HEADER);
-/// How long a poll waits for this replica to catch up with the host's cursor.
-const CATCH_UP: Duration = Duration::from_secs(5);
-/// How far ahead of the wall clock a cursor may be before it is refused.
-const AHEAD: Duration = Duration::from_secs(60);
-/// How often the clock is moved past a cursor at most: hosts after a restore come together, and one move serves them all.
-const CLOCK_MOVES: Duration = Duration::from_secs(1);
-/// Bytes of bundles that travel inside one answer; what is over is fetched by digest.
-const INLINE_TOTAL: usize = 4 * 1024 * 1024;
+/// What a held poll is followed by if nothing else is said: the next one, at once.
+const AT_ONCE: u32 = 1;
 
-/// What a host asks.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PollParams {
-    since: Option<Revision>,
-    have: Option<SetDigest>,
-    wait: Option<u64>,
+/// What a host is told.
+#[derive(Debug)]
+pub enum Told {
+    /// Nothing moved.
+    Unchanged(Unchanged),
+    /// Something did, or the host asked for everything.
+    Changed(Changed),
 }
 
-/// `GET /v1/hosts/{name}/changes`.
+/// Nothing moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unchanged {
+    /// Ask from here next.
+    pub cursor: Revision,
+    /// After how many seconds; absent for at once.
+    pub poll_after: Option<u32>,
+}
+
+/// Returns the place of the host of this name, if it is known to show this secret, and notes that it was seen.
+pub(crate) fn recognised(state: &AppState, host: &str, secret: &[u8]) -> Option<Arc<Slot>> {
+    let now = state.clock.now();
+    let slot = access::recognised(state, host, secret, now)?;
+    state.view.see(&slot, now);
+    Some(slot)
+}
+
+/// The same by looking the secret up.
+pub(crate) async fn identified(state: &AppState, host: &str, secret: &[u8]) -> Result<Arc<Slot>, Problem> {
+    let slot = access::identified(state, host, secret).await?;
+    state.view.see(&slot, state.clock.now());
+    Ok(slot)
+}
+
+/// Tells a host that nothing moved, if that can be said now.
+pub(crate) fn at_once(state: &AppState, slot: &Slot, ask: &Ask) -> Option<Unchanged> {
+    if (ask.wait > 0 && !state.shutdown.is_cancelled()) || !catch_up::covered(state, ask.since?) {
+        return None;
+    }
+    // The revision first and the set after it: the set has everything up to that revision.
+    let cursor = state.view.revision().next();
+    Moved::of(slot.uid(), &slot.set(), cursor, ask.since, ask.have).is_none().then(|| unchanged(state, cursor, false))
+}
+
+/// Tells a host what moved, as soon as something did or its time is over.
+///
+/// What is rare is boxed: this is what a hundred thousand held polls are made of.
+pub(crate) async fn told(state: &AppState, slot: &Arc<Slot>, ask: Ask) -> Answer<Told> {
+    let since = match ask.since {
+        Some(since) if !catch_up::covered(state, since) => Box::pin(catch_up::catch_up(state, since)).await?,
+        since => since,
+    };
+    let deadline = Instant::now() + Duration::from_secs(ask.wait.into());
+    loop {
+        let moved = {
+            // Subscribe, then read, then wait: what moves in between is not missed.
+            let mut news = pin!(slot.moved().notified());
+            news.as_mut().enable();
+            let cursor = state.view.revision().next();
+            let moved = Moved::of(slot.uid(), &slot.set(), cursor, since, ask.have).map(Box::new);
+            if moved.is_none() {
+                let ended = state.shutdown.is_cancelled();
+                if ask.wait == 0 || ended || Instant::now() >= deadline {
+                    // Where the process ends, the next one should be there before the host comes back.
+                    return Ok(Told::Unchanged(unchanged(state, cursor, ask.wait > 0 && !ended)));
+                }
+                let _waiting = state.metrics.waiting.hold();
+                tokio::select! {
+                    biased;
+                    () = news => {}
+                    () = state.shutdown.cancelled() => {}
+                    () = tokio::time::sleep_until(deadline) => {}
+                }
+                if ask.wait > 0 {
+                    state.view.see(slot, state.clock.now());
+                }
+            }
+            moved
+        };
+        if let Some(moved) = moved {
+            return Ok(Told::Changed(Box::pin(Changed::of(state, *moved, ask.gzip)).await?));
+        }
+    }
+}
+
+fn unchanged(state: &AppState, cursor: Revision, held: bool) -> Unchanged {
+    state.metrics.polls.count(PollKind::Unchanged);
+    let poll_after = load::poll_after(state, held);
+    Unchanged { cursor, poll_after: Some(poll_after).filter(|after| !held || *after > AT_ONCE) }
+}
+
+impl IntoResponse for Told {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        match self {
+            Self::Unchanged(Unchanged { cursor, poll_after }) => {
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                let headers = response.headers_mut();
+                if let Ok(value) = HeaderValue::from_bytes(&cursor.text()) {
+                    headers.insert(CURSOR, value);
+                }
+                if let Some(poll_after) = poll_after {
+                    headers.insert(POLL_AFTER, HeaderValue::from(poll_after));
+                }
+            }
+            Self::Changed(Changed { body, gzip, place }) => {
+                let headers = response.headers_mut();
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+                if gzip {
+                    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                }
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+                *response.body_mut() = match place {
+                    Some(place) => Body::new(Placed { body: Some(body), _place: place }),
+                    None => Body::from(body),
+                };
+            }
+        }
+        response
+    }
+}
+
+/// `GET /v1/hosts/{name}/changes`, by way of the router.
 ///
 /// It has no layers: those of the other routes cost more than a poll that is told of no change.
 pub async fn poll_route(State(state): State<AppState>, request: Request) -> Response {
@@ -58,159 +176,17 @@ pub async fn poll_route(State(state): State<AppState>, request: Request) -> Resp
 }
 
 async fn poll(state: &AppState, parts: &mut Parts) -> Answer<Response> {
-    let Caller(principal) = Caller::from_request_parts(parts, state).await?;
+    let secret = parts.headers.get(header::AUTHORIZATION).and_then(|value| access::bearer(value.as_bytes()));
+    let secret = secret.ok_or_else(access::refused)?.to_vec();
     let Names(host) = Names::<String>::from_request_parts(parts, state).await?;
-    let Params(params) = Params::<PollParams>::from_request_parts(parts, state).await?;
-    let uid = principal.require_host(&host)?;
-    let slot = state.view.slot(uid);
-    state.view.see(&slot, state.clock.now());
-    let since = catch_up(state, params.since).await?;
-    let wait = Duration::from_secs(params.wait.unwrap_or(0).min(limits::WAIT_SECONDS));
-    let deadline = tokio::time::Instant::now() + wait;
-    loop {
-        // Subscribe, then read, then wait: what moves in between is not missed.
-        let mut moved = pin!(slot.moved().notified());
-        if !wait.is_zero() {
-            moved.as_mut().enable();
-        }
-        // The revision first and the set after it: the set has everything up to that revision.
-        let cursor = state.view.revision().next();
-        let set = slot.set();
-        let (told, full) = match polls::answer(&set, since, params.have) {
-            Told::Unchanged => {
-                if wait.is_zero() || state.shutdown.is_cancelled() || tokio::time::Instant::now() >= deadline {
-                    return Ok(unchanged(state, &slot, cursor, !wait.is_zero()));
-                }
-                let _gauge = Waiting::new(state);
-                tokio::select! {
-                    () = moved => {}
-                    () = tokio::time::sleep_until(deadline) => {}
-                    () = state.shutdown.cancelled() => {}
-                }
-                continue;
-            }
-            Told::Delta(moved) => (moved, false),
-            Told::Full(all) => (all, true),
-        };
-        let kind = if full { PollKind::Full } else { PollKind::Delta };
-        state.metrics.polls.count(kind);
-        let response = changed(state, uid, &set, &told, cursor, full).await?;
-        return Ok(compressed(&parts.headers, response).await);
-    }
-}
-
-/// Counts a poll as held for as long as it lives.
-struct Waiting<'a>(&'a AppState);
-
-impl<'a> Waiting<'a> {
-    fn new(state: &'a AppState) -> Self {
-        state.metrics.waiting.inc();
-        Self(state)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.metrics.waiting.dec();
-    }
-}
-
-/// Sees to it that the view covers the host's cursor. Returns the cursor to answer from: none, if the database is older
-/// than what the host has seen, which means that it was restored or replaced.
-async fn catch_up(state: &AppState, since: Option<Revision>) -> Result<Option<Revision>, Problem> {
-    let Some(since) = since else { return Ok(None) };
-    let covered = |state: &AppState| since <= state.view.revision().next();
-    if covered(state) {
-        return Ok(Some(since));
-    }
-    let clock = state.store.read().await?.clock().await?;
-    if since <= clock.next() {
-        let deadline = tokio::time::Instant::now() + CATCH_UP;
-        while !covered(state) {
-            if tokio::time::Instant::now() >= deadline {
-                return Err(Problem::new(Code::Unavailable, "this replica has yet to catch up with the cursor"));
-            }
-            state.committed();
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        return Ok(Some(since));
-    }
-    if since > state.clock.after(AHEAD) {
-        return Err(Problem::new(Code::CursorAhead, format!("the cursor {since} is ahead of the clock"))
-            .hint("ask without a cursor"));
-    }
-    let now = state.clock.now().micros();
-    let before = state.clock_moved_at.swap(now, std::sync::atomic::Ordering::AcqRel);
-    if now.saturating_sub(before) < i64::try_from(CLOCK_MOVES.as_micros()).unwrap_or(i64::MAX) && before != 0 {
-        return Err(Problem::new(Code::Unavailable, "the clock was moved past another host's cursor a moment ago"));
-    }
-    restored(state, since).await?;
-    Ok(None)
-}
-
-/// Moves the clock past a cursor from before a restore, and says so in the history.
-async fn restored(state: &AppState, cursor: Revision) -> Result<(), Problem> {
-    let mut tx = state.store.write("restored").await?;
-    if cursor > tx.clock().await?.next() {
-        let revision = tx.tick_past(state.clock.now(), cursor).await?;
-        tx.add_clock_change(revision, cursor).await?;
-        tx.notify().await?;
-        tx.commit().await?;
-        tracing::warn!(%cursor, %revision, "a host has seen {cursor}, which this database has not: it was restored or replaced");
-    }
-    crate::tasks::follow::pass(state).await?;
-    state.committed();
-    Ok(())
-}
-
-fn unchanged(state: &AppState, slot: &Arc<Slot>, cursor: Revision, held: bool) -> Response {
-    if held {
-        state.view.see(slot, state.clock.now());
-    }
-    state.metrics.polls.count(PollKind::Unchanged);
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::try_from(cursor.to_string()) {
-        headers.insert(CURSOR, value);
-    }
-    headers.insert(POLL_AFTER, HeaderValue::from(poll_after(state, held)));
-    response
-}
-
-async fn changed(
-    state: &AppState,
-    uid: Uuid,
-    set: &HostSet,
-    told: &[Entry],
-    cursor: Revision,
-    full: bool,
-) -> Answer<Response> {
-    let (mut deployments, tombstones) = polls::split(uid, told);
-    let mut inline = 0;
-    for deployment in &mut deployments {
-        let Some(body) = state.bundles.get(&state.store, &deployment.digest).await? else {
-            // Only this deployment waits: the host asks for the bundle by itself and says that it is missing.
-            tracing::error!(bundle.digest = %deployment.digest, deployment.name = %deployment.name, "a bundle is gone");
-            continue;
-        };
-        if body.len() <= limits::INLINE_BUNDLE_BYTES && inline + body.len() <= INLINE_TOTAL {
-            inline += body.len();
-            deployment.bundle = Some(raw(&body)?);
-        }
-    }
-    let answer = PollAnswer {
-        cursor,
-        full,
-        digest: set.digest(),
-        deployments,
-        tombstones,
-        poll_after_seconds: poll_after(state, true),
+    let slot = match recognised(state, &host, &secret) {
+        Some(slot) => slot,
+        None => identified(state, &host, &secret).await?,
     };
-    Ok(axum::Json(answer).into_response())
-}
-
-fn raw(body: &[u8]) -> Result<Box<RawValue>, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem::new(Code::Internal, format!("a bundle is not JSON: {error}")))
+    let Params(params) = Params::<PollParams>::from_request_parts(parts, state).await?;
+    let accepted = parts.headers.get_all(header::ACCEPT_ENCODING);
+    let gzip = accepted.into_iter().any(|value| ask::takes_gzip(value.as_bytes()));
+    Ok(told(state, &slot, params.ask(gzip)).await?.into_response())
 }
 
 /// `GET /v1/hosts/{name}/bundles/{digest}`: the bytes of a bundle that is assigned to the host.

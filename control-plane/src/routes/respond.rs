@@ -10,8 +10,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use titan_api::{Code, Problem, problems::MEDIA_TYPE};
-use tower::ServiceExt as _;
-use tower_http::compression::{Compression, predicate::SizeAbove};
+use tower_http::compression::predicate::SizeAbove;
 use uuid::Uuid;
 
 use crate::{
@@ -20,7 +19,7 @@ use crate::{
 };
 
 /// The header of a request's id; a caller may bring its own.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Smaller answers are not worth compressing.
 pub const COMPRESSED: SizeAbove = SizeAbove::new(512);
@@ -144,22 +143,6 @@ fn retry_after(most: u16) -> u16 {
     // Without chance all come back at once, which is better than never.
     let _by_chance = getrandom::fill(&mut bytes);
     1 + u16::from_ne_bytes(bytes) % most
-}
-
-/// Compresses an answer as far as the request's headers allow it.
-pub async fn compressed(headers: &HeaderMap, response: Response) -> Response {
-    let mut request = Request::new(Body::empty());
-    if let Some(accepted) = headers.get(header::ACCEPT_ENCODING) {
-        request.headers_mut().insert(header::ACCEPT_ENCODING, accepted.clone());
-    }
-    let mut response = Some(response);
-    let once = tower::service_fn(move |_: Request| {
-        std::future::ready(Ok::<_, std::convert::Infallible>(response.take().unwrap_or_default()))
-    });
-    match Compression::new(once).compress_when(COMPRESSED).oneshot(request).await {
-        Ok(response) => response.map(Body::new),
-        Err(never) => match never {},
-    }
 }
 
 /// Answers a method that a path without layers does not have.

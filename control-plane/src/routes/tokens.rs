@@ -56,6 +56,6 @@ pub async fn delete(State(state): State<AppState>, _admin: Admin, Names(id): Nam
         return Err(Problem::not_found("token", id).into());
     }
     tx.commit().await?;
-    state.credentials.clear();
+    access::forget_all(&state);
     Ok(StatusCode::NO_CONTENT)
 }

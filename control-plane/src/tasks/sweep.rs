@@ -8,6 +8,7 @@ use titan_api::{Kind, Revision, changes::Operation};
 use uuid::Uuid;
 
 use crate::{
+    access,
     fleet::view::Entry,
     state::AppState,
     store::{ChangeFilter, StoreError, Tx},
@@ -66,7 +67,7 @@ async fn purge(state: &AppState, settled: &[(Kind, Uuid)]) -> Result<usize, Stor
 
 fn forget(state: &AppState, host: Uuid) {
     state.view.forget_host(host);
-    state.credentials.forget_host(host);
+    access::forget_host(state, host);
 }
 
 /// Sweeps, and knows which hosts are on their way out.

@@ -21,6 +21,8 @@ pub(crate) enum Measure {
     Plans,
     /// From a write to the answer of a held poll.
     Answers,
+    /// Bodies of answers per second.
+    Bodies,
     /// Memory of the control plane.
     Memory,
     /// Reports acknowledged per second.
@@ -36,6 +38,7 @@ impl Measure {
         Self::Rounds,
         Self::Plans,
         Self::Answers,
+        Self::Bodies,
         Self::Memory,
         Self::Reports,
     ];
@@ -50,6 +53,7 @@ impl Measure {
             Self::Rounds => "rounds",
             Self::Plans => "plans",
             Self::Answers => "answers",
+            Self::Bodies => "bodies",
             Self::Memory => "memory",
             Self::Reports => "reports",
         }
