@@ -129,9 +129,6 @@ impl Sweeper {
                 self.leaving.remove(host);
             }
         }
-        if self.leaving.len() > state.view.hosts() {
-            self.leaving.shrink_to_fit();
-        }
         Ok(())
     }
 
