@@ -122,9 +122,10 @@ impl Load {
         f64::from(self.factor.load(Ordering::Relaxed)) / 1000.0
     }
 
-    fn set_factor(&self, factor: f64) {
+    /// Sets the factor by which hosts come less often; what is not between 1 and 16 is brought there.
+    pub fn set_factor(&self, factor: f64) {
         // Between 1 000 and 16 000.
-        self.factor.store((factor * 1000.0).round() as u32, Ordering::Relaxed);
+        self.factor.store((factor.clamp(1.0, MOST) * 1000.0).round() as u32, Ordering::Relaxed);
     }
 
     /// Returns the longest interval that a host may still be waiting out, in seconds.

@@ -1,6 +1,7 @@
 //! A control plane without sockets, tasks and waiting: the real router, planner and view, moved by hand.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{
         Arc,
@@ -16,19 +17,24 @@ use axum::{
 };
 use http_body_util::BodyExt as _;
 use serde_json::Value;
-use titan_api::{Digest, Revision};
+use titan_api::{Digest, Revision, SetDigest};
 use titan_control_plane::{
     clock::Clock,
-    fleet::causes::Affected,
+    fleet::{
+        causes::Affected,
+        view::{Everything, FleetView},
+    },
     planning::{Planning, Standing},
     render::Renderer,
     routes::router::router,
     serve::{open, renderer},
     state::AppState,
+    store::{Assignment, Descriptions},
     tasks::{follow, planner::Planner},
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+use uuid::Uuid;
 
 use crate::planes;
 
@@ -112,6 +118,21 @@ impl Fleet {
         self.now.fetch_add(micros, Ordering::Relaxed);
     }
 
+    /// Lets the planner write in chunks of about `pairs` pairs of deployment and host.
+    pub fn plan_in_chunks_of(&mut self, pairs: usize) {
+        self.planner.set_chunks(pairs);
+    }
+
+    /// Returns whether the view says what one says that is built from the rows.
+    pub async fn view_is_rebuilt(&self) -> anyhow::Result<bool> {
+        let mut tx = self.state.store.read().await?;
+        let (clock, mut all) = (tx.clock().await?, Everything::default());
+        tx.assignments_after(&mut Descriptions::default(), Revision::ZERO, |assignment| all.take(assignment)).await?;
+        let rebuilt = FleetView::default();
+        rebuilt.load(all, clock);
+        Ok(said(&rebuilt) == said(&self.state.view))
+    }
+
     /// Lets the planner do one step; returns whether there may be more.
     pub async fn plan(&mut self) -> anyhow::Result<bool> {
         Ok(self.planner.pass().await?)
@@ -185,6 +206,17 @@ impl Fleet {
         let answer: Value = serde_json::from_slice(&answered.body)?;
         Ok(answer["credential"].as_str().context("a credential")?.to_owned())
     }
+}
+
+/// Returns what a view says of each host that has anything: its digest, and its assignments in order.
+fn said(view: &FleetView) -> BTreeMap<Uuid, (SetDigest, Vec<Assignment>)> {
+    let sets = view.sets().into_iter().filter(|(_, set)| !set.entries().is_empty());
+    sets.map(|(host, set)| {
+        let mut assignments: Vec<_> = set.entries().iter().map(|entry| entry.assignment(host)).collect();
+        assignments.sort_by_key(|assignment| assignment.deployment);
+        (host, (set.digest(), assignments))
+    })
+    .collect()
 }
 
 fn router_of(state: &AppState) -> Router {

@@ -38,10 +38,16 @@ struct Left {
 pub struct Item {
     /// The deployment, which may be gone.
     pub deployment: Uuid,
-    /// The hosts, which may be gone too.
+    /// The hosts, each once; they may be gone too.
     pub hosts: Vec<Uuid>,
     /// Whether this is the last of a decision about the deployment on all its hosts.
     pub last: bool,
+}
+
+impl Item {
+    const fn of(deployment: Uuid) -> Self {
+        Self { deployment, hosts: Vec::new(), last: false }
+    }
 }
 
 /// Which pairs of deployment and host are still to be decided.
@@ -105,23 +111,33 @@ impl Agenda {
     /// Takes up to about `limit` pairs that are to be decided next: those of single hosts, then those of the deployments
     /// with the fewest left.
     pub fn take(&mut self, ground: Ground<'_>, limit: usize) -> Vec<Item> {
-        let mut items = BTreeMap::new();
+        let mut items: BTreeMap<Uuid, Item> = BTreeMap::new();
         let mut taken = 0;
         while taken < limit
             && let Some(host) = self.hosts.pop_first()
         {
             for deployment in self.concerned(ground, host) {
-                items.entry(deployment).or_insert_with(Vec::new).push(host);
+                items.entry(deployment).or_insert_with(|| Item::of(deployment)).hosts.push(host);
                 taken += 1;
             }
             taken += 1;
         }
-        let mut items: Vec<_> =
-            items.into_iter().map(|(deployment, hosts)| Item { deployment, hosts, last: false }).collect();
-        if taken >= limit {
-            return items;
+        if taken < limit {
+            self.begin(ground);
+            self.take_begun(ground, limit - taken, &mut items);
         }
-        self.begin(ground);
+        let mut items: Vec<_> = items.into_values().collect();
+        for item in &mut items {
+            // A host may be on the agenda by itself and among a deployment's.
+            item.hosts.sort_unstable();
+            item.hosts.dedup();
+        }
+        items
+    }
+
+    /// Takes up to about `limit` pairs of the deployments with the fewest left.
+    fn take_begun(&mut self, ground: Ground<'_>, limit: usize, items: &mut BTreeMap<Uuid, Item>) {
+        let mut taken = 0;
         let mut smallest: Vec<_> =
             self.begun.iter().map(|(uid, left)| (left.present.len() + left.absent.len(), *uid)).collect();
         smallest.sort_unstable();
@@ -130,22 +146,21 @@ impl Agenda {
                 break;
             }
             let Some(left) = self.begun.get_mut(&deployment) else { continue };
-            let mut hosts = Vec::new();
+            let item = items.entry(deployment).or_insert_with(|| Item::of(deployment));
+            let before = item.hosts.len();
             // Who is to lose it comes first: a replica leaves before it arrives elsewhere.
             for numbers in [&mut left.absent, &mut left.present] {
-                let room = limit.saturating_sub(taken + hosts.len());
+                let room = limit.saturating_sub(taken + item.hosts.len() - before);
                 let next: RoaringBitmap = numbers.iter().take(room).collect();
                 *numbers -= &next;
-                hosts.extend(ground.model.hosts().among(&next).map(|host| host.uid()));
+                item.hosts.extend(ground.model.hosts().among(&next).map(|host| host.uid()));
             }
-            taken += hosts.len() + 1;
-            let last = left.present.is_empty() && left.absent.is_empty();
-            if last {
+            taken += item.hosts.len() - before + 1;
+            item.last = left.present.is_empty() && left.absent.is_empty();
+            if item.last {
                 self.begun.remove(&deployment);
             }
-            items.push(Item { deployment, hosts, last });
         }
-        items
     }
 
     /// Returns the deployments that are to be decided for one host. Where a host may move a replica of others, all hosts
@@ -169,7 +184,11 @@ impl Agenda {
         match model.host(host) {
             // The table has no number for it: it is decided here.
             None => plain.into_iter().chain(replicated).collect(),
-            Some(_) => plain,
+            // What is to be decided on every host need not be decided here as well.
+            Some(_) => {
+                let asked = |deployment: &Uuid| self.deployments.get(deployment) == Some(&Scope::Everything);
+                plain.into_iter().filter(|deployment| !asked(deployment)).collect()
+            }
         }
     }
 

@@ -112,11 +112,9 @@ impl Planner {
         Self { state, holder: Uuid::now_v7().to_string(), loaded: false, lease: None, leading: None, pace }
     }
 
-    /// Returns the planner with transactions of always about `pairs` pairs of deployment and host.
-    #[must_use]
-    pub const fn in_chunks_of(mut self, pairs: usize) -> Self {
+    /// Writes in transactions of always about `pairs` pairs of deployment and host from now on.
+    pub const fn set_chunks(&mut self, pairs: usize) {
         self.pace = Pace { pairs, least: pairs, most: pairs };
-        self
     }
 
     /// Brings the model up to date and, if this replica leads, decides and writes a chunk of what the changes since the

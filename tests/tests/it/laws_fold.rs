@@ -45,6 +45,8 @@ enum Step {
     AgentFromThePast(u8),
     RestartPlane,
     ClockBack,
+    Chunks(u8),
+    Cadence(u8),
 }
 
 #[derive(Debug, Clone)]
@@ -99,6 +101,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => small.prop_map(Step::AgentFromThePast),
         1 => Just(Step::RestartPlane),
         1 => Just(Step::ClockBack),
+        2 => (1..4_u8).prop_map(Step::Chunks),
+        1 => (1..30_u8).prop_map(Step::Cadence),
     ]
 }
 
@@ -301,6 +305,8 @@ impl World {
                 self.fleet = Some(fleet);
             }
             Step::ClockBack => self.fleet().shift_clock(-5_000_000),
+            Step::Chunks(pairs) => self.fleet().plan_in_chunks_of(usize::from(*pairs)),
+            Step::Cadence(factor) => self.fleet().state.load.set_factor(f64::from(*factor)),
         }
         Ok(())
     }
@@ -390,6 +396,7 @@ impl World {
         self.fleet().settle().await?;
         let undecided = self.fleet().undecided().await?;
         anyhow::ensure!(undecided.is_empty(), "law 4: the planner missed a cause: {undecided:#?}");
+        anyhow::ensure!(self.fleet().view_is_rebuilt().await?, "the view is not what the rows say");
         for host in 0..HOSTS as u8 {
             // As an agent does: with its digest, and acknowledging what it removed.
             self.poll(host, false, true).await?;
