@@ -46,7 +46,7 @@ impl Site {
     }
 
     fn uid(&self, host: usize) -> Uuid {
-        self.fleet.state.model().host_named(&name(host)).expect("a host").uid
+        self.fleet.state.model().host_named(&name(host)).expect("a host").uid()
     }
 
     /// Returns what a host says of its deployment.
