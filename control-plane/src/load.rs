@@ -5,7 +5,7 @@
 //! minutes, so that a fleet that was slowed down does not come back at once.
 
 use std::{
-    sync::atomic::{AtomicI64, AtomicU32, Ordering},
+    sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -96,7 +96,7 @@ pub fn interval(least: u32, hosts: usize, factor: f64) -> u32 {
 #[must_use]
 pub fn poll_after(state: &AppState, held: bool) -> u32 {
     let least = if held { 1 } else { state.config.poll_after_seconds };
-    interval(least, state.view.hosts(), state.load.factor())
+    interval(least, state.load.hosts.load(Ordering::Relaxed), state.load.factor())
 }
 
 /// How loaded this process is.
@@ -104,6 +104,8 @@ pub fn poll_after(state: &AppState, held: bool) -> u32 {
 pub struct Load {
     /// The factor, in thousandths.
     factor: AtomicU32,
+    /// How many hosts there are, as of the last tick: a poll is too cheap to count them.
+    hosts: AtomicUsize,
     /// The longest interval that a host may still be waiting out, in seconds, and when it was last told, in microseconds.
     longest: AtomicU32,
     told_at: AtomicI64,
@@ -111,7 +113,12 @@ pub struct Load {
 
 impl Default for Load {
     fn default() -> Self {
-        Self { factor: AtomicU32::new(1000), longest: AtomicU32::new(0), told_at: AtomicI64::new(0) }
+        Self {
+            factor: AtomicU32::new(1000),
+            hosts: AtomicUsize::new(0),
+            longest: AtomicU32::new(0),
+            told_at: AtomicI64::new(0),
+        }
     }
 }
 
@@ -145,8 +152,14 @@ impl Load {
     }
 }
 
-/// Measures and decides until shutdown.
-pub async fn run(state: AppState) {
+/// Counts the hosts at once, before anybody is told when to come again, and returns what measures and decides until
+/// shutdown.
+pub fn run(state: AppState) -> impl Future<Output = ()> + Send {
+    state.load.hosts.store(state.view.hosts(), Ordering::Relaxed);
+    watch(state)
+}
+
+async fn watch(state: AppState) {
     let mut signs = Signs::default();
     let mut polls = state.metrics.polls.total();
     loop {
@@ -168,13 +181,20 @@ pub async fn run(state: AppState) {
         };
         polls = total;
         signs = signs.smoothed(now, span);
-        state.load.set_factor(factor(state.load.factor(), &signs, span));
-        state.load.tell(poll_after(&state, false), state.clock.now().micros());
-        let metrics = &state.metrics;
-        metrics.load_factor.set(state.load.factor());
-        metrics.lag_seconds.set(signs.lag.as_secs_f64());
-        metrics.reports_waiting.set(i64::try_from(state.reports.waiting()).unwrap_or(i64::MAX));
+        decide(&state, &signs, span);
     }
+}
+
+/// Decides anew under these signs, and shows what was decided and why.
+fn decide(state: &AppState, signs: &Signs, span: Duration) {
+    let load = &state.load;
+    load.hosts.store(state.view.hosts(), Ordering::Relaxed);
+    load.set_factor(factor(load.factor(), signs, span));
+    load.tell(poll_after(state, false), state.clock.now().micros());
+    let metrics = &state.metrics;
+    metrics.load_factor.set(load.factor());
+    metrics.lag_seconds.set(signs.lag.as_secs_f64());
+    metrics.reports_waiting.set(i64::try_from(state.reports.waiting()).unwrap_or(i64::MAX));
 }
 
 #[cfg(test)]

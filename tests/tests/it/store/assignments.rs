@@ -236,22 +236,20 @@ async fn bundles_are_kept_while_young_or_named_by_an_assignment() {
     }
 }
 
-fn of(bundles: &[(Digest, &[u8])]) -> BTreeMap<Digest, bytes::Bytes> {
-    bundles.iter().map(|(digest, body)| (*digest, bytes::Bytes::copy_from_slice(body))).collect()
-}
-
 #[tokio::test]
 async fn many_bundles_are_kept_at_once_whatever_their_bytes() {
     for (database, store) in stores().await {
         let engine = database.engine;
         let large = vec![0xff; 3 * 1024 * 1024];
         let bodies = [&b""[..], b"\0\xff'\"", &large, &large[1..], b"text"];
-        let bundles = bodies.map(|body| (Digest::of(body), body));
+        let bundles = |bodies: &[&[u8]]| -> BTreeMap<_, _> {
+            bodies.iter().map(|body| (Digest::of(body), bytes::Bytes::copy_from_slice(body))).collect()
+        };
         let mut tx = write(&store).await;
-        tx.put_bundles(&of(&bundles), at(10)).await.expect("put");
-        tx.put_bundles(&of(&bundles[4..]), at(100)).await.expect("put again");
-        for (digest, body) in bundles {
-            assert!(tx.bundle(&digest).await.expect("read").as_deref() == Some(body), "{engine}");
+        tx.put_bundles(&bundles(&bodies), at(10)).await.expect("put");
+        tx.put_bundles(&bundles(&bodies[4..]), at(100)).await.expect("put again");
+        for body in bodies {
+            assert!(tx.bundle(&Digest::of(body)).await.expect("read").as_deref() == Some(body), "{engine}");
         }
         assert_eq!(swept(&mut tx).await, 4, "{engine}: the last one is young again");
     }
