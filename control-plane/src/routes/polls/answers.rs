@@ -16,7 +16,7 @@ use titan_api::{
 use super::gzip::Gzip;
 use crate::{
     bundles::Kept,
-    connections::places::Place,
+    connections::places::{Lent, Place},
     fleet::{
         polls::{self, Answer as News},
         view::HostSet,
@@ -126,7 +126,7 @@ impl Changed {
 #[derive(Debug)]
 pub(super) struct Placed {
     pub(super) body: Option<Bytes>,
-    pub(super) _place: Place,
+    pub(super) _place: Lent,
 }
 
 impl http_body::Body for Placed {
