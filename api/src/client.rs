@@ -149,6 +149,11 @@ impl Client {
         Ok(Self { http, server: server.trim_end_matches('/').to_owned(), token })
     }
 
+    /// Returns a client like [`Client::new`] that goes over `http`, which decides what is trusted.
+    pub fn over(http: reqwest::Client, server: &str, token: Option<String>) -> Result<Self> {
+        Ok(Self { http, ..Self::new(server, token)? })
+    }
+
     /// Returns the server's address.
     #[must_use]
     pub fn server(&self) -> &str {

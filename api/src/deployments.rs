@@ -61,3 +61,14 @@ pub enum OnRemove {
     /// Leaves everything where it is and forgets about it.
     Orphan,
 }
+
+impl OnRemove {
+    /// Returns it as it stands on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Orphan => "orphan",
+        }
+    }
+}

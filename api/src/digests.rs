@@ -25,6 +25,11 @@ pub struct Digest([u8; 32]);
 #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^[0-9a-f]{32}$"))]
 pub struct SetDigest(u128);
 
+/// Bytes of an assignment's id as text.
+const ID_TEXT: usize = uuid::fmt::Hyphenated::LENGTH;
+/// Bytes of a revision as text.
+const REVISION_TEXT: usize = 27;
+
 /// Why a text is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a digest of {1} hexadecimal digits")]
@@ -49,6 +54,12 @@ impl Digest {
         &self.0
     }
 
+    /// Returns the 64 digits.
+    #[must_use]
+    pub fn text(&self) -> [u8; 64] {
+        digits(&self.0)
+    }
+
     /// Returns the first 12 digits, enough for a person.
     #[must_use]
     pub fn short(&self) -> String {
@@ -57,6 +68,12 @@ impl Digest {
 }
 
 impl SetDigest {
+    /// Returns the 32 digits.
+    #[must_use]
+    pub fn text(self) -> [u8; 32] {
+        digits(&self.0.to_be_bytes())
+    }
+
     /// Returns the digest with one present assignment more.
     #[must_use]
     pub fn with(self, assignment: Uuid, revision: Revision) -> Self {
@@ -76,16 +93,30 @@ impl SetDigest {
 }
 
 fn element(assignment: Uuid, revision: Revision) -> u128 {
-    let hash = Sha256::digest(format!("{assignment} {revision}"));
-    hash.iter().take(16).fold(0, |sum, byte| (sum << 8) | u128::from(*byte))
+    // Written in place: a control plane that starts does this for every assignment.
+    let mut text = [b' '; ID_TEXT + 1 + REVISION_TEXT];
+    assignment.hyphenated().encode_lower(&mut text[..ID_TEXT]);
+    text[ID_TEXT + 1..].copy_from_slice(&revision.text());
+    let hash = Sha256::digest(text);
+    hash.first_chunk().copied().map_or(0, u128::from_be_bytes)
+}
+
+/// Returns bytes as hexadecimal digits; `N` is twice their number.
+fn digits<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [b'0'; N];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    text
 }
 
 macro_rules! hex_text {
-    ($type:ty, $digits:literal, $write:expr, $read:expr) => {
+    ($type:ty, $digits:literal, $read:expr) => {
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let write: fn(&$type, &mut fmt::Formatter<'_>) -> fmt::Result = $write;
-                write(self, f)
+                f.write_str(std::str::from_utf8(&self.text()).unwrap_or_default())
             }
         }
 
@@ -122,16 +153,14 @@ macro_rules! hex_text {
     };
 }
 
-hex_text!(Digest, 64, |digest, f| digest.0.iter().try_for_each(|byte| write!(f, "{byte:02x}")), |text| {
+hex_text!(Digest, 64, |text| {
     let mut bytes = [0; 32];
     for (byte, pair) in bytes.iter_mut().zip(0..32) {
         *byte = u8::from_str_radix(&text[pair * 2..pair * 2 + 2], 16).ok()?;
     }
     Some(Digest(bytes))
 });
-hex_text!(SetDigest, 32, |digest, f| write!(f, "{:032x}", digest.0), |text| {
-    u128::from_str_radix(text, 16).ok().map(SetDigest)
-});
+hex_text!(SetDigest, 32, |text| { u128::from_str_radix(text, 16).ok().map(SetDigest) });
 
 #[cfg(test)]
 mod tests {

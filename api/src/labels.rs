@@ -86,6 +86,20 @@ impl Labels {
         self.0.is_empty()
     }
 
+    /// Checks one label.
+    pub fn check(key: &str, value: &str) -> Result<(), LabelError> {
+        if !is_key(key) {
+            return Err(LabelError::Key(key.to_owned()));
+        }
+        if key.starts_with("fact/") {
+            return Err(LabelError::Fact(key.to_owned()));
+        }
+        if !value.is_empty() && !is_word(value) {
+            return Err(LabelError::Value { key: key.to_owned(), value: value.to_owned() });
+        }
+        Ok(())
+    }
+
     /// Returns the labels of a list such as `name=tim-pi,platform=kubernetes`.
     pub fn parse_list(text: &str) -> Result<Self, LabelError> {
         let mut map = BTreeMap::new();
@@ -105,15 +119,7 @@ impl TryFrom<BTreeMap<String, String>> for Labels {
             return Err(LabelError::TooMany(map.len()));
         }
         for (key, value) in &map {
-            if !is_key(key) {
-                return Err(LabelError::Key(key.clone()));
-            }
-            if key.starts_with("fact/") {
-                return Err(LabelError::Fact(key.clone()));
-            }
-            if !value.is_empty() && !is_word(value) {
-                return Err(LabelError::Value { key: key.clone(), value: value.clone() });
-            }
+            Self::check(key, value)?;
         }
         Ok(Self(map))
     }

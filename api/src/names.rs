@@ -1,17 +1,19 @@
 //! Names of documents: DNS labels.
 
-use std::{borrow::Borrow, fmt, ops::Deref, str::FromStr};
+use std::{borrow::Borrow, fmt, ops::Deref, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::limits::NAME_BYTES;
 
 /// A DNS label (RFC 1123): 1 to 63 of `a-z`, `0-9` and `-`, beginning and ending with a letter or digit.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+///
+/// Clones share the text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 /// Why a text is not a [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,15 +22,21 @@ pub struct NameError(String);
 
 impl Name {
     /// Returns `text` as a name.
-    pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
-        let text = text.into();
+    pub fn new(text: impl AsRef<str>) -> Result<Self, NameError> {
+        let text = text.as_ref();
+        Self::check(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// Checks that `text` is a name.
+    pub fn check(text: &str) -> Result<(), NameError> {
         let bytes = text.as_bytes();
         let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
         let edge = |b: Option<&u8>| b.is_some_and(|b| *b != b'-');
         if bytes.len() <= NAME_BYTES && bytes.iter().all(inner) && edge(bytes.first()) && edge(bytes.last()) {
-            Ok(Self(text))
+            Ok(())
         } else {
-            Err(NameError(text))
+            Err(NameError(text.to_owned()))
         }
     }
 
@@ -36,6 +44,12 @@ impl Name {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
@@ -57,7 +71,7 @@ impl FromStr for Name {
 
 impl From<Name> for String {
     fn from(name: Name) -> Self {
-        name.0
+        (*name.0).to_owned()
     }
 }
 
@@ -77,7 +91,7 @@ impl Borrow<str> for Name {
 
 impl PartialEq<str> for Name {
     fn eq(&self, other: &str) -> bool {
-        self.0 == other
+        *self.0 == *other
     }
 }
 

@@ -87,7 +87,7 @@ pub struct HostDeployment {
     /// The Git commit of what was applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
-    /// When the agent reported it, by the control plane's clock.
+    /// When the agent first reported it, by the control plane's clock: what it says again is not dated again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported_at: Option<Revision>,
     /// When the host was last seen.

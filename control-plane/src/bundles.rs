@@ -1,79 +1,51 @@
 //! Bundles asked for lately, in memory.
 
-use std::sync::{Arc, OnceLock};
-
 use bytes::Bytes;
-use titan_api::Digest;
+use moka::policy::EvictionPolicy;
+use titan_api::{Digest, Problem};
 
-use crate::{
-    routes::polls::gzip::packed,
-    store::{Store, StoreError},
-};
+use crate::{loads::Loads, store::Store};
 
 /// Bytes of bundles that are kept in memory.
 const CAPACITY: u64 = 64 * 1024 * 1024;
 
-/// A bundle in memory, as it is and compressed.
+/// A bounded cache of bundles over the store. Those who ask for the same one at the same time read it once.
 #[derive(Debug)]
-pub struct Kept {
-    body: Bytes,
-    packed: OnceLock<Bytes>,
+pub struct BundleCache {
+    kept: moka::sync::Cache<Digest, Bytes>,
+    loads: Loads<Digest, Option<Bytes>>,
 }
-
-impl Kept {
-    fn new(body: Bytes) -> Arc<Self> {
-        Arc::new(Self { body, packed: OnceLock::new() })
-    }
-
-    /// Returns the bundle's bytes.
-    #[must_use]
-    pub const fn body(&self) -> &Bytes {
-        &self.body
-    }
-
-    /// Returns them compressed, as part of a gzip stream; that is done once, when it is asked for first.
-    pub fn packed(&self) -> &Bytes {
-        self.packed.get_or_init(|| packed(&self.body))
-    }
-}
-
-/// A bounded cache of bundles over the store.
-#[derive(Debug)]
-pub struct BundleCache(moka::sync::Cache<Digest, Arc<Kept>>);
 
 impl Default for BundleCache {
     fn default() -> Self {
-        // With what they take compressed, at most.
-        let weight = |_: &Digest, kept: &Arc<Kept>| u32::try_from(kept.body.len() * 2 + 256).unwrap_or(u32::MAX);
-        Self(moka::sync::Cache::builder().weigher(weight).max_capacity(CAPACITY).build())
+        let weight = |_: &Digest, body: &Bytes| u32::try_from(body.len() + 64).unwrap_or(u32::MAX);
+        // What came last is what hosts are about to ask for: it is never refused for what was asked for often.
+        let kept = moka::sync::Cache::builder().weigher(weight).max_capacity(CAPACITY);
+        Self { kept: kept.eviction_policy(EvictionPolicy::lru()).build(), loads: Loads::default() }
     }
 }
 
 impl BundleCache {
-    /// Returns a bundle's bytes, from memory or from the store.
-    pub async fn get(&self, store: &Store, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.kept(store, digest).await?.map(|kept| kept.body.clone()))
+    /// Returns a bundle's bytes, from memory or from the store; `None` if it is in neither.
+    pub async fn get(&self, store: &Store, digest: &Digest) -> Result<Option<Bytes>, Problem> {
+        match self.kept.get(digest) {
+            Some(body) => Ok(Some(body)),
+            None => self.loads.once(digest, || self.load(store, digest)).await,
+        }
     }
 
-    /// Returns a bundle, from memory or from the store.
-    pub async fn kept(&self, store: &Store, digest: &Digest) -> Result<Option<Arc<Kept>>, StoreError> {
-        if let Some(kept) = self.known(digest) {
-            return Ok(Some(kept));
+    async fn load(&self, store: &Store, digest: &Digest) -> Result<Option<Bytes>, Problem> {
+        if let Some(body) = self.kept.get(digest) {
+            return Ok(Some(body));
         }
         let Some(body) = store.read().await?.bundle(digest).await? else { return Ok(None) };
-        let kept = Kept::new(body.into());
-        self.0.insert(*digest, Arc::clone(&kept));
-        Ok(Some(kept))
-    }
-
-    /// Returns a bundle that is in memory.
-    #[must_use]
-    pub fn known(&self, digest: &Digest) -> Option<Arc<Kept>> {
-        self.0.get(digest)
+        let body = Bytes::from(body);
+        self.put(*digest, body.clone());
+        Ok(Some(body))
     }
 
     /// Keeps a bundle that was just rendered: it will be asked for at once.
     pub fn put(&self, digest: Digest, body: Bytes) {
-        self.0.insert(digest, Kept::new(body));
+        self.kept.insert(digest, body);
     }
 }

@@ -5,14 +5,16 @@
 //! SQL is in [`store`] alone, templates in [`render`]. Read [`routes::router`] first.
 
 mod access;
-mod bundles;
+pub mod answers;
+pub mod bundles;
 pub mod clock;
 pub mod command;
 pub mod config;
 mod connections;
 mod fault;
 pub mod fleet;
-mod load;
+pub mod load;
+mod loads;
 mod metrics;
 pub mod planning;
 mod problem;

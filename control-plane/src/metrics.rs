@@ -26,8 +26,18 @@ pub struct Metrics {
     pub waiting: Level,
     /// Connections, and answers that wait.
     pub connections: Arc<ConnectionMetrics>,
-    /// Reports taken in.
+    /// Reports taken in that said something new.
     pub reports: Counter,
+    /// Reports that said again what was said before.
+    pub reports_again: Counter,
+    /// Reports in one transaction.
+    pub report_batch: Histogram,
+    /// Reports that wait to be written.
+    pub reports_waiting: Gauge,
+    /// By how much hosts come less often, because of the load.
+    pub load_factor: Gauge<f64, AtomicU64>,
+    /// How late the runtime is, in seconds.
+    pub lag_seconds: Gauge<f64, AtomicU64>,
     /// Assignments that moved.
     pub moved: Counter,
     /// The revision up to which the view is complete, in microseconds.
@@ -67,6 +77,12 @@ impl PollCounters {
         Self { unchanged: counter(PollKind::Unchanged), delta: counter(PollKind::Delta), full: counter(PollKind::Full) }
     }
 
+    /// Returns how many polls were answered.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.unchanged.get() + self.delta.get() + self.full.get()
+    }
+
     /// Counts a poll.
     pub fn count(&self, answer: PollKind) {
         match answer {
@@ -104,6 +120,11 @@ impl Default for Metrics {
             waiting: Level::default(),
             connections: Arc::default(),
             reports: Counter::<u64, AtomicU64>::default(),
+            reports_again: Counter::<u64, AtomicU64>::default(),
+            report_batch: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
+            reports_waiting: Gauge::default(),
+            load_factor: Gauge::default(),
+            lag_seconds: Gauge::default(),
             moved: Counter::<u64, AtomicU64>::default(),
             view_revision: Gauge::default(),
             planned_revision: Gauge::default(),
@@ -114,7 +135,12 @@ impl Default for Metrics {
         r.register_with_unit("request", "How long requests took", Unit::Seconds, metrics.request_seconds.clone());
         r.register("polls", "Polls answered", polls);
         r.register("polls_waiting", "Polls that are being held", metrics.waiting.gauge());
-        r.register("reports", "Reports taken in", metrics.reports.clone());
+        r.register("reports", "Reports taken in that said something new", metrics.reports.clone());
+        r.register("reports_again", "Reports that said again what was said before", metrics.reports_again.clone());
+        r.register("report_batch", "Reports in one transaction", metrics.report_batch.clone());
+        r.register("reports_waiting", "Reports that wait to be written", metrics.reports_waiting.clone());
+        r.register("load_factor", "By how much hosts come less often", metrics.load_factor.clone());
+        r.register_with_unit("lag", "How late the runtime is", Unit::Seconds, metrics.lag_seconds.clone());
         r.register("assignments_moved", "Assignments that moved", metrics.moved.clone());
         r.register("view_revision_us", "The revision up to which the view is complete", metrics.view_revision.clone());
         r.register("planned_revision_us", "The revision up to which all is decided", metrics.planned_revision.clone());

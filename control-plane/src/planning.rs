@@ -1,7 +1,11 @@
-//! Planning: from what is affected to what is written.
+//! Planning: from what is to be decided to what is written.
 //!
-//! Three steps: gather what is there from the store, decide and render without holding a transaction, write. The planner
-//! task does all three; a preview stops before the last.
+//! [`Planning::decide`] works out what each host of some [`Item`]s is to have, and renders what was never rendered before,
+//! without holding a transaction; [`Planned::write`] writes it. The planner task does both, chunk by chunk; a preview only
+//! the first.
+
+mod groups;
+mod written;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,283 +13,365 @@ use std::{
 };
 
 use bytes::Bytes;
-use titan_api::{Digest, Problem, Revision, problems::Code};
+use titan_api::{Digest, Problem, poll::RemovalReason, problems::Code};
 use uuid::Uuid;
 
 use crate::{
     fleet::{
+        agenda::{Agenda, Ground, Item},
         causes::Affected,
-        contexts,
+        holders::Holders,
         model::{Deployment, Model},
-        moves::{self, Move, Outcome},
+        moves,
         placements::{self, Placement},
         releases::{self, Resolution},
+        view::{Entry, FleetView},
     },
-    render::{self, Job, Renderer},
-    store::{Assignment, Lease, Release, StoreError, Tx},
+    planning::groups::Groups,
+    render::{Job, Renderer},
+    store::{Assignment, Description, Release, Store, StoreError},
 };
 
-/// What is there of one deployment that is to be decided.
-#[derive(Debug, Default)]
-struct Gathered {
-    /// Only these hosts; absent: all of them.
-    hosts: Option<BTreeSet<Uuid>>,
-    existing: HashMap<Uuid, Assignment>,
-    newest_release: Option<Release>,
-    problems: BTreeSet<Uuid>,
-}
+pub use written::{WriteError, Writing};
 
-/// Everything that is there of what is to be decided.
+/// Pairs of deployment and host that a preview decides at a time.
+const PREVIEWED: usize = 8192;
+
+/// What is there beside the view and the model.
 #[derive(Debug, Default)]
-pub struct Present(BTreeMap<Uuid, Gathered>);
+pub struct Standing {
+    /// Who has what.
+    pub holders: Holders,
+    /// Pairs of host and deployment that cannot be rendered.
+    pub problems: BTreeSet<(Uuid, Uuid)>,
+    /// The newest release of the deployments that were decided lately.
+    releases: HashMap<Uuid, Option<Release>>,
+}
 
 /// What is to be written.
 #[derive(Debug, Default)]
 pub struct Planned {
     /// Assignments that move, with what was there before.
-    pub moved: Vec<(Assignment, Option<Assignment>)>,
-    /// Assignments that stay though they were rendered from something else.
-    pub outcomes: Vec<(Uuid, Digest)>,
+    pub moved: Vec<(Assignment, Option<Entry>)>,
     /// Render problems that came (`Some`) or went, by deployment and host.
     pub problems: Vec<(Uuid, Uuid, Option<Problem>)>,
     /// New releases.
     pub releases: Vec<Release>,
     /// What was rendered for assignments that move.
     pub bundles: BTreeMap<Digest, Bytes>,
+    /// Bundles of assignments that move which were rendered before.
+    pub reused: BTreeSet<Digest>,
+    /// What outcomes came to that were not known.
+    pub renderings: BTreeMap<Digest, Digest>,
     /// How many pairs of deployment and host were looked at and stay.
     pub unchanged: usize,
 }
 
-/// Gathers what is there of what is affected.
-pub async fn gather(tx: &mut Tx, model: &Model, affected: &Affected) -> Result<Present, StoreError> {
-    let mut present = BTreeMap::new();
-    for uid in &affected.deployments {
-        present.insert(*uid, Gathered::default());
+impl Standing {
+    /// Returns what is there according to the view and the database.
+    pub async fn of(view: &FleetView, model: &Model, store: &Store) -> Result<Self, StoreError> {
+        let problems = store.read().await?.pairs_with_render_problem().await?;
+        Ok(Self { holders: Holders::of_view(view, model.hosts()), problems, releases: HashMap::new() })
     }
-    for host in &affected.hosts {
-        let existing = tx.assignments_of_host(*host).await?;
-        let held: BTreeSet<_> = existing.iter().filter(|a| a.present).map(|a| a.deployment).collect();
-        let gone = held.iter().filter(|uid| model.deployment(**uid).is_none()).copied();
-        let concerned = model.deployments().filter(|deployment| {
-            let placement = placements::place_one(model, deployment, *host, held.contains(&deployment.uid));
-            held.contains(&deployment.uid) || !matches!(placement, Placement::Absent(_))
-        });
-        let troubled = tx.deployments_with_render_problem(*host).await?;
-        for uid in concerned.map(|deployment| deployment.uid).chain(gone).chain(troubled).collect::<BTreeSet<_>>() {
-            let replicated = model.deployment(uid).is_some_and(|deployment| deployment.spec.replicas.is_some());
-            if replicated {
-                // A host that comes or goes may move a replica elsewhere: all hosts are looked at.
-                present.entry(uid).or_default().hosts = None;
-                continue;
-            }
-            let gathered =
-                present.entry(uid).or_insert_with(|| Gathered { hosts: Some(BTreeSet::new()), ..Gathered::default() });
-            if let Some(hosts) = &mut gathered.hosts {
-                hosts.insert(*host);
-                gathered.existing.extend(existing.iter().filter(|a| a.deployment == uid).map(|a| (*host, a.clone())));
+
+    /// Takes in what was written.
+    pub fn take(&mut self, planned: &Planned, model: &Model) {
+        for (assignment, _) in &planned.moved {
+            if let Some(number) = model.hosts().number(assignment.host) {
+                self.holders.set(assignment.deployment, number, assignment.present());
             }
         }
-    }
-    for (uid, gathered) in &mut present {
-        if gathered.hosts.is_none() {
-            gathered.existing = tx.assignments_of_deployment(*uid).await?.into_iter().map(|a| (a.host, a)).collect();
+        for (deployment, host, problem) in &planned.problems {
+            match problem {
+                Some(_) => self.problems.insert((*host, *deployment)),
+                None => self.problems.remove(&(*host, *deployment)),
+            };
         }
-        gathered.newest_release = tx.newest_release(*uid).await?;
-        gathered.problems = tx.render_problems(*uid).await?.into_iter().map(|problem| problem.host).collect();
+        for release in &planned.releases {
+            self.releases.insert(release.deployment, Some(release.clone()));
+        }
     }
-    Ok(Present(present))
+}
+
+/// Everything that decisions stand on, and what renders.
+#[derive(Debug)]
+pub struct Planning<'a> {
+    /// What is declared.
+    pub model: &'a Model,
+    /// What each host has.
+    pub view: &'a FleetView,
+    /// What else is there.
+    pub standing: &'a mut Standing,
+    /// The database.
+    pub store: &'a Store,
+    /// What renders.
+    pub renderer: &'a Renderer,
 }
 
 /// A pair of deployment and host that waits for its rendering.
 struct Waiting {
-    deployment: Arc<Deployment>,
-    release: Release,
+    told: Arc<Description>,
     host: Uuid,
     key: Digest,
 }
 
-/// Decides what is written, rendering once per distinct outcome.
-///
-/// A template that cannot be rendered is a problem of its hosts and part of the result; rendering that does not work at
-/// all is an error, after which everything is as it was.
-pub async fn decide(model: &Model, present: &Present, renderer: &Renderer) -> Result<Planned, Problem> {
-    let mut planned = Planned::default();
-    let mut waiting = Vec::new();
-    let mut jobs: BTreeMap<Digest, Job> = BTreeMap::new();
-    for (uid, gathered) in &present.0 {
-        match model.deployment(*uid) {
-            Some(deployment) => {
-                decide_deployment(model, deployment, gathered, &mut planned, &mut waiting, &mut jobs);
+/// What is being decided.
+#[derive(Default)]
+struct Deciding {
+    planned: Planned,
+    waiting: Vec<Waiting>,
+    jobs: BTreeMap<Digest, Job>,
+}
+
+impl Planning<'_> {
+    /// Decides everything that is affected, without writing.
+    pub async fn preview(&mut self, affected: &Affected) -> Result<Planned, Problem> {
+        let mut agenda = Agenda::default();
+        agenda.add(affected);
+        let mut planned = Planned::default();
+        while !agenda.is_empty() {
+            let items = self.next(&mut agenda, PREVIEWED);
+            planned.join(self.decide(&items).await?);
+        }
+        Ok(planned)
+    }
+
+    /// Takes what is to be decided next off the agenda, about `limit` pairs.
+    pub fn next(&self, agenda: &mut Agenda, limit: usize) -> Vec<Item> {
+        let Standing { holders, problems, .. } = &*self.standing;
+        agenda.take(Ground { model: self.model, holders, held: self.view, problems }, limit)
+    }
+
+    /// Decides what is written, rendering once per distinct outcome that is not known.
+    ///
+    /// A template that cannot be rendered is a problem of its hosts and part of the result; rendering that does not work at
+    /// all is an error, after which everything is as it was.
+    pub async fn decide(&mut self, items: &[Item]) -> Result<Planned, Problem> {
+        let mut deciding = Deciding::default();
+        for item in items {
+            match self.model.deployment(item.deployment).cloned() {
+                Some(deployment) => self.decide_deployment(&deployment, item, &mut deciding).await?,
+                None => self.remove_deployment(item, &mut deciding.planned),
             }
-            None => {
-                for (host, existing) in &gathered.existing {
-                    let reason = titan_api::poll::RemovalReason::DeploymentDeleted;
-                    let decided = moves::absent(Some(existing), reason, existing.on_remove);
-                    planned.take(decided, *uid, *host, gathered, None);
+        }
+        self.render(deciding).await
+    }
+
+    /// Renders what is not known, and decides for whoever waits for it.
+    async fn render(&self, deciding: Deciding) -> Result<Planned, Problem> {
+        let Deciding { mut planned, waiting, jobs } = deciding;
+        let outcomes: Vec<_> = jobs.keys().copied().collect();
+        let mut known = match outcomes.is_empty() {
+            true => HashMap::new(),
+            false => self.store.read().await?.renderings(&outcomes).await?,
+        };
+        let fresh = jobs.into_iter().filter(|(key, _)| !known.contains_key(key));
+        let (keys, jobs): (Vec<_>, Vec<_>) = fresh.unzip();
+        let mut failed: HashMap<Digest, Problem> = HashMap::new();
+        for (key, rendered) in keys.into_iter().zip(self.renderer.render(jobs).await) {
+            match rendered {
+                Ok(bundle) => {
+                    known.insert(key, bundle.digest);
+                    planned.renderings.insert(key, bundle.digest);
+                    planned.bundles.insert(bundle.digest, bundle.body);
                 }
-                let leftover = gathered.problems.iter().filter(|host| !gathered.existing.contains_key(host));
-                planned.problems.extend(leftover.map(|host| (*uid, *host, None)));
+                Err(problem) if problem.code == Code::Internal => return Err(problem),
+                Err(problem) => {
+                    failed.insert(key, problem);
+                }
             }
+        }
+        for Waiting { told, host, key } in waiting {
+            let Some(bundle) = known.get(&key) else {
+                let lost = || Problem::new(Code::Internal, "a rendering was lost");
+                let problem = failed.get(&key).cloned().ok_or_else(lost)?;
+                self.stays(&mut planned, told.deployment, host, Some(problem));
+                continue;
+            };
+            let existing = self.existing(told.deployment, host);
+            match moves::present(&told, host, existing.as_ref(), *bundle) {
+                Some(moved) => {
+                    if !planned.bundles.contains_key(bundle) {
+                        planned.reused.insert(*bundle);
+                    }
+                    self.moves(&mut planned, moved, existing);
+                }
+                None => self.stays(&mut planned, told.deployment, host, None),
+            }
+        }
+        // What nobody takes is not kept, and so it is not known later either.
+        let taken: BTreeSet<_> = planned.moved.iter().filter_map(|(moved, _)| moved.bundle).collect();
+        planned.bundles.retain(|digest, _| taken.contains(digest));
+        planned.renderings.retain(|_, digest| taken.contains(digest));
+        Ok(planned)
+    }
+
+    fn existing(&self, deployment: Uuid, host: Uuid) -> Option<Entry> {
+        self.view.find(host)?.set().of_deployment(deployment).cloned()
+    }
+
+    /// A deployment that is gone leaves every host that has it.
+    fn remove_deployment(&self, item: &Item, planned: &mut Planned) {
+        let mut removals = Removals::default();
+        for host in &item.hosts {
+            let existing = self.existing(item.deployment, *host);
+            let moved = existing.as_ref().and_then(|existing| {
+                let on_remove = existing.description.on_remove;
+                let told = removals.told(&existing.description, RemovalReason::DeploymentDeleted, on_remove);
+                moves::absent(existing, *host, &told)
+            });
+            match moved {
+                Some(moved) => self.moves(planned, moved, existing),
+                None => self.stays(planned, item.deployment, *host, None),
+            }
+        }
+        if item.last {
+            self.settle_problems(planned, item.deployment, |_| true);
         }
     }
-    let (keys, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-    let rendered: HashMap<_, _> = keys.into_iter().zip(renderer.render(jobs).await).collect();
-    for Waiting { deployment, release, host, key } in waiting {
-        let Some(gathered) = present.0.get(&deployment.uid) else { continue };
-        let (outcome, body) = match rendered.get(&key) {
-            Some(Ok(bundle)) => (Outcome::Bundle { key, bundle: bundle.digest }, Some(bundle)),
-            Some(Err(problem)) if problem.code == Code::Internal => return Err(problem.clone()),
-            Some(Err(problem)) => (Outcome::Problem(problem.clone()), None),
-            None => return Err(Problem::new(Code::Internal, "a rendering was lost")),
+
+    async fn decide_deployment(
+        &mut self,
+        deployment: &Arc<Deployment>,
+        item: &Item,
+        deciding: &mut Deciding,
+    ) -> Result<(), Problem> {
+        let resolution = releases::resolve(self.model, deployment);
+        let release = match &resolution {
+            Ok(resolution) => Some(self.release(deployment, resolution, &mut deciding.planned).await?),
+            Err(_) => None,
         };
-        let decided = moves::decide(&deployment, &release, host, gathered.existing.get(&host), &outcome);
-        if let (Move::Put(_), Some(bundle)) = (&decided, body) {
-            planned.bundles.insert(bundle.digest, bundle.body.clone());
-        }
-        let problem = match outcome {
-            Outcome::Problem(problem) => Some(problem),
+        let told = release.as_ref().map(|release| Arc::new(moves::description(deployment, release)));
+        let mut groups = match (&resolution, &release) {
+            (Ok(resolution), Some(release)) => {
+                Some(Groups::new(self.model, deployment, resolution, release, item.hosts.len()))
+            }
             _ => None,
         };
-        planned.take(decided, deployment.uid, host, gathered, problem);
-    }
-    planned.moved.sort_by_key(|(assignment, _)| assignment.id);
-    Ok(planned)
-}
-
-fn decide_deployment(
-    model: &Model,
-    deployment: &Arc<Deployment>,
-    gathered: &Gathered,
-    planned: &mut Planned,
-    waiting: &mut Vec<Waiting>,
-    jobs: &mut BTreeMap<Digest, Job>,
-) {
-    let held: BTreeSet<_> = gathered.existing.values().filter(|a| a.present).map(|a| a.host).collect();
-    let placements = match &gathered.hosts {
-        None => placements::place_all(model, deployment, &held),
-        Some(hosts) => hosts
-            .iter()
-            .map(|host| (*host, placements::place_one(model, deployment, *host, held.contains(host))))
-            .collect(),
-    };
-    let resolution = releases::resolve(model, deployment);
-    let release = match &resolution {
-        Ok(resolution) => {
-            let release = newest_or_next(deployment, gathered.newest_release.as_ref(), resolution, model.revision);
-            if gathered.newest_release.as_ref().is_none_or(|newest| newest.id != release.id) {
-                planned.releases.push(release.clone());
-            }
-            Some(release)
-        }
-        Err(_) => None,
-    };
-    if gathered.hosts.is_none() {
-        // A host that is no longer concerned has no problem with it any more.
-        let settled = gathered.problems.iter().filter(|host| !placements.contains_key(host));
-        planned.problems.extend(settled.map(|host| (deployment.uid, *host, None)));
-    }
-    for (host, placement) in placements {
-        let existing = gathered.existing.get(&host);
-        let outcome = match (placement, &resolution, &release, model.host(host)) {
-            (Placement::Absent(reason), ..) => {
-                let decided = moves::absent(existing, reason, deployment.spec.on_remove);
-                planned.take(decided, deployment.uid, host, gathered, None);
-                continue;
-            }
-            (Placement::Undecided(detail), ..) => Err(Problem::new(Code::Invalid, detail)),
-            (Placement::Present, Ok(resolution), Some(release), Some(model_host)) => {
-                Ok((resolution, release, contexts::context(resolution, deployment, release.number, model_host)))
-            }
-            (Placement::Present, Err(problem), ..) => Err(problem.clone()),
-            (Placement::Present, ..) => Err(Problem::new(Code::Internal, "the host is not in the model")),
-        };
-        match outcome {
-            Err(problem) => planned.take(Move::Nothing, deployment.uid, host, gathered, Some(problem)),
-            Ok((resolution, release, context)) => {
-                let key = render::outcome_key(&resolution.template, &context);
-                let same = existing.is_some_and(|existing| {
-                    existing.present && existing.outcome == Some(key) && moves::same_handling(deployment, existing)
-                });
-                if same {
-                    planned.take(Move::Nothing, deployment.uid, host, gathered, None);
-                    continue;
+        let chosen = deployment
+            .spec
+            .replicas
+            .and_then(|_| placements::place_set(self.model, deployment, &self.standing.holders.of(deployment.uid)));
+        let mut removals = Removals::default();
+        for uid in &item.hosts {
+            let existing = self.existing(deployment.uid, *uid);
+            let held = existing.as_ref().is_some_and(Entry::present);
+            let placement = match placements::place_one(self.model, deployment, *uid, held) {
+                Placement::Present if chosen.as_ref().is_some_and(|chosen| !self.is_in(*uid, chosen)) => {
+                    Placement::Absent(RemovalReason::ReplicaMoved)
                 }
-                jobs.entry(key)
-                    .or_insert_with(|| Job { template: Arc::clone(&resolution.template), context: Arc::new(context) });
-                waiting.push(Waiting { deployment: Arc::clone(deployment), release: release.clone(), host, key });
+                placement => placement,
+            };
+            let planned = &mut deciding.planned;
+            match (placement, self.model.host(*uid), groups.as_mut(), &told) {
+                (Placement::Absent(reason), ..) => {
+                    let moved = existing.as_ref().and_then(|existing| {
+                        let told = removals.told(&existing.description, reason, deployment.spec.on_remove);
+                        moves::absent(existing, *uid, &told)
+                    });
+                    match moved {
+                        Some(moved) => self.moves(planned, moved, existing),
+                        None => self.stays(planned, deployment.uid, *uid, None),
+                    }
+                }
+                (Placement::Undecided(detail), ..) => {
+                    self.stays(planned, deployment.uid, *uid, Some(Problem::new(Code::Invalid, detail)));
+                }
+                (Placement::Present, Some(host), Some(groups), Some(told)) => {
+                    let key = groups.key(host, &mut deciding.jobs);
+                    deciding.waiting.push(Waiting { told: Arc::clone(told), host: *uid, key });
+                }
+                (Placement::Present, ..) => {
+                    let unknown = || Problem::new(Code::Internal, "the host is not in the model");
+                    let problem = resolution.as_ref().err().cloned().unwrap_or_else(unknown);
+                    self.stays(planned, deployment.uid, *uid, Some(problem));
+                }
             }
         }
+        if item.last {
+            // A host that is no longer concerned has no problem with it any more.
+            self.settle_problems(&mut deciding.planned, deployment.uid, |host| {
+                let held = self.existing(deployment.uid, host).is_some_and(|existing| existing.present());
+                !held && matches!(placements::place_one(self.model, deployment, host, false), Placement::Absent(_))
+            });
+        }
+        Ok(())
     }
-}
 
-/// Returns the newest release if it resolved to the same, or else the next one.
-fn newest_or_next(
-    deployment: &Deployment,
-    newest: Option<&Release>,
-    resolution: &Resolution,
-    revision: Revision,
-) -> Release {
-    match newest {
-        Some(newest) if newest.inputs_digest == resolution.digest => newest.clone(),
-        _ => Release {
+    fn is_in(&self, host: Uuid, numbers: &roaring::RoaringBitmap) -> bool {
+        self.model.hosts().number(host).is_some_and(|number| numbers.contains(number.0))
+    }
+
+    /// Returns the newest release if the deployment still resolves to the same, or else the next one.
+    async fn release(
+        &mut self,
+        deployment: &Deployment,
+        resolution: &Resolution,
+        planned: &mut Planned,
+    ) -> Result<Release, Problem> {
+        let newest = match self.standing.releases.get(&deployment.uid) {
+            Some(newest) => newest.clone(),
+            None => {
+                let newest = self.store.read().await?.newest_release(deployment.uid).await?;
+                self.standing.releases.insert(deployment.uid, newest.clone());
+                newest
+            }
+        };
+        let begun = planned.releases.iter().find(|release| release.deployment == deployment.uid);
+        if let Some(same) = begun.or(newest.as_ref()).filter(|newest| newest.inputs_digest == resolution.digest) {
+            return Ok(same.clone());
+        }
+        let release = Release {
             id: Uuid::now_v7(),
             deployment: deployment.uid,
             number: newest.map_or(1, |newest| newest.number + 1),
-            revision,
+            revision: self.model.revision,
             inputs_digest: resolution.digest,
             inputs: resolution.inputs.to_string(),
-        },
+        };
+        planned.releases.push(release.clone());
+        Ok(release)
+    }
+
+    /// Plans that an assignment moves.
+    fn moves(&self, planned: &mut Planned, moved: Assignment, before: Option<Entry>) {
+        if self.standing.problems.contains(&(moved.host, moved.deployment)) {
+            planned.problems.push((moved.deployment, moved.host, None));
+        }
+        planned.moved.push((moved, before));
+    }
+
+    /// Plans that an assignment stays, with or without a problem.
+    fn stays(&self, planned: &mut Planned, deployment: Uuid, host: Uuid, problem: Option<Problem>) {
+        if problem.is_some() || self.standing.problems.contains(&(host, deployment)) {
+            planned.problems.push((deployment, host, problem));
+        }
+        planned.unchanged += 1;
+    }
+
+    /// Plans the end of the problems of a deployment with hosts that it no longer concerns.
+    fn settle_problems(&self, planned: &mut Planned, deployment: Uuid, over: impl Fn(Uuid) -> bool) {
+        let named: BTreeSet<_> =
+            planned.problems.iter().filter(|(of, ..)| *of == deployment).map(|(_, host, _)| *host).collect();
+        let problems = self.standing.problems.iter().filter(|(_, of)| *of == deployment).map(|(host, _)| *host);
+        let settled = problems.filter(|host| !named.contains(host) && over(*host));
+        planned.problems.extend(settled.map(|host| (deployment, host, None)));
     }
 }
 
-impl Planned {
-    fn take(&mut self, decided: Move, deployment: Uuid, host: Uuid, gathered: &Gathered, problem: Option<Problem>) {
-        if problem.is_some() || gathered.problems.contains(&host) {
-            self.problems.push((deployment, host, problem));
-        }
-        match decided {
-            Move::Put(assignment) => self.moved.push((*assignment, gathered.existing.get(&host).cloned())),
-            Move::Outcome(id, key) => {
-                self.outcomes.push((id, key));
-                self.unchanged += 1;
-            }
-            Move::Nothing => self.unchanged += 1,
-        }
-    }
+/// How hosts are told to remove what they have: once for all that were told alike.
+#[derive(Default)]
+struct Removals(HashMap<(usize, RemovalReason), Arc<Description>>);
 
-    /// Writes everything in one transaction: the clock moves only if an assignment does. Returns the revision if so.
-    pub async fn write(
-        &self,
-        tx: &mut Tx,
-        lease: Lease,
-        bookmark: Revision,
-        wall: Revision,
-    ) -> Result<Option<Revision>, StoreError> {
-        // The clock first, always: whoever holds it is alone.
-        let revision = if self.moved.is_empty() { None } else { Some(tx.tick(wall).await?) };
-        tx.check_lease(lease).await?;
-        for release in &self.releases {
-            tx.add_release(release).await?;
-        }
-        for (digest, body) in &self.bundles {
-            tx.put_bundle(digest, body, wall).await?;
-        }
-        if let Some(revision) = revision {
-            for (assignment, _) in &self.moved {
-                tx.put_assignment(&Assignment { revision, ..assignment.clone() }).await?;
-            }
-            // A host that was removed by force since it was decided has none.
-            tx.purge_hostless_assignments(revision).await?;
-        }
-        for (id, key) in &self.outcomes {
-            tx.set_outcome(*id, *key).await?;
-        }
-        for (deployment, host, problem) in &self.problems {
-            let problem = problem.as_ref().map(|problem| (problem, bookmark));
-            tx.set_render_problem(*deployment, *host, problem).await?;
-        }
-        tx.set_bookmark("planner", bookmark).await?;
-        tx.notify().await?;
-        Ok(revision)
+impl Removals {
+    fn told(
+        &mut self,
+        before: &Arc<Description>,
+        reason: RemovalReason,
+        on_remove: titan_api::deployments::OnRemove,
+    ) -> Arc<Description> {
+        // By address: whoever asks holds what was told before, so that no other takes its place.
+        let told = self.0.entry((Arc::as_ptr(before).addr(), reason));
+        Arc::clone(told.or_insert_with(|| Arc::new(moves::removal(before, reason, on_remove))))
     }
 }

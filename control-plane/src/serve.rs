@@ -11,6 +11,7 @@ use crate::{
     clock::Clock,
     config::{Config, ConfigError},
     connections::{self, tls::Certificate},
+    load,
     render::{Renderer, RendererConfig, WorkerCommand},
     routes::{documents::ensure_default_workspace, router::router},
     state::AppState,
@@ -94,7 +95,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     tasks.spawn(follow::run(state.clone()));
     tasks.spawn(listen::run(state.clone()));
     tasks.spawn(heartbeats::run(state.clone()));
-    tasks.spawn(sweep::run(state.clone()));
+    tasks.spawn(sweep::Sweeper::new(state.clone()).run());
+    tasks.spawn(load::run(state.clone()));
     if let Ok(address) = listener.local_addr() {
         let scheme = if tls.is_some() { "https" } else { "http" };
         tracing::info!(%address, "serving on {scheme}://{address}");

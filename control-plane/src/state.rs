@@ -10,14 +10,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::CredentialCache,
+    answers::Answers,
     bundles::BundleCache,
     clock::Clock,
     config::Config,
     connections::places::Places,
     fleet::{model::Model, view::FleetView},
+    load::Load,
     metrics::Metrics,
     render::Renderer,
-    store::Store,
+    store::{Descriptions, Store},
+    tasks::reports::Reports,
 };
 
 /// A cheap clone of everything that handlers and tasks share.
@@ -40,12 +43,18 @@ pub struct Shared {
     pub credentials: CredentialCache,
     /// Bundles asked for lately.
     pub bundles: BundleCache,
+    /// What answers to polls are put together from.
+    pub answers: Answers,
+    /// Reports on their way into the database.
+    pub reports: Reports,
+    /// How loaded this process is.
+    pub load: Load,
     /// Places for answers with a body.
     pub places: Places,
     /// Counters for `/metrics`.
     pub metrics: Metrics,
-    /// Held by whoever moves the view along.
-    pub following: Mutex<()>,
+    /// Held by whoever moves the view along: the descriptions that assignments refer to.
+    pub following: Mutex<Descriptions>,
     /// When the clock was last moved past a host's cursor, in microseconds; 0 for never.
     pub clock_moved_at: AtomicI64,
     /// Ends held polls and tasks.
@@ -74,9 +83,12 @@ impl AppState {
             clock,
             credentials: CredentialCache::default(),
             bundles: BundleCache::default(),
+            answers: Answers::default(),
+            reports: Reports::default(),
+            load: Load::default(),
             places: Places::default(),
             metrics: Metrics::default(),
-            following: Mutex::new(()),
+            following: Mutex::default(),
             clock_moved_at: AtomicI64::new(0),
             shutdown,
             model: RwLock::default(),

@@ -7,12 +7,15 @@ mod assignments;
 mod bundles;
 mod changes;
 mod clock;
+mod descriptions;
 mod documents;
 mod hosts;
 mod idempotency;
 mod leases;
 mod open;
+mod problems;
 mod releases;
+mod renderings;
 mod reports;
 mod sweep;
 mod tasks;
@@ -22,13 +25,15 @@ use std::path::PathBuf;
 
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
 
-pub use assignments::{Assignment, RenderProblem};
+pub use assignments::{Assignment, assignment_id, told_id};
 pub use changes::{ChangeFilter, Written};
+pub use descriptions::{Description, Descriptions};
 pub use documents::{Listing, Stored};
-pub use hosts::ObservedHost;
+pub use hosts::{Counted, ObservedHost};
 pub use leases::Lease;
+pub use problems::RenderProblem;
 pub use releases::Release;
-pub use reports::ObservedDeployment;
+pub use reports::{ObservedDeployment, Removal};
 pub use tokens::{TokenKind, TokenRow};
 
 /// An open database.
@@ -74,6 +79,35 @@ macro_rules! both {
 }
 pub(crate) use both;
 
+/// Returns a statement over rows that come as the first parameter, made by [`rows`]: many rows, one statement. A row is
+/// `j.value`, and its columns `j.value ->> 0` and so on.
+macro_rules! over_rows {
+    ($tx:expr, $before:literal, $after:literal) => {
+        match $tx.connection {
+            crate::store::Connection::Sqlite(_) => concat!($before, " json_each($1) AS j ", $after),
+            crate::store::Connection::Postgres(_) => {
+                concat!($before, " json_array_elements(CAST($1 AS JSON)) AS j(value) ", $after)
+            }
+        }
+    };
+}
+pub(crate) use over_rows;
+
+/// Returns a statement that the macro `$sql` makes of what differs: how rows as of [`over_rows`] are read, what stands
+/// before and after hexadecimal digits that are bytes, and what locks the rows of `a`, which SQLite, with one writer, need
+/// not do.
+macro_rules! per_engine {
+    ($tx:expr, $sql:ident) => {
+        match $tx.connection {
+            crate::store::Connection::Sqlite(_) => $sql!("json_each($1) AS j", "unhex(", ")", ""),
+            crate::store::Connection::Postgres(_) => {
+                $sql!("json_array_elements(CAST($1 AS JSON)) AS j(value)", "decode(", ", 'hex')", " FOR UPDATE OF a")
+            }
+        }
+    };
+}
+pub(crate) use per_engine;
+
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -113,6 +147,16 @@ pub enum StoreError {
     /// The lease is held by another (law 12).
     #[error("the lease {0:?} is held by another")]
     Fenced(&'static str),
+}
+
+impl StoreError {
+    /// Whether the transaction lost a race with another one, as PostgreSQL lets one of two that wait for each other: it is
+    /// to be done again.
+    #[must_use]
+    pub fn lost_race(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error))
+            if matches!(error.code().as_deref(), Some("40001" | "40P01")))
+    }
 }
 
 /// The result of a store's function.
@@ -198,6 +242,16 @@ fn digest(table: &'static str, column: &'static str, id: &str, bytes: &[u8]) -> 
         .ok_or_else(|| corrupt(table, column, id, format_args!("{} bytes, not 32", bytes.len())))
 }
 
+/// Returns `bytes` as the id of a column; `row` names the row if they are none.
+fn uuid(table: &'static str, column: &'static str, row: impl Fn() -> String, bytes: &[u8]) -> Result<uuid::Uuid> {
+    uuid::Uuid::from_slice(bytes).map_err(|error| corrupt(table, column, &row(), error))
+}
+
+/// Returns an id as the bytes of a column.
+fn bytes_of(id: uuid::Uuid) -> Vec<u8> {
+    id.as_bytes().to_vec()
+}
+
 /// Returns a value as the text that serde gives it, for columns that hold one word.
 fn word<T: serde::Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
@@ -215,6 +269,12 @@ fn from_word<T: serde::de::DeserializeOwned>(
 ) -> Result<T> {
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
         .map_err(|error| corrupt(table, column, id, error))
+}
+
+/// Returns rows as the one parameter that [`over_rows`] takes apart again.
+fn rows<T: serde::Serialize>(rows: impl IntoIterator<Item = T>) -> String {
+    // Texts and numbers alone: they can always be written.
+    serde_json::to_string(&rows.into_iter().collect::<Vec<_>>()).unwrap_or_default()
 }
 
 /// Leaves out a row that cannot be read back, and says so in the log.

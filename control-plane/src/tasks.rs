@@ -5,4 +5,5 @@ pub mod follow;
 pub mod heartbeats;
 pub mod listen;
 pub mod planner;
+pub mod reports;
 pub mod sweep;

@@ -20,7 +20,7 @@ use titan_api::{Digest, Revision};
 use titan_control_plane::{
     clock::Clock,
     fleet::causes::Affected,
-    planning,
+    planning::{Planning, Standing},
     render::Renderer,
     routes::router::router,
     serve::{open, renderer},
@@ -134,12 +134,19 @@ impl Fleet {
         let model = self.state.model();
         let mut affected = Affected::default();
         affected.deployments.extend(model.deployments().map(|deployment| deployment.uid));
-        affected.hosts.extend(model.hosts().map(|host| host.uid));
+        affected.hosts.extend(model.hosts().iter().map(|host| host.uid()));
         for host in self.state.store.read().await?.observed_hosts().await? {
             affected.hosts.insert(host.uid);
         }
-        let present = planning::gather(&mut self.state.store.read().await?, &model, &affected).await?;
-        let planned = planning::decide(&model, &present, &self.state.renderer).await?;
+        let mut standing = Standing::of(&self.state.view, &model, &self.state.store).await?;
+        let mut planning = Planning {
+            model: &model,
+            view: &self.state.view,
+            standing: &mut standing,
+            store: &self.state.store,
+            renderer: &self.state.renderer,
+        };
+        let planned = planning.preview(&affected).await?;
         let moved = planned.moved.iter().map(|(after, before)| format!("{before:?} would become {after:?}"));
         let releases = planned.releases.iter().map(|release| format!("release {} is missing", release.inputs));
         Ok(moved.chain(releases).collect())

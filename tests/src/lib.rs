@@ -11,4 +11,5 @@ pub mod operators;
 pub mod planes;
 pub mod postgres;
 pub mod processes;
+pub mod simulator;
 pub mod worlds;

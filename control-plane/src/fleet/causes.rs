@@ -1,6 +1,6 @@
 //! Causes: what a change makes worth deciding again (law 4).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use titan_api::{
     Kind,
@@ -9,13 +9,15 @@ use titan_api::{
 };
 use uuid::Uuid;
 
-use crate::fleet::model::Model;
+use crate::fleet::model::{Deployment, Model};
 
 /// What is to be decided again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Affected {
     /// These deployments, on all hosts.
     pub deployments: BTreeSet<Uuid>,
+    /// Which hosts have these deployments.
+    pub targets: BTreeSet<Uuid>,
     /// These hosts, for all deployments.
     pub hosts: BTreeSet<Uuid>,
 }
@@ -24,7 +26,11 @@ impl Affected {
     /// Whether there is nothing to decide.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.deployments.is_empty() && self.hosts.is_empty()
+        self.deployments.is_empty() && self.targets.is_empty() && self.hosts.is_empty()
+    }
+
+    fn take<'a>(&mut self, deployments: impl Iterator<Item = &'a Arc<Deployment>>) {
+        self.deployments.extend(deployments.map(|deployment| deployment.uid));
     }
 }
 
@@ -41,6 +47,7 @@ fn one(change: &Change, model: &Model, affected: &mut Affected) {
     if change.operation == Operation::ClockMoved {
         return;
     }
+    let workspace = change.workspace.iter();
     let in_workspace = |workspace: &str| change.workspace.as_deref() == Some(workspace);
     match change.kind {
         // Made, edited (values, overrides, replicas, target, ...) or deleted.
@@ -48,37 +55,20 @@ fn one(change: &Change, model: &Model, affected: &mut Affected) {
             affected.deployments.insert(change.uid);
         }
         // A target that was edited matches other hosts.
-        Kind::Target => affected.deployments.extend(
-            model
-                .deployments()
-                .filter(|deployment| in_workspace(&deployment.workspace) && deployment.spec.target == change.name)
-                .map(|deployment| deployment.uid),
+        Kind::Target => affected.targets.extend(
+            workspace.flat_map(|own| model.deployments_of_target(own, &change.name)).map(|deployment| deployment.uid),
         ),
         // A workload brings its version, values and default template.
-        Kind::Workload => affected.deployments.extend(
-            model
-                .deployments()
-                .filter(|deployment| in_workspace(&deployment.workspace) && deployment.spec.workload == change.name)
-                .map(|deployment| deployment.uid),
-        ),
+        Kind::Workload => affected.take(workspace.flat_map(|own| model.deployments_of_workload(own, &change.name))),
         // A template of `default` is used by other workspaces too, unless they have one of the name: one that is made
         // there hides it, and one that is deleted there uncovers it.
-        Kind::Template => affected.deployments.extend(
+        Kind::Template => affected.take(
             model
-                .deployments()
-                .filter(|deployment| {
-                    model.template_name(deployment) == Some(&change.name)
-                        && (in_workspace(&deployment.workspace) || in_workspace(workspaces::DEFAULT))
-                })
-                .map(|deployment| deployment.uid),
+                .deployments_of_template(&change.name)
+                .filter(|deployment| in_workspace(&deployment.workspace) || in_workspace(workspaces::DEFAULT)),
         ),
         // Templates read the workspace's config.
-        Kind::Workspace => affected.deployments.extend(
-            model
-                .deployments()
-                .filter(|deployment| deployment.workspace == change.name)
-                .map(|deployment| deployment.uid),
-        ),
+        Kind::Workspace => affected.take(model.deployments_in(&change.name)),
         // Made, relabelled, cordoned, closed to a workspace, given values, or deleted.
         Kind::Host => {
             affected.hosts.insert(change.uid);

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Returns the overrides that match a host, with their numbers.
-fn overrides<'a>(deployment: &'a Deployment, host: &Host) -> Vec<(usize, &'a Values)> {
+fn overrides<'a>(deployment: &'a Deployment, host: Host<'_>) -> Vec<(usize, &'a Values)> {
     let entries = deployment.spec.overrides.iter().zip(&deployment.overrides).enumerate();
     let matching = entries.filter(|(_, (_, matcher))| matcher.matches(host));
     matching.map(|(index, (entry, _))| (index + 1, &entry.values)).collect()
@@ -22,35 +22,37 @@ fn layers<'a>(
     resolution: &'a Resolution,
     deployment: &'a Deployment,
     overrides: &'a [(usize, &'a Values)],
-    host: &'a Host,
+    host: Host<'a>,
 ) -> Layers<'a> {
     Layers {
         template: Some(&resolution.template.manifest().values),
         workload: Some(&resolution.workload.spec.values),
         deployment: Some(&deployment.spec.values),
         overrides,
-        host: Some(&host.spec.values),
+        host: Some(&host.spec().values),
     }
 }
 
 /// Returns the merged values for a host.
 #[must_use]
-pub fn values(resolution: &Resolution, deployment: &Deployment, host: &Host) -> Values {
+pub fn values(resolution: &Resolution, deployment: &Deployment, host: Host<'_>) -> Values {
     render::merge(&layers(resolution, deployment, &overrides(deployment, host), host))
 }
 
 /// Returns the merged values for a host with the layer that gave each.
 #[must_use]
-pub fn values_with_origins(resolution: &Resolution, deployment: &Deployment, host: &Host) -> MergedValues {
+pub fn values_with_origins(resolution: &Resolution, deployment: &Deployment, host: Host<'_>) -> MergedValues {
     render::merge_with_origins(&layers(resolution, deployment, &overrides(deployment, host), host))
 }
 
 /// Returns the context in which release `number` is rendered on a host.
 #[must_use]
-pub fn context(resolution: &Resolution, deployment: &Deployment, number: i64, host: &Host) -> Value {
+pub fn context(resolution: &Resolution, deployment: &Deployment, number: i64, host: Host<'_>) -> Value {
     let values = values(resolution, deployment, host);
     let mut context = resolution.context.clone();
-    context["host"] = json!({ "name": host.name, "labels": host.labels, "facts": host.facts });
+    let labels = host.labels().map(|(key, value)| (key.to_owned(), value.into())).collect();
+    let facts = host.facts().map(|(name, value)| (name.to_owned(), value.into_owned())).collect();
+    context["host"] = json!({ "name": host.name(), "labels": Value::Object(labels), "facts": Value::Object(facts) });
     context["release"] = json!({ "name": format!("{}#{number}", deployment.name), "number": number });
     context["values"] = Value::Object(values);
     context

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 use titan_api::{hosts::Facts, labels::Labels, problems::Fault, selectors::Selector};
 
-use crate::{fleet::model::Host, render::Expression};
+use crate::{fleet::hosts::Host, render::Expression};
 
 /// A selector that is ready to match.
 #[derive(Debug)]
@@ -24,18 +24,24 @@ impl Matcher {
         Ok(Self { selector, expression })
     }
 
-    /// Whether the selector matches the host.
+    /// Whether the selector matches the host. For many hosts, [`Hosts::matching`](super::hosts::Hosts::matching) answers
+    /// at once.
     #[must_use]
-    pub fn matches(&self, host: &Host) -> bool {
-        let holds = |expression: &Expression| expression.evaluate(&host.name, &host.labels, &host.facts);
-        self.selector.rules_match(|key| lookup(&host.labels, &host.facts, key))
-            && self.expression.as_ref().is_none_or(holds)
+    pub fn matches(&self, host: Host<'_>) -> bool {
+        let holds = |expression: &Expression| expression.evaluate(host.name(), &host.to_labels(), &host.to_facts());
+        self.selector.rules_match(|key| host.lookup(key)) && self.expression.as_ref().is_none_or(holds)
     }
 
     /// Returns the selector.
     #[must_use]
     pub const fn selector(&self) -> &Selector {
         &self.selector
+    }
+
+    /// Returns the selector's expression, read.
+    #[must_use]
+    pub const fn expression(&self) -> Option<&Expression> {
+        self.expression.as_ref()
     }
 }
 

@@ -2,13 +2,18 @@
 //!
 //! It is built from one snapshot and moved along by the history, so that planning and previews need no query per host.
 
-use std::{collections::HashMap, sync::Arc};
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use titan_api::{
     Document, Kind, Name, Problem, Revision, Spec,
     changes::{Change, Operation},
-    deployments::DeploymentSpec,
-    hosts::{Facts, HostSpec},
+    hosts::Facts,
     labels::Labels,
     problems::Code,
     workloads::WorkloadSpec,
@@ -16,22 +21,16 @@ use titan_api::{
 };
 use uuid::Uuid;
 
-use crate::{fleet::matchers::Matcher, render};
-
-/// A host as it is declared, with its facts.
-#[derive(Debug, Clone)]
-pub struct Host {
-    /// The id.
-    pub uid: Uuid,
-    /// The name.
-    pub name: Name,
-    /// The labels.
-    pub labels: Labels,
-    /// What is declared.
-    pub spec: HostSpec,
-    /// What its agent reported.
-    pub facts: Facts,
-}
+pub use super::{deployments::Deployment, hosts::Host};
+use crate::{
+    fleet::{
+        deployments::{Deployments, Uses},
+        hosts::Hosts,
+        matchers::Matcher,
+        targets::Targets,
+    },
+    render,
+};
 
 /// A template, parsed.
 #[derive(Debug)]
@@ -57,41 +56,24 @@ pub struct Workload {
     pub spec: WorkloadSpec,
 }
 
-/// A deployment.
-#[derive(Debug)]
-pub struct Deployment {
-    /// The id.
-    pub uid: Uuid,
-    /// The workspace.
-    pub workspace: Name,
-    /// The name.
-    pub name: Name,
-    /// When the document last changed.
-    pub revision: Revision,
-    /// The labels.
-    pub labels: Labels,
-    /// What is declared.
-    pub spec: DeploymentSpec,
-    /// The selectors of the overrides, in order.
-    pub overrides: Vec<Matcher>,
-}
+/// A place in a workspace: the workspace and the name.
+pub type Place = (Name, Name);
 
-/// A place in a workspace.
-type Place = (Name, Name);
-
-/// Everything that is declared, as of one revision. Clones share their content.
+/// Everything that is declared, as of one revision. Clones share their content, so that one is cheap even of a large fleet.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
     /// The newest change that is taken into account.
     pub revision: Revision,
-    workspaces: HashMap<Name, Arc<WorkspaceSpec>>,
-    hosts: HashMap<Uuid, Arc<Host>>,
-    host_names: HashMap<Name, Uuid>,
-    templates: HashMap<Place, Arc<Template>>,
-    workloads: HashMap<Place, Arc<Workload>>,
-    targets: HashMap<Place, Arc<Matcher>>,
-    deployments: HashMap<Uuid, Arc<Deployment>>,
-    deployment_names: HashMap<Place, Uuid>,
+    hosts: Hosts,
+    workspaces: Arc<HashMap<Name, Arc<WorkspaceSpec>>>,
+    templates: Arc<HashMap<Place, Arc<Template>>>,
+    workloads: Arc<HashMap<Place, Arc<Workload>>>,
+    /// Workloads by the template that they name.
+    workload_templates: Arc<Uses<Name, Place>>,
+    targets: Arc<Targets>,
+    deployments: Arc<Deployments>,
+    /// What deployments name as their target, and is none.
+    missing_targets: Arc<BTreeSet<Place>>,
 }
 
 impl Model {
@@ -109,31 +91,37 @@ impl Model {
         let place = (workspace.clone(), name.clone());
         match spec {
             Spec::Workspace(spec) => {
-                self.workspaces.insert(name, Arc::new(spec));
+                Arc::make_mut(&mut self.workspaces).insert(name, Arc::new(spec));
             }
             Spec::Host(spec) => {
-                let facts = self.hosts.get(&uid).map(|host| host.facts.clone()).unwrap_or_default();
-                self.host_names.insert(name.clone(), uid);
-                self.hosts.insert(uid, Arc::new(Host { uid, name, labels, spec, facts }));
+                self.hosts.put(uid, &name, &labels, spec);
             }
             Spec::Template(spec) => {
                 let parsed = render::Template::parse(&spec).map(Arc::new);
-                self.templates.insert(place, Arc::new(Template { uid, generation, parsed }));
+                Arc::make_mut(&mut self.templates).insert(place, Arc::new(Template { uid, generation, parsed }));
             }
             Spec::Workload(spec) => {
-                self.workloads.insert(place, Arc::new(Workload { uid, generation, labels, spec }));
+                self.remove_workload(&place);
+                if let Some(template) = &spec.template {
+                    Arc::make_mut(&mut self.workload_templates).insert(template.clone(), place.clone());
+                }
+                let workload = Workload { uid, generation, labels, spec };
+                Arc::make_mut(&mut self.workloads).insert(place, Arc::new(workload));
             }
             Spec::Target(spec) => {
                 let matcher = Matcher::new(spec).map_err(invalid)?;
-                self.targets.insert(place, Arc::new(matcher));
+                Arc::make_mut(&mut self.targets).insert(place.clone(), Arc::new(matcher));
+                self.check_target(place);
             }
             Spec::Deployment(spec) => {
                 let overrides = spec.overrides.iter().map(|entry| Matcher::new(entry.selector.clone()));
                 let overrides = overrides.collect::<Result<_, _>>().map_err(invalid)?;
                 let revision = metadata.revision.unwrap_or_default();
-                self.deployment_names.insert(place, uid);
                 let deployment = Deployment { uid, workspace, name, revision, labels, spec, overrides };
-                self.deployments.insert(uid, Arc::new(deployment));
+                self.remove_deployment(uid);
+                let target = deployment.target_place();
+                Arc::make_mut(&mut self.deployments).insert(Arc::new(deployment));
+                self.check_target(target);
             }
         }
         Ok(())
@@ -144,31 +132,52 @@ impl Model {
         let place = |workspace: Option<&Name>| workspace.map(|workspace| (workspace.clone(), name.clone()));
         match (kind, place(workspace)) {
             (Kind::Workspace, _) => {
-                self.workspaces.remove(name);
+                Arc::make_mut(&mut self.workspaces).remove(name);
             }
-            (Kind::Host, _) => {
-                self.hosts.remove(&uid);
-                if self.host_names.get(name) == Some(&uid) {
-                    self.host_names.remove(name);
-                }
-            }
+            (Kind::Host, _) => self.hosts.remove(uid),
             (Kind::Template, Some(place)) => {
-                self.templates.remove(&place);
+                Arc::make_mut(&mut self.templates).remove(&place);
             }
-            (Kind::Workload, Some(place)) => {
-                self.workloads.remove(&place);
-            }
+            (Kind::Workload, Some(place)) => self.remove_workload(&place),
             (Kind::Target, Some(place)) => {
-                self.targets.remove(&place);
+                Arc::make_mut(&mut self.targets).remove(&place);
+                self.check_target(place);
             }
-            (Kind::Deployment, Some(place)) => {
-                self.deployments.remove(&uid);
-                if self.deployment_names.get(&place) == Some(&uid) {
-                    self.deployment_names.remove(&place);
-                }
-            }
+            (Kind::Deployment, Some(_)) => self.remove_deployment(uid),
             (_, None) => {}
         }
+    }
+
+    fn remove_workload(&mut self, place: &Place) {
+        if let Some(gone) = Arc::make_mut(&mut self.workloads).remove(place)
+            && let Some(template) = &gone.spec.template
+        {
+            Arc::make_mut(&mut self.workload_templates).remove(template, place);
+        }
+    }
+
+    fn remove_deployment(&mut self, uid: Uuid) {
+        if let Some(gone) = Arc::make_mut(&mut self.deployments).remove(uid) {
+            self.check_target(gone.target_place());
+        }
+    }
+
+    /// Notes whether a target is missing.
+    fn check_target(&mut self, place: Place) {
+        let missing = self.targets.get(&place).is_none() && self.deployments.of_target(&place).next().is_some();
+        if missing != self.missing_targets.contains(&place) {
+            let all = Arc::make_mut(&mut self.missing_targets);
+            if missing {
+                all.insert(place)
+            } else {
+                all.remove(&place)
+            };
+        }
+    }
+
+    /// Takes in all hosts at once, in place of those that are there.
+    pub fn set_hosts(&mut self, hosts: Hosts) {
+        self.hosts = hosts;
     }
 
     /// Moves the model along by one change.
@@ -186,10 +195,8 @@ impl Model {
     }
 
     /// Takes in a host's facts.
-    pub fn set_facts(&mut self, host: Uuid, facts: Facts) {
-        if let Some(host) = self.hosts.get_mut(&host) {
-            Arc::make_mut(host).facts = facts;
-        }
+    pub fn set_facts(&mut self, host: Uuid, facts: &Facts) {
+        self.hosts.set_facts(host, facts);
     }
 
     /// Returns a workspace.
@@ -200,36 +207,69 @@ impl Model {
 
     /// Returns a host.
     #[must_use]
-    pub fn host(&self, uid: Uuid) -> Option<&Arc<Host>> {
-        self.hosts.get(&uid)
+    pub fn host(&self, uid: Uuid) -> Option<Host<'_>> {
+        self.hosts.host(self.hosts.number(uid)?)
     }
 
     /// Returns a host by its name.
     #[must_use]
-    pub fn host_named(&self, name: &str) -> Option<&Arc<Host>> {
-        self.hosts.get(self.host_names.get(name)?)
+    pub fn host_named(&self, name: &str) -> Option<Host<'_>> {
+        self.hosts.host(self.hosts.number_named(name)?)
     }
 
-    /// Returns every host.
-    pub fn hosts(&self) -> impl Iterator<Item = &Arc<Host>> {
-        self.hosts.values()
+    /// Returns the hosts.
+    #[must_use]
+    pub const fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     /// Returns a deployment.
     #[must_use]
     pub fn deployment(&self, uid: Uuid) -> Option<&Arc<Deployment>> {
-        self.deployments.get(&uid)
+        self.deployments.get(uid)
     }
 
     /// Returns a deployment by its place.
     #[must_use]
     pub fn deployment_named(&self, workspace: &Name, name: &Name) -> Option<&Arc<Deployment>> {
-        self.deployments.get(self.deployment_names.get(&(workspace.clone(), name.clone()))?)
+        self.deployments.named(&(workspace.clone(), name.clone()))
     }
 
     /// Returns every deployment.
     pub fn deployments(&self) -> impl Iterator<Item = &Arc<Deployment>> {
-        self.deployments.values()
+        self.deployments.iter()
+    }
+
+    /// Returns the deployments of a workspace.
+    pub fn deployments_in(&self, workspace: &Name) -> impl Iterator<Item = &Arc<Deployment>> {
+        self.deployments.of_workspace(workspace)
+    }
+
+    /// Returns the deployments that name a target of their workspace.
+    pub fn deployments_of_target(&self, workspace: &Name, target: &Name) -> impl Iterator<Item = &Arc<Deployment>> {
+        self.deployments.of_target(&(workspace.clone(), target.clone()))
+    }
+
+    /// Returns the deployments that name a workload of their workspace.
+    pub fn deployments_of_workload(&self, workspace: &Name, workload: &Name) -> impl Iterator<Item = &Arc<Deployment>> {
+        self.deployments.of_workload(&(workspace.clone(), workload.clone()))
+    }
+
+    /// Returns the deployments, of any workspace, that use a template of this name: by themselves or by their workload.
+    pub fn deployments_of_template<'a>(&'a self, template: &'a Name) -> impl Iterator<Item = &'a Arc<Deployment>> {
+        let workloads = self.workload_templates.of(template);
+        let theirs = workloads.flat_map(|place| self.deployments.of_workload(place));
+        let theirs = theirs.filter(|deployment| deployment.spec.template.is_none());
+        self.deployments.of_template(template).chain(theirs)
+    }
+
+    /// Returns the deployments that may be decided to be on a host: every other one is absent there. It is a few of
+    /// thousands when targets ask for labels.
+    #[must_use]
+    pub fn candidates(&self, host: Uuid) -> Vec<&Arc<Deployment>> {
+        let Some(host) = self.host(host) else { return Vec::new() };
+        let places = self.targets.candidates(host).chain(self.missing_targets.iter());
+        places.flat_map(|place| self.deployments.of_target(place)).collect()
     }
 
     /// Returns a deployment's workload.
@@ -241,7 +281,7 @@ impl Model {
     /// Returns the matcher of a deployment's target.
     #[must_use]
     pub fn target(&self, deployment: &Deployment) -> Option<&Arc<Matcher>> {
-        self.targets.get(&(deployment.workspace.clone(), deployment.spec.target.clone()))
+        self.targets.get(&deployment.target_place())
     }
 
     /// Returns the name of the template that a deployment uses: its own, or else its workload's.

@@ -1,7 +1,11 @@
 //! Placements: which hosts a deployment goes to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
+use roaring::RoaringBitmap;
 use sha2::{Digest as _, Sha256};
 use titan_api::poll::RemovalReason;
 use uuid::Uuid;
@@ -23,14 +27,14 @@ pub enum Placement {
 }
 
 /// Whether a deployment may be on a host, replicas aside. `held`: whether the host has it now.
-fn admissible(deployment: &Deployment, target: &Matcher, host: &Host, held: bool) -> Placement {
-    if !host.spec.admits(&deployment.workspace) {
+fn admissible(deployment: &Deployment, target: &Matcher, host: Host<'_>, held: bool) -> Placement {
+    if !host.spec().admits(&deployment.workspace) {
         return Placement::Absent(RemovalReason::AccessWithdrawn);
     }
     if !target.matches(host) {
         return Placement::Absent(RemovalReason::Unmatched);
     }
-    if host.spec.cordoned && (!held || deployment.spec.replicas.is_some()) {
+    if host.spec().cordoned && (!held || deployment.spec.replicas.is_some()) {
         return Placement::Absent(RemovalReason::ReplicaMoved);
     }
     Placement::Present
@@ -46,46 +50,53 @@ pub fn place_one(model: &Model, deployment: &Deployment, host: Uuid, held: bool)
     }
 }
 
-/// Returns the placement of a deployment on every host that matches it or has it. `held`: the hosts that have it now.
+/// Returns the numbers of the hosts that a deployment is to be on, or `None` if that cannot be told. `held`: the hosts that
+/// have it now.
+#[must_use]
+pub fn place_set(model: &Model, deployment: &Deployment, held: &RoaringBitmap) -> Option<RoaringBitmap> {
+    let (target, hosts) = (model.target(deployment)?, model.hosts());
+    let mut present = hosts.matching(target);
+    present &= hosts.admitting(&deployment.workspace);
+    match deployment.spec.replicas {
+        // A cordoned host keeps what it has, but gives up replicas.
+        None => present -= hosts.cordoned() - held,
+        Some(replicas) => {
+            present -= hosts.cordoned();
+            let replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
+            let possible = hosts.among(&present).map(|host| (host.uid(), held.contains(host.number().0)));
+            present = hosts.numbers(&choose(deployment.uid, possible, replicas));
+        }
+    }
+    Some(present)
+}
+
+/// Returns the placement of a deployment on every host that is to have it or has it. `held`: the hosts that have it now.
 #[must_use]
 pub fn place_all(model: &Model, deployment: &Deployment, held: &BTreeSet<Uuid>) -> BTreeMap<Uuid, Placement> {
-    let mut placements = BTreeMap::new();
-    if let Some(target) = model.target(deployment) {
-        for host in model.hosts() {
-            let holds = held.contains(&host.uid);
-            let placement = admissible(deployment, target, host, holds);
-            if holds || !matches!(placement, Placement::Absent(_)) {
-                placements.insert(host.uid, placement);
-            }
-        }
-    }
+    let hosts = model.hosts();
+    let Some(present) = place_set(model, deployment, &hosts.numbers(held)) else {
+        let concerned = held.iter().map(|host| (*host, place_one(model, deployment, *host, true)));
+        return concerned.collect();
+    };
+    let mut placements: BTreeMap<_, _> = hosts.among(&present).map(|host| (host.uid(), Placement::Present)).collect();
     for host in held {
-        placements.entry(*host).or_insert_with(|| place_one(model, deployment, *host, true));
-    }
-    if let Some(replicas) = deployment.spec.replicas {
-        let replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
-        let possible = placements.iter().filter(|(_, placement)| **placement == Placement::Present);
-        let chosen = choose(deployment.uid, possible.map(|(host, _)| *host), held, replicas);
-        for (host, placement) in &mut placements {
-            if *placement == Placement::Present && !chosen.contains(host) {
-                *placement = Placement::Absent(RemovalReason::ReplicaMoved);
-            }
-        }
+        placements.entry(*host).or_insert_with(|| match place_one(model, deployment, *host, true) {
+            // It could stay, and others were picked.
+            Placement::Present => Placement::Absent(RemovalReason::ReplicaMoved),
+            placement => placement,
+        });
     }
     placements
 }
 
-/// Picks `replicas` of the possible hosts: first those that hold it, then by rendezvous hash, so that a host that comes
-/// or goes moves nothing else.
-fn choose(
-    deployment: Uuid,
-    possible: impl Iterator<Item = Uuid>,
-    held: &BTreeSet<Uuid>,
-    replicas: usize,
-) -> BTreeSet<Uuid> {
-    let mut ranked: Vec<_> =
-        possible.map(|host| (!held.contains(&host), std::cmp::Reverse(weight(deployment, host)), host)).collect();
-    ranked.sort_unstable();
+/// Picks `replicas` of the possible hosts: first those that hold it (`true`), then by rendezvous hash, so that a host
+/// that comes or goes moves nothing else.
+fn choose(deployment: Uuid, possible: impl Iterator<Item = (Uuid, bool)>, replicas: usize) -> BTreeSet<Uuid> {
+    let rank = |(host, held): (Uuid, bool)| (!held, Reverse(weight(deployment, host)), host);
+    let mut ranked: Vec<_> = possible.map(rank).collect();
+    if (1..ranked.len()).contains(&replicas) {
+        ranked.select_nth_unstable(replicas);
+    }
     ranked.into_iter().take(replicas).map(|(_, _, host)| host).collect()
 }
 
@@ -117,17 +128,17 @@ mod tests {
         ) {
             let deployment = Uuid::from_u128(7);
             let possible = set(&possible.into_iter().collect::<Vec<_>>());
-            let first = choose(deployment, possible.iter().copied(), &BTreeSet::new(), replicas);
+            let first = choose(deployment, possible.iter().map(|host| (*host, false)), replicas);
             prop_assert_eq!(first.len(), replicas.min(possible.len()));
             let gone = set(&gone.into_iter().collect::<Vec<_>>());
             let come = set(&come.into_iter().collect::<Vec<_>>());
             let later: BTreeSet<_> = possible.difference(&gone).chain(&come).copied().collect();
-            let second = choose(deployment, later.iter().copied(), &first, replicas);
+            let second = choose(deployment, later.iter().map(|host| (*host, first.contains(host))), replicas);
             // Nobody who could stay was moved.
             prop_assert!(first.difference(&gone).all(|host| second.contains(host)));
             prop_assert_eq!(second.len(), replicas.min(later.len()));
             // Without a history the choice depends on the set alone.
-            let again = choose(deployment, possible.iter().rev().copied(), &BTreeSet::new(), replicas);
+            let again = choose(deployment, possible.iter().rev().map(|host| (*host, false)), replicas);
             prop_assert_eq!(first, again);
         }
     }

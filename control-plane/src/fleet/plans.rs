@@ -27,14 +27,14 @@ pub fn groups(planned: &Planned, model: &Model, bundles: &HashMap<Digest, Bundle
     let mut groups: BTreeMap<GroupKey, (String, Vec<Name>)> = BTreeMap::new();
     let mut add =
         |workspace: &Name, deployment: &Name, effect: PlanEffect, identity: String, shown: String, host: Uuid| {
-            let host = model.host(host).map(|host| host.name.clone());
+            let host = model.host(host).map(|host| host.to_name());
             let key = (workspace.clone(), deployment.clone(), PlanEffectOrder(effect), identity);
             groups.entry(key).or_insert_with(|| (shown, Vec::new())).1.extend(host);
         };
     for (after, before) in &planned.moved {
-        let before = before.as_ref().filter(|before| before.present);
-        let (effect, (identity, shown)) = if after.present {
-            let pair = (before.and_then(|before| before.bundle), after.bundle);
+        let before = before.as_ref().filter(|before| before.present());
+        let (effect, (identity, shown)) = if after.present() {
+            let pair = (before.and_then(crate::fleet::view::Entry::bundle), after.bundle);
             let detail = differences.entry(pair).or_insert_with(|| {
                 let bundle = |digest: Option<Digest>| digest.and_then(|digest| bundles.get(&digest));
                 // What is the same around a change may differ from host to host; the change itself makes the group.
@@ -44,10 +44,10 @@ pub fn groups(planned: &Planned, model: &Model, bundles: &HashMap<Digest, Bundle
             let effect = if before.is_some() { PlanEffect::Change } else { PlanEffect::Add };
             (effect, detail.clone())
         } else {
-            let reason = after.reason.map_or("", titan_api::poll::RemovalReason::as_str).to_owned();
+            let reason = after.description.reason.map_or("", titan_api::poll::RemovalReason::as_str).to_owned();
             (PlanEffect::Remove, (reason.clone(), reason))
         };
-        add(&after.workspace, &after.name, effect, identity, shown, after.host);
+        add(&after.description.workspace, &after.description.name, effect, identity, shown, after.host);
     }
     for (deployment, host, problem) in &planned.problems {
         if let (Some(problem), Some(deployment)) = (problem, model.deployment(*deployment)) {

@@ -21,7 +21,7 @@ pub fn state(
 ) -> HostState {
     let offline = last_seen.is_none_or(|seen| seen < online_since);
     let Some(assignment) = assignment else { return HostState::Failed };
-    if !assignment.present {
+    if !assignment.present() {
         return HostState::Removing;
     }
     let current = observed.filter(|observed| observed.report.revision >= assignment.revision);
@@ -54,10 +54,13 @@ pub fn count(counts: &mut StatusCounts, state: HostState) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use titan_api::{Digest, Name, deployments::OnRemove, reports::DeploymentReport};
     use uuid::Uuid;
 
     use super::*;
+    use crate::store::Description;
 
     fn at(micros: i64) -> Revision {
         Revision::from_micros(micros)
@@ -65,20 +68,21 @@ mod tests {
 
     fn assignment(present: bool) -> Assignment {
         let name = || Name::new("a").expect("name");
-        Assignment {
-            id: Uuid::nil(),
+        let description = Description {
             deployment: Uuid::nil(),
-            host: Uuid::nil(),
             workspace: name(),
             name: name(),
             release: "a#1".to_owned(),
-            revision: at(100),
-            present,
-            outcome: None,
-            bundle: Some(Digest::of(b"new")),
             depends_on: Vec::new(),
             on_remove: OnRemove::Delete,
             reason: None,
+        };
+        Assignment {
+            deployment: Uuid::nil(),
+            host: Uuid::nil(),
+            description: Arc::new(description),
+            revision: at(100),
+            bundle: present.then(|| Digest::of(b"new")),
         }
     }
 
@@ -94,7 +98,7 @@ mod tests {
             commit: None,
             push: None,
         };
-        ObservedDeployment { host: Uuid::nil(), report, reported_at: at(200) }
+        ObservedDeployment { host: Uuid::nil(), deployment: Uuid::nil(), report, reported_at: at(200) }
     }
 
     #[test]

@@ -1,82 +1,33 @@
 //! FleetView: what each host should have, in memory, and whoever waits for it to move.
 
+mod set;
 mod slot;
 
 use std::{
     borrow::Borrow,
     collections::{BTreeMap, BTreeSet, HashMap},
-    hash::{Hash, Hasher},
+    hash::{BuildHasher as _, Hash, Hasher, RandomState},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, AtomicU32, Ordering},
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering},
     },
 };
 
-use titan_api::{Name, Revision, SetDigest};
+use hashbrown::HashTable;
+use titan_api::{Name, Revision};
 use uuid::Uuid;
 
+pub use set::{Entry, HostSet};
 pub use slot::Slot;
 
 use crate::store::Assignment;
 
-/// What one host should have: its assignments, present ones and tombstones.
-#[derive(Debug, Clone, Default)]
-pub struct HostSet {
-    assignments: BTreeMap<Uuid, Arc<Assignment>>,
-    digest: SetDigest,
-}
-
-impl HostSet {
-    /// Returns the digest over the present assignments.
-    #[must_use]
-    pub const fn digest(&self) -> SetDigest {
-        self.digest
-    }
-
-    /// Returns the assignments, present ones and tombstones, by id.
-    pub fn assignments(&self) -> impl Iterator<Item = &Arc<Assignment>> {
-        self.assignments.values()
-    }
-
-    /// Takes in an assignment as it stands now. An older state than the known one is passed over.
-    pub fn put(&mut self, assignment: Arc<Assignment>) {
-        let known = self.assignments.get(&assignment.id).map(|known| known.revision);
-        if known.is_some_and(|known| known > assignment.revision) {
-            return;
-        }
-        self.remove(assignment.id);
-        if assignment.present {
-            self.digest = self.digest.with(assignment.id, assignment.revision);
-        }
-        self.assignments.insert(assignment.id, assignment);
-    }
-
-    /// Takes an assignment out.
-    pub fn remove(&mut self, id: Uuid) {
-        if let Some(gone) = self.assignments.remove(&id)
-            && gone.present
-        {
-            self.digest = self.digest.without(gone.id, gone.revision);
-        }
-    }
-}
-
 /// Lists of hosts that were seen, so that polls do not queue up for one.
 const SEEN_LISTS: usize = 16;
-
-/// A slot that is found by its host's id.
-#[derive(Debug, Clone)]
-struct ByUid(Arc<Slot>);
 
 /// A slot that is found by its host's name.
 #[derive(Debug, Clone)]
 struct ByName(Arc<Slot>);
-
-impl Borrow<Uuid> for ByUid {
-    fn borrow(&self) -> &Uuid {
-        self.0.uid_ref()
-    }
-}
 
 impl Borrow<str> for ByName {
     fn borrow(&self) -> &str {
@@ -84,25 +35,66 @@ impl Borrow<str> for ByName {
     }
 }
 
-macro_rules! keyed {
-    ($key:ty, $borrowed:ty) => {
-        impl PartialEq for $key {
-            fn eq(&self, other: &Self) -> bool {
-                Borrow::<$borrowed>::borrow(self) == Borrow::<$borrowed>::borrow(other)
-            }
-        }
-
-        impl Eq for $key {}
-
-        impl Hash for $key {
-            fn hash<H: Hasher>(&self, state: &mut H) {
-                Borrow::<$borrowed>::borrow(self).hash(state);
-            }
-        }
-    };
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        Borrow::<str>::borrow(self) == Borrow::<str>::borrow(other)
+    }
 }
-keyed!(ByUid, Uuid);
-keyed!(ByName, str);
+
+impl Eq for ByName {}
+
+impl Hash for ByName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Borrow::<str>::borrow(self).hash(state);
+    }
+}
+
+/// The places of all hosts, by id.
+#[derive(Debug, Default)]
+struct Slots {
+    table: HashTable<Arc<Slot>>,
+    hasher: RandomState,
+}
+
+impl Slots {
+    fn get(&self, host: Uuid) -> Option<&Arc<Slot>> {
+        self.table.find(self.hasher.hash_one(host), |slot| slot.uid() == host)
+    }
+
+    fn get_or_add(&mut self, host: Uuid) -> &Arc<Slot> {
+        let Self { table, hasher } = self;
+        table
+            .entry(hasher.hash_one(host), |slot| slot.uid() == host, |slot| hasher.hash_one(slot.uid()))
+            .or_insert_with(|| Arc::new(Slot::new(host)))
+            .into_mut()
+    }
+
+    fn remove(&mut self, host: Uuid) -> Option<Arc<Slot>> {
+        let entry = self.table.find_entry(self.hasher.hash_one(host), |slot| slot.uid() == host);
+        entry.ok().map(|entry| entry.remove().0)
+    }
+}
+
+/// Every assignment there is, on its way into the view.
+#[derive(Debug, Default)]
+pub struct Everything {
+    places: HashMap<Uuid, u32>,
+    hosts: Vec<Uuid>,
+    /// With the place of their host. In one piece, so that all of it goes back to the system in the end.
+    entries: Vec<(u32, Entry)>,
+}
+
+impl Everything {
+    /// Takes in an assignment.
+    pub fn take(&mut self, assignment: Assignment) {
+        let Self { places, hosts, entries } = self;
+        let place = *places.entry(assignment.host).or_insert_with(|| {
+            hosts.push(assignment.host);
+            u32::try_from(hosts.len() - 1).unwrap_or(u32::MAX)
+        });
+        entries.push((place, Entry::from(assignment)));
+    }
+}
 
 /// What every host should have, as of one revision.
 ///
@@ -110,10 +102,13 @@ keyed!(ByName, str);
 /// revision first and a set after it has everything up to that revision.
 #[derive(Debug, Default)]
 pub struct FleetView {
-    hosts: papaya::HashSet<ByUid>,
+    /// Polls find their host by name; this is for whoever moves the view along, and for what is rare.
+    slots: RwLock<Slots>,
     /// The hosts that have shown a credential.
     names: papaya::HashSet<ByName>,
     revision: AtomicI64,
+    /// How many assignments there are.
+    entries: AtomicUsize,
     /// Counts how often all credentials were ended.
     epoch: AtomicU32,
     /// Hosts that were seen since that was last written down.
@@ -132,13 +127,16 @@ impl FleetView {
     /// Returns a host's place, making it if there is none.
     #[must_use]
     pub fn slot(&self, host: Uuid) -> Arc<Slot> {
-        let hosts = self.hosts.pin();
-        loop {
-            if let Some(found) = hosts.get(&host) {
-                return Arc::clone(&found.0);
-            }
-            hosts.insert(ByUid(Arc::new(Slot::new(host))));
+        if let Some(found) = self.find(host) {
+            return found;
         }
+        Arc::clone(self.slots.write().unwrap_or_else(PoisonError::into_inner).get_or_add(host))
+    }
+
+    /// Returns a host's place, if it has one.
+    #[must_use]
+    pub fn find(&self, host: Uuid) -> Option<Arc<Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
     }
 
     /// Returns the place of the host of this name, if it has shown its credential before.
@@ -171,46 +169,65 @@ impl FleetView {
 
     /// Ends the trust in a host's credential.
     pub fn distrust(&self, host: Uuid) {
-        if let Some(found) = self.hosts.pin().get(&host) {
-            found.0.distrust();
+        if let Some(slot) = self.find(host) {
+            slot.distrust();
         }
     }
 
     /// Notes that a host was seen.
     pub fn see(&self, slot: &Arc<Slot>, now: Revision) {
         if slot.see(now) {
-            let list = &self.seen[slot.uid().as_bytes()[15] as usize % SEEN_LISTS];
-            list.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(slot));
+            self.list_seen(slot);
         }
     }
 
-    /// Takes the hosts that were seen since the last time, and when.
-    pub fn take_seen(&self) -> Vec<(Uuid, Revision)> {
-        let lists =
-            self.seen.iter().map(|list| std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner)));
-        lists.flatten().filter_map(|slot| Some((slot.uid(), slot.take_seen()?))).collect()
+    fn list_seen(&self, slot: &Arc<Slot>) {
+        let list = &self.seen[slot.uid().as_bytes()[15] as usize % SEEN_LISTS];
+        list.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(slot));
     }
 
-    /// Returns when a host was seen, if that is not written down yet.
+    /// Takes the hosts that were seen since the last time: to be written down now.
+    pub fn take_seen(&self) -> Vec<Arc<Slot>> {
+        let lists =
+            self.seen.iter().map(|list| std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner)));
+        lists.flatten().filter(|slot| slot.take_seen()).collect()
+    }
+
+    /// Puts back a host of which it could not be written down that it was seen.
+    pub fn put_back_seen(&self, slot: &Arc<Slot>) {
+        if slot.unwritten() {
+            self.list_seen(slot);
+        }
+    }
+
+    /// Returns when this process saw a host last.
     #[must_use]
     pub fn seen(&self, host: Uuid) -> Option<Revision> {
-        self.hosts.pin().get(&host)?.0.seen()
+        self.find(host)?.seen()
+    }
+
+    /// Takes in every assignment there is as of `revision`, while nobody polls yet.
+    pub fn load(&self, all: Everything, revision: Revision) {
+        let Everything { places, hosts, mut entries } = all;
+        drop(places);
+        entries.sort_by_key(|(place, _)| *place);
+        for group in entries.chunk_by(|one, other| one.0 == other.0) {
+            let Some(host) = group.first().and_then(|(place, _)| hosts.get(*place as usize)) else { continue };
+            let set = HostSet::new(*host, group.iter().map(|(_, entry)| entry.clone()).collect::<Box<[_]>>());
+            let slot = self.slot(*host);
+            self.change(&slot, |_| set.clone());
+        }
+        self.revision.fetch_max(revision.micros(), Ordering::AcqRel);
     }
 
     /// Takes in the assignments that moved up to `revision` and wakes whoever waits for them.
-    pub fn advance(&self, moved: Vec<Assignment>, revision: Revision) {
-        let mut by_host: HashMap<Uuid, Vec<Arc<Assignment>>> = HashMap::new();
-        for assignment in moved {
-            by_host.entry(assignment.host).or_default().push(Arc::new(assignment));
-        }
-        let mut wake = Vec::with_capacity(by_host.len());
-        for (host, assignments) in by_host {
-            let slot = self.slot(host);
-            self.change(&slot, |set| {
-                for assignment in &assignments {
-                    set.put(Arc::clone(assignment));
-                }
-            });
+    pub fn advance(&self, mut moved: Vec<Assignment>, revision: Revision) {
+        moved.sort_by_key(|assignment| assignment.host);
+        let mut wake = Vec::new();
+        for group in moved.chunk_by(|one, other| one.host == other.host) {
+            let slot = self.slot(group[0].host);
+            let entries: Vec<_> = group.iter().cloned().map(Entry::from).collect();
+            self.change(&slot, |set| set.moved(slot.uid(), &entries));
             wake.push(slot);
         }
         self.revision.fetch_max(revision.micros(), Ordering::AcqRel);
@@ -219,38 +236,37 @@ impl FleetView {
         }
     }
 
-    /// Takes out a tombstone that its host has confirmed.
-    pub fn forget(&self, host: Uuid, assignment: Uuid, revision: Revision) {
-        let Some(slot) = self.hosts.pin().get(&host).map(|found| Arc::clone(&found.0)) else { return };
-        self.change(&slot, |set| {
-            let known = set.assignments.get(&assignment);
-            if known.is_some_and(|known| known.revision <= revision && !known.present) {
-                set.remove(assignment);
-            }
-        });
+    /// Takes out the tombstone of a deployment that its host has confirmed.
+    pub fn forget(&self, host: Uuid, deployment: Uuid, revision: Revision) {
+        if let Some(slot) = self.find(host) {
+            self.change(&slot, |set| set.without_tombstone(deployment, revision));
+        }
     }
 
     /// Changes a host's set. A tombstone may come and another be forgotten at the same moment.
-    fn change(&self, slot: &Slot, change: impl Fn(&mut HostSet)) {
-        let mut leaving = false;
-        slot.set.rcu(|set| {
-            let mut set = HostSet::clone(set);
-            change(&mut set);
-            leaving = set.assignments().any(|assignment| !assignment.present);
+    fn change(&self, slot: &Slot, change: impl Fn(&HostSet) -> HostSet) {
+        let mut after = (0, false);
+        let before = slot.set.rcu(|set| {
+            let set = change(set);
+            after = (set.entries().len(), set.has_tombstone());
             set
         });
-        let mut hosts = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
-        if leaving {
-            hosts.insert(slot.uid());
-        } else if !slot.set.load().assignments().any(|assignment| !assignment.present) {
-            hosts.remove(&slot.uid());
+        self.entries.fetch_add(after.0.wrapping_sub(before.entries().len()), Ordering::Relaxed);
+        if after.1 || before.has_tombstone() {
+            let mut hosts = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+            // As it is now: another change may have come between.
+            if slot.set.load().has_tombstone() {
+                hosts.insert(slot.uid());
+            } else {
+                hosts.remove(&slot.uid());
+            }
         }
     }
 
     /// Takes out a host that is gone.
     pub fn forget_host(&self, host: Uuid) {
-        let hosts = self.hosts.pin();
-        let Some(slot) = hosts.get(&host).map(|found| Arc::clone(&found.0)) else { return };
+        let removed = self.slots.write().unwrap_or_else(PoisonError::into_inner).remove(host);
+        let Some(slot) = removed else { return };
         slot.distrust();
         if let Some(name) = slot.name() {
             let names = self.names.pin();
@@ -258,7 +274,8 @@ impl FleetView {
                 names.remove(name.as_str());
             }
         }
-        hosts.remove(&host);
+        let entries = slot.set().entries().len();
+        self.entries.fetch_sub(entries, Ordering::Relaxed);
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner).remove(&host);
     }
 
@@ -271,13 +288,39 @@ impl FleetView {
     /// Returns how many hosts have a place.
     #[must_use]
     pub fn hosts(&self) -> usize {
-        self.hosts.pin().len()
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).table.len()
+    }
+
+    /// Returns how many assignments there are, present ones and tombstones.
+    #[must_use]
+    pub fn assignments(&self) -> usize {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// Returns the bytes that the view takes, counted: a place, a set, two table entries and a name for each host, and an
+    /// entry for each assignment, each with what the allocator adds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        /// What the allocator and a reference count add to an allocation.
+        const ADDED: usize = 24;
+        /// Of a table of pointers, filled to two thirds, and of the other one's node.
+        const FOUND: usize = (8 + 1) * 3 / 2 + (8 + 4) * 3 / 2 + 32;
+        /// Of an average name.
+        const NAME: usize = 32;
+        let host = size_of::<Slot>() + ADDED + size_of::<HostSet>() + ADDED + 8 + FOUND + NAME;
+        self.hosts() * host + self.assignments() * size_of::<Entry>()
+    }
+
+    /// Returns every host's place.
+    #[must_use]
+    pub fn slots(&self) -> Vec<Arc<Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).table.iter().cloned().collect()
     }
 
     /// Returns every host's set, for comparison with the database.
     #[must_use]
     pub fn sets(&self) -> BTreeMap<Uuid, Arc<HostSet>> {
-        self.hosts.pin().iter().map(|found| (found.0.uid(), found.0.set())).collect()
+        self.slots().into_iter().map(|slot| (slot.uid(), slot.set())).collect()
     }
 }
 
@@ -314,10 +357,15 @@ mod tests {
         view.see(&slot, Revision::from_micros(5));
         view.see(&slot, Revision::from_micros(7));
         assert_eq!(view.seen(slot.uid()), Some(Revision::from_micros(7)));
-        assert_eq!(view.take_seen(), [(slot.uid(), Revision::from_micros(7))]);
+        let uids = |seen: Vec<Arc<Slot>>| seen.iter().map(|slot| slot.uid()).collect::<Vec<_>>();
+        assert_eq!(uids(view.take_seen()), [slot.uid()]);
         assert!(view.take_seen().is_empty());
-        assert_eq!(view.seen(slot.uid()), None);
+        assert_eq!(view.seen(slot.uid()), Some(Revision::from_micros(7)), "it is still known");
+        view.put_back_seen(&slot);
+        view.put_back_seen(&slot);
+        assert_eq!(uids(view.take_seen()), [slot.uid()]);
         view.see(&slot, Revision::from_micros(9));
-        assert_eq!(view.take_seen(), [(slot.uid(), Revision::from_micros(9))]);
+        assert_eq!(uids(view.take_seen()), [slot.uid()]);
+        assert_eq!(view.seen(slot.uid()), Some(Revision::from_micros(9)));
     }
 }

@@ -3,17 +3,17 @@
 use titan_api::status::WhyStep;
 
 use crate::fleet::{
-    matchers::{Matcher, lookup},
+    matchers::Matcher,
     model::{Deployment, Host, Model},
 };
 
 /// Returns each rule with whether it holds for the host.
 #[must_use]
-pub fn steps(model: &Model, deployment: &Deployment, host: &Host, held: bool, chosen: bool) -> Vec<WhyStep> {
+pub fn steps(model: &Model, deployment: &Deployment, host: Host<'_>, held: bool, chosen: bool) -> Vec<WhyStep> {
     let mut steps = vec![WhyStep {
-        rule: format!("host {} admits workspace {}", host.name, deployment.workspace),
-        holds: host.spec.admits(&deployment.workspace),
-        found: format!("workspaces: {}", host.spec.workspaces.join(", ")),
+        rule: format!("host {} admits workspace {}", host.name(), deployment.workspace),
+        holds: host.spec().admits(&deployment.workspace),
+        found: format!("workspaces: {}", host.spec().workspaces.join(", ")),
     }];
     match model.target(deployment) {
         Some(target) => steps.extend(rules(&deployment.spec.target, target, host)),
@@ -23,7 +23,7 @@ pub fn steps(model: &Model, deployment: &Deployment, host: &Host, held: bool, ch
             found: "there is none".to_owned(),
         }),
     }
-    if host.spec.cordoned {
+    if host.spec().cordoned {
         steps.push(WhyStep {
             rule: "a cordoned host takes nothing new".to_owned(),
             holds: held && deployment.spec.replicas.is_none(),
@@ -40,17 +40,15 @@ pub fn steps(model: &Model, deployment: &Deployment, host: &Host, held: bool, ch
     steps
 }
 
-fn rules(name: &str, target: &Matcher, host: &Host) -> Vec<WhyStep> {
+fn rules(name: &str, target: &Matcher, host: Host<'_>) -> Vec<WhyStep> {
     let selector = target.selector();
-    let found = |key: &str| {
-        lookup(&host.labels, &host.facts, key)
-            .map_or_else(|| format!("{key} is not set"), |value| format!("{key}={value}"))
-    };
+    let found =
+        |key: &str| host.lookup(key).map_or_else(|| format!("{key} is not set"), |value| format!("{key}={value}"));
     let mut steps = Vec::new();
     for (key, value) in &selector.match_labels {
         steps.push(WhyStep {
             rule: format!("target {name}: {key}={value}"),
-            holds: lookup(&host.labels, &host.facts, key).is_some_and(|is| is == *value),
+            holds: host.lookup(key).is_some_and(|is| is == *value),
             found: found(key),
         });
     }
@@ -62,7 +60,7 @@ fn rules(name: &str, target: &Matcher, host: &Host) -> Vec<WhyStep> {
                 requirement.operator,
                 requirement.values.join(", ")
             ),
-            holds: requirement.matches(|key| lookup(&host.labels, &host.facts, key)),
+            holds: requirement.matches(|key| host.lookup(key)),
             found: found(&requirement.key),
         });
     }

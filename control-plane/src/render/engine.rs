@@ -3,27 +3,32 @@
 //! Plain data in, a bundle out. It bounds steps, depth and output; memory and time are the business of whoever runs it
 //! ([`super::worker`]).
 
-use std::{collections::BTreeMap, io};
+mod layout;
+mod output;
+
+use std::{collections::BTreeMap, ops::Range};
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, syntax::SyntaxConfig};
 use titan_api::{
     limits::BUNDLE_BYTES,
-    poll::{Bundle, BundleFile},
+    poll::Bundle,
     templates::{MANIFEST, RENDERED, TemplateFile, TemplateManifest, TemplateSpec, check_path},
 };
 
+use self::{layout::Layout, output::Output};
 use super::{
     bounds,
     failure::{Failure, NAME_OF},
     filters, lexer,
     lexer::Code,
-    manifest,
 };
 
 /// Instructions that one file may take.
 pub const STEPS: u64 = 1_000_000;
 /// Includes and macros inside each other.
 const DEPTH: usize = 100;
+/// The end of a bundle as JSON.
+const CLOSING: &[u8] = b"]}";
 
 /// A template, ready to be rendered.
 #[derive(Debug)]
@@ -31,6 +36,17 @@ pub struct Engine {
     environment: Environment<'static>,
     manifest: TemplateManifest,
     entries: Vec<Entry>,
+    /// A bundle as JSON up to its first file.
+    opening: Vec<u8>,
+    /// Where the files go, if no path has to be rendered for that.
+    places: Option<Places>,
+}
+
+/// What a [`Layout`] said of the files.
+#[derive(Debug)]
+struct Places {
+    each: Vec<Result<Vec<u8>, Failure>>,
+    order: Result<Option<Vec<usize>>, Failure>,
 }
 
 /// One file of the output.
@@ -52,7 +68,8 @@ enum Path {
 
 #[derive(Debug)]
 enum Body {
-    Fixed(TemplateFile),
+    /// The content as it follows a file's place in JSON, and its length by itself.
+    Fixed(Vec<u8>, usize),
     Rendered,
 }
 
@@ -122,13 +139,13 @@ impl Engine {
             .map(|error| Failure::of_engine(&error))
             .collect();
         let mut entries = Vec::new();
-        let mut fixed = BTreeMap::new();
+        let mut paths = BTreeMap::new();
         for (source, file) in spec.files.iter().filter(|(path, _)| *path != MANIFEST && !is_partial(path)) {
             let path = if has_code(source) {
                 Path::Rendered(format!("{NAME_OF}{source}"))
             } else {
                 let path = stem(source).to_owned();
-                if let Some(other) = fixed.insert(path.clone(), source) {
+                if let Some(other) = paths.insert(path.clone(), source) {
                     let message = format!("{source} and {other} both come out as {path}");
                     failures.push(Failure::new(source, message));
                 }
@@ -137,8 +154,8 @@ impl Engine {
             let body = if source.ends_with(RENDERED) {
                 Body::Rendered
             } else {
-                match file.bytes() {
-                    Ok(bytes) => Body::Fixed(TemplateFile::of(bytes, file.executable)),
+                match fixed(file) {
+                    Ok(body) => body,
                     Err(detail) => {
                         failures.push(Failure::new(source, detail));
                         continue;
@@ -150,76 +167,127 @@ impl Engine {
         if entries.is_empty() && failures.is_empty() {
             failures.push(Failure::new("", "the template has no file to put on a host"));
         }
-        if failures.is_empty() { Ok(Self { environment, manifest, entries }) } else { Err(failures) }
-    }
-
-    /// Returns what the template renders to from `context`.
-    pub fn render(&self, context: &Value) -> Result<Bundle, Failure> {
-        let mut left = BUNDLE_BYTES;
-        let mut taken: BTreeMap<(bool, String), &str> = BTreeMap::new();
-        let mut files = Vec::with_capacity(self.entries.len());
-        for entry in &self.entries {
-            let path = match &entry.path {
-                Path::Fixed(path) => path.clone(),
-                Path::Rendered(name) => self.path(name, entry, context)?,
-            };
-            let (content, content_base64) = match &entry.body {
-                Body::Rendered => {
-                    let text =
-                        self.run(&entry.source, context, left).map_err(|stopped| stopped.failure(&entry.source))?;
-                    (Some(text), None)
-                }
-                Body::Fixed(file) => (file.content.clone(), file.content_base64.clone()),
-            };
-            let length = content.as_ref().or(content_base64.as_ref()).map_or(0, String::len);
-            left = left.checked_sub(length).ok_or_else(|| Stopped::Output.failure(&entry.source))?;
-            let settings = manifest::settings(&self.manifest, &path, entry.executable);
-            let rooted = settings.destination.is_some();
-            let path = match settings.destination {
-                Some(destination) => format!("{destination}/{path}"),
-                None => path,
-            };
-            check_path(&path)
-                .map_err(|error| Failure::new(&entry.source, format!("the path {path:?} is refused: {error}")))?;
-            if let Some(other) = taken.insert((rooted, path.clone()), &entry.source) {
-                let message = format!("{} and {other} both come out as {path}", entry.source);
-                return Err(Failure::new(&entry.source, message));
-            }
-            files.push(BundleFile {
-                path,
-                rooted,
-                mode: settings.mode,
-                owner: settings.owner,
-                group: settings.group,
-                content,
-                content_base64,
-            });
+        if !failures.is_empty() {
+            return Err(failures);
         }
-        directories_are_not_files(&taken)?;
-        files.sort_by(|a, b| (&a.path, a.rooted).cmp(&(&b.path, b.rooted)));
-        Ok(Bundle { applier: self.manifest.applier, files })
+        let empty = Bundle { applier: manifest.applier, files: Vec::new() };
+        let mut opening =
+            serde_json::to_vec(&empty).map_err(|error| vec![Failure::new("", format!("the bundle: {error}"))])?;
+        // The list of files is the last thing in it.
+        opening.truncate(opening.len().saturating_sub(CLOSING.len()));
+        let places = places(&manifest, &entries);
+        Ok(Self { environment, manifest, entries, opening, places })
     }
 
-    /// Returns what the expression in a file's name comes to.
-    fn path(&self, name: &str, entry: &Entry, context: &Value) -> Result<String, Failure> {
-        let path = self.run(name, context, BUNDLE_BYTES).map_err(|stopped| stopped.failure(&entry.source).in_name())?;
+    /// Adds to `out` what the template renders to from `context`: a [`Bundle`] as JSON. After a failure a part of it may
+    /// be there.
+    pub fn render(&self, context: &Value, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let begun = out.len();
+        out.extend_from_slice(&self.opening);
+        let first = out.len();
+        let mut left = BUNDLE_BYTES;
+        let mut layout = Layout::default();
+        let mut files = Vec::with_capacity(self.entries.len());
+        for (index, entry) in self.entries.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            let file = out.len();
+            match &self.places {
+                Some(places) => out.extend_from_slice(places.each[index].as_ref().map_err(Clone::clone)?),
+                None => {
+                    let path = self.path(entry, context)?;
+                    out.extend(layout.add(&self.manifest, &entry.source, path, entry.executable)?);
+                }
+            }
+            match &entry.body {
+                Body::Rendered => {
+                    out.extend_from_slice(br#","content":""#);
+                    left = self
+                        .run(&entry.source, context, out, left)
+                        .map_err(|stopped| stopped.failure(&entry.source))?;
+                    out.push(b'"');
+                }
+                Body::Fixed(json, length) => {
+                    left = left.checked_sub(*length).ok_or_else(|| Stopped::Output.failure(&entry.source))?;
+                    out.extend_from_slice(json);
+                }
+            }
+            out.push(b'}');
+            files.push(file..out.len());
+        }
+        let order = match &self.places {
+            Some(places) => places.order.clone()?,
+            None => layout.order()?,
+        };
+        if let Some(order) = order {
+            reorder(out, first, &files, &order);
+        }
+        out.extend_from_slice(CLOSING);
+        if out.len() - begun > BUNDLE_BYTES {
+            return Err(Stopped::Output.failure(""));
+        }
+        Ok(())
+    }
+
+    /// Returns the path of a file before the manifest has its say.
+    fn path(&self, entry: &Entry, context: &Value) -> Result<String, Failure> {
+        let name = match &entry.path {
+            Path::Fixed(path) => return Ok(path.clone()),
+            Path::Rendered(name) => name,
+        };
+        let mut path = Vec::new();
+        path.push(b'"');
+        self.run(name, context, &mut path, BUNDLE_BYTES).map_err(|stopped| stopped.failure(&entry.source).in_name())?;
+        path.push(b'"');
+        let path: String = serde_json::from_slice(&path)
+            .map_err(|error| Failure::new(&entry.source, format!("the name: {error}")).in_name())?;
         check_path(&path).map_err(|error| {
             Failure::new(&entry.source, format!("it comes out as {path:?}, which is refused: {error}")).in_name()
         })?;
         Ok(path)
     }
 
-    fn run(&self, name: &str, context: &Value, most: usize) -> Result<String, Stopped> {
+    /// Adds the text of one file to a JSON string in `out` and returns how much is left of `most` bytes.
+    fn run(&self, name: &str, context: &Value, out: &mut Vec<u8>, most: usize) -> Result<usize, Stopped> {
         let template = self.environment.get_template(name).map_err(Stopped::Engine)?;
-        let mut output = Limited { bytes: Vec::new(), most, full: false };
+        let mut output = Output::new(out, most);
         let rendered = template.render_captured_to(context.clone(), &mut output).map(drop);
-        match rendered {
-            _ if output.full => Err(Stopped::Output),
-            Err(error) => Err(Stopped::Engine(error)),
-            // Only whole pieces of text are written.
-            Ok(()) => String::from_utf8(output.bytes).map_err(|_| Stopped::Output),
-        }
+        let left = output.left().ok_or(Stopped::Output)?;
+        rendered.map(|()| left).map_err(Stopped::Engine)
     }
+}
+
+/// Returns where the files go unless a path has to be rendered first.
+fn places(manifest: &TemplateManifest, entries: &[Entry]) -> Option<Places> {
+    let mut layout = Layout::default();
+    let each = entries.iter().map(|entry| match &entry.path {
+        Path::Fixed(path) => Some(layout.add(manifest, &entry.source, path.clone(), entry.executable)),
+        Path::Rendered(_) => None,
+    });
+    let each = each.collect::<Option<Vec<_>>>()?;
+    Some(Places { each, order: layout.order() })
+}
+
+/// Puts the files that lie in `out` from `first` on, with a comma between, into another order.
+fn reorder(out: &mut Vec<u8>, first: usize, files: &[Range<usize>], order: &[usize]) {
+    let unordered = out.split_off(first);
+    for (place, index) in order.iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(&unordered[files[*index].start - first..files[*index].end - first]);
+    }
+}
+
+/// Returns the content of a file that travels as it is.
+fn fixed(file: &TemplateFile) -> Result<Body, String> {
+    let (key, content) = match TemplateFile::of(file.bytes()?, false) {
+        TemplateFile { content: Some(text), .. } => ("content", text),
+        TemplateFile { content_base64, .. } => ("contentBase64", content_base64.unwrap_or_default()),
+    };
+    let json = serde_json::to_string(&content).map_err(|error| error.to_string())?;
+    Ok(Body::Fixed(format!(",\"{key}\":{json}").into_bytes(), content.len()))
 }
 
 /// Why a file was not rendered to its end.
@@ -251,40 +319,6 @@ fn language() -> Environment<'static> {
     }
     filters::install(&mut environment);
     environment
-}
-
-fn directories_are_not_files(taken: &BTreeMap<(bool, String), &str>) -> Result<(), Failure> {
-    for ((rooted, path), source) in taken {
-        for (at, _) in path.match_indices('/') {
-            if let Some(other) = taken.get(&(*rooted, path[..at].to_owned())) {
-                let message = format!("{other} comes out as the file {}, in which {path} would lie", &path[..at]);
-                return Err(Failure::new(*source, message));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Takes bytes up to a limit.
-struct Limited {
-    bytes: Vec<u8>,
-    most: usize,
-    full: bool,
-}
-
-impl io::Write for &mut Limited {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        if piece.len() > self.most - self.bytes.len() {
-            self.full = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.bytes.extend_from_slice(piece);
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! What the control plane and a render worker say to each other over the worker's standard input and output.
 //!
 //! A frame is a kind (one byte), a slot (one byte), a length (four bytes, little-endian) and that many bytes. The control
-//! plane says [`Kind::Template`] to fill a slot and [`Kind::Render`] to render from one; the worker says [`Kind::Ready`]
-//! once, then exactly one frame for each of the two.
+//! plane says [`Kind::Template`] to fill a slot, [`Kind::Render`] or [`Kind::RenderOnce`] to render from one; the worker
+//! says [`Kind::Ready`] once, then exactly one frame for each of these, in order.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 /// Bytes before a frame's body.
 pub const HEAD: usize = 6;
@@ -18,8 +18,10 @@ pub const SLOTS: usize = 8;
 pub enum Kind {
     /// To the worker: the files of a template, as JSON, for a slot.
     Template,
-    /// To the worker: a context, as JSON, for the template in a slot.
+    /// To the worker: a context for the template in a slot, whole or as a patch of the one before ([`super::patch`]).
     Render,
+    /// To the worker: the same, but the next context will be whole: this one is not to be kept.
+    RenderOnce,
     /// From the worker: it has set its limits.
     Ready,
     /// From the worker: the template is in its slot.
@@ -31,12 +33,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [Self::Template, Self::Render, Self::Ready, Self::Prepared, Self::Bundle, Self::Failed];
+    const ALL: [Self; 7] =
+        [Self::Template, Self::Render, Self::RenderOnce, Self::Ready, Self::Prepared, Self::Bundle, Self::Failed];
 
     const fn byte(self) -> u8 {
         match self {
             Self::Template => b'T',
             Self::Render => b'R',
+            Self::RenderOnce => b'O',
             Self::Ready => b'r',
             Self::Prepared => b'p',
             Self::Bundle => b'b',
@@ -78,10 +82,26 @@ impl Head {
 
 /// Adds a frame to `out`; fails with `InvalidInput` if `body` is longer than [`BODY`].
 pub fn push(out: &mut Vec<u8>, kind: Kind, slot: u8, body: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(body.len()).ok().filter(|length| *length as usize <= BODY);
-    let length = length.ok_or(io::ErrorKind::InvalidInput)?;
-    out.extend_from_slice(&Head::write(kind, slot, length));
+    let begun = begin(out);
     out.extend_from_slice(body);
+    end(out, begun, kind, slot)
+}
+
+/// Begins a frame at the end of `out` and returns where; its body is to be added to `out`.
+pub fn begin(out: &mut Vec<u8>) -> usize {
+    out.extend_from_slice(&[0; HEAD]);
+    out.len() - HEAD
+}
+
+/// Ends a frame that began at `begun`; fails with `InvalidInput`, and without the frame, if its body is longer than
+/// [`BODY`].
+pub fn end(out: &mut Vec<u8>, begun: usize, kind: Kind, slot: u8) -> io::Result<()> {
+    let length = out.len() - begun - HEAD;
+    let Some(length) = u32::try_from(length).ok().filter(|_| length <= BODY) else {
+        out.truncate(begun);
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    out[begun..begun + HEAD].copy_from_slice(&Head::write(kind, slot, length));
     Ok(())
 }
 
@@ -98,14 +118,6 @@ pub fn read(input: &mut impl Read, body: &mut Vec<u8>) -> io::Result<Option<Head
     Ok(Some(head))
 }
 
-/// Writes one frame and sends it off.
-pub fn write(output: &mut impl Write, kind: Kind, slot: u8, body: &[u8]) -> io::Result<()> {
-    let mut frame = Vec::with_capacity(HEAD + body.len());
-    push(&mut frame, kind, slot, body)?;
-    output.write_all(&frame)?;
-    output.flush()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,8 +125,8 @@ mod tests {
     #[test]
     fn frames_are_read_as_they_were_written() {
         let mut bytes = Vec::new();
-        write(&mut bytes, Kind::Template, 3, b"abc").expect("write");
-        write(&mut bytes, Kind::Ready, 0, b"").expect("write");
+        push(&mut bytes, Kind::Template, 3, b"abc").expect("push");
+        push(&mut bytes, Kind::Ready, 0, b"").expect("push");
         let (mut input, mut body) = (bytes.as_slice(), Vec::new());
         assert_eq!(read(&mut input, &mut body).expect("read"), Some(Head { kind: Kind::Template, slot: 3, length: 3 }));
         assert_eq!(body, b"abc");

@@ -3,7 +3,10 @@
 use serde_json::Value;
 use titan_api::digests::Digest;
 
-use super::Template;
+use super::{Template, json};
+
+/// Bytes that the usual key is made of.
+const ROOM: usize = 1024;
 
 /// Returns the key of what `template` renders to from `context`: equal keys give equal bundles.
 ///
@@ -11,8 +14,26 @@ use super::Template;
 /// host; they do not reach the worker either.
 #[must_use]
 pub fn outcome_key(template: &Template, context: &Value) -> Digest {
-    let mut bytes = template.digest().as_bytes().to_vec();
-    // JSON of maps with text keys cannot fail to be written.
-    bytes.extend(serde_json::to_vec(&template.reads().of_context(context)).unwrap_or_default());
+    let mut bytes = Vec::with_capacity(ROOM);
+    bytes.extend_from_slice(template.digest().as_bytes());
+    json::write(Some(template.reads()), context, &mut bytes);
     Digest::of(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use titan_api::templates::{TemplateFile, TemplateSpec};
+
+    use super::*;
+
+    #[test]
+    fn keys_that_are_stored_stay_the_same() {
+        let file = TemplateFile::of(b"{{ host.name }}{{ values.a }}".to_vec(), false);
+        let template = Template::parse(&TemplateSpec { files: [("a.j2".to_owned(), file)].into() }).expect("template");
+        let context = json!({"host": {"name": "a\n\"", "labels": {}}, "values": {"a": [1.5, null, {"x": -1}], "b": 1}});
+        let read = r#"{"host":{"name":"a\n\""},"values":{"a":[1.5,null,{"x":-1}]}}"#;
+        let expected = Digest::of(&[template.digest().as_bytes().as_slice(), read.as_bytes()].concat());
+        assert_eq!(outcome_key(&template, &context), expected);
+    }
 }

@@ -4,11 +4,14 @@
 //! one label, `host.labels` is all of them, and so is `host.labels[name]`. The context is cut down to these parts before
 //! it is rendered, so nothing else can influence the result, even if a path were overlooked here.
 
+mod hosts;
+
 use std::collections::BTreeMap;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
+pub use self::hosts::{HostReads, KeysRead};
 use super::lexer::{Code, Token, TokenKind};
 
 /// A tree of the parts that are read.
@@ -115,6 +118,11 @@ impl Reads {
     /// Returns the names that are read one by one.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.parts.keys().map(String::as_str)
+    }
+
+    /// Returns the names that are read one by one with what is read of each, in order.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, &Self)> {
+        self.parts.iter().map(|(name, reads)| (name.as_str(), reads))
     }
 
     /// Returns the parts of `context` that are read.

@@ -1,20 +1,20 @@
 //! The pool of render workers.
 //!
-//! Jobs are sent to a worker in batches and answered one by one. A worker that runs out of memory or time takes down the
-//! job it was at, which fails with a sentence that says so, and is replaced; the jobs behind it go on.
+//! Jobs go through a worker one after another ([`pipeline`]). A worker that runs out of memory or time takes down the job
+//! it was at, which fails with a sentence that says so, and is replaced; the jobs around it go on.
 
+mod answers;
 mod patience;
+mod pipeline;
 mod process;
+mod queue;
 mod slots;
 
 use std::{
     ffi::OsString,
     io,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,11 +23,12 @@ use serde_json::Value;
 use titan_api::{Code, Problem, digests::Digest, values::Values};
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use self::process::Worker;
+use self::{
+    pipeline::Pipeline,
+    process::Worker,
+    queue::{BLOCK, Heap, Queue},
+};
 use super::{Template, worker::COMMAND};
-
-/// Jobs that a worker is given at a time.
-const BATCH: usize = 32;
 
 /// How a worker is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,64 +135,52 @@ impl Renderer {
     /// A problem has the code `render_failed` if it is the template's or the values' fault, and `internal` if a worker
     /// could not be used.
     pub async fn render(&self, jobs: Vec<Job>) -> Vec<Result<RenderedBundle, Problem>> {
-        let lanes = jobs.len().div_ceil(BATCH).min(self.shared.config.workers);
-        let mut results: Vec<_> = jobs.iter().map(|_| Err(lost())).collect();
-        let jobs: Arc<[Job]> = jobs.into();
-        let next = Arc::new(AtomicUsize::new(0));
+        let lanes = jobs.len().div_ceil(BLOCK).min(self.shared.config.workers);
+        let mut results: Vec<Option<_>> = vec![None; jobs.len()];
+        let heap = Heap::new(jobs);
         let mut running = JoinSet::new();
         for _ in 0..lanes {
-            running.spawn(Arc::clone(&self.shared).lane(Arc::clone(&jobs), Arc::clone(&next)));
+            running.spawn(Arc::clone(&self.shared).lane(heap.queue(lanes)));
         }
         while let Some(lane) = running.join_next().await {
             for (index, result) in lane.unwrap_or_default() {
-                results[index] = result;
+                results[index] = Some(result);
             }
         }
-        results
+        results.into_iter().map(|result| result.unwrap_or_else(|| Err(lost()))).collect()
     }
 }
 
 type Outcome = (usize, Result<RenderedBundle, Problem>);
 
 impl Shared {
-    /// Takes batch after batch until none is left.
-    async fn lane(self: Arc<Self>, jobs: Arc<[Job]>, next: Arc<AtomicUsize>) -> Vec<Outcome> {
+    /// Does jobs until none is left.
+    async fn lane(self: Arc<Self>, mut queue: Queue) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         let Ok(_permit) = self.permits.acquire().await else { return outcomes };
-        let mut worker = None;
-        loop {
-            let start = next.fetch_add(BATCH, Ordering::Relaxed);
-            if start >= jobs.len() {
-                break;
-            }
-            let mut at = start;
-            let end = (start + BATCH).min(jobs.len());
-            while at < end {
-                let mut with = match worker.take() {
-                    Some(worker) => worker,
-                    None => match self.worker(&jobs[at]).await {
-                        Ok(worker) => worker,
-                        Err(problem) => {
-                            outcomes.extend((at..end).map(|index| (index, Err(problem.clone()))));
-                            break;
-                        }
-                    },
-                };
-                match with.work(&self.config, &jobs, at..end, &mut outcomes).await {
-                    Ok(done) => {
-                        at = done;
-                        worker = Some(with);
-                    }
-                    Err((index, stop)) => {
-                        let problem = with.end(stop, &self.config, &jobs[index].template).await;
-                        outcomes.push((index, Err(problem)));
-                        at = index + 1;
-                    }
+        while let Some(next) = queue.peek() {
+            let mut worker = match self.worker(&queue[next]).await {
+                Ok(worker) => worker,
+                Err(problem) => {
+                    outcomes.extend(queue.take_all().map(|index| (index, Err(problem.clone()))));
+                    continue;
+                }
+            };
+            let mut pipeline = Pipeline::new(&self.config, &mut queue, &mut outcomes);
+            let ended = pipeline.run(&mut worker).await;
+            let suspects = pipeline.suspects();
+            match (ended, suspects.as_slice()) {
+                (Ok(()), _) => self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(worker),
+                (Err(stop), [index]) => {
+                    let problem = worker.end(stop, &self.config, &queue[*index].template).await;
+                    outcomes.push((*index, Err(problem)));
+                    queue.done();
+                }
+                (Err(_), several) => {
+                    queue.put_back(several);
+                    worker.kill().await;
                 }
             }
-        }
-        if let Some(worker) = worker {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
         }
         outcomes
     }

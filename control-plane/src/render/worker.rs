@@ -4,17 +4,20 @@
 //! template makes it do, only this process suffers.
 
 use std::{
-    io::{self, Read, Write},
+    fs::File,
+    io::{self, BufReader, Read, Write},
+    os::fd::AsFd,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use titan_api::limits::BUNDLE_BYTES;
 
 use super::{
     engine::Engine,
     failure::Failure,
     frames::{self, Head, Kind, SLOTS},
+    patch::Kept,
     template,
 };
 
@@ -22,6 +25,12 @@ use super::{
 pub const MEMORY: u64 = 192 << 20;
 /// What a program is taken to need by itself where the system does not say.
 const PROGRAM: u64 = 64 << 20;
+/// Bytes of requests that are read at once.
+const READ: usize = 1 << 16;
+/// Bytes of answers that are sent off at once, if they come that quickly.
+const HELD: usize = 1 << 15;
+/// How long an answer is held back while there is more to be done.
+const HELD_FOR: Duration = Duration::from_millis(1);
 /// The argument under which each binary runs [`worker_main`].
 pub const COMMAND: &str = "render-worker";
 
@@ -31,7 +40,9 @@ pub fn worker_main() -> ExitCode {
     if limit().is_err() {
         return ExitCode::from(2);
     }
-    match serve(&mut io::stdin().lock(), &mut io::stdout().lock()) {
+    // Not through `std`'s own handle: that looks for line ends.
+    let Ok(output) = io::stdout().as_fd().try_clone_to_owned() else { return ExitCode::from(2) };
+    match serve(&mut BufReader::with_capacity(READ, io::stdin().lock()), &mut File::from(output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -56,34 +67,58 @@ fn program_bytes() -> u64 {
     taken().unwrap_or(PROGRAM)
 }
 
+/// What lies in a slot.
+struct Slot {
+    engine: Result<Engine, Failure>,
+    /// The last context, which the next one may be a patch of.
+    kept: Kept,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self { engine: Err(Failure::new("", "the template was not sent")), kept: Kept::default() }
+    }
+}
+
 /// Answers every frame of `input` on `output`.
-fn serve(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
-    let mut slots: [Result<Engine, Failure>; SLOTS] =
-        std::array::from_fn(|_| Err(Failure::new("", "the template was not sent")));
-    let mut body = Vec::new();
-    frames::write(output, Kind::Ready, 0, &[])?;
-    while let Some(Head { kind, slot, .. }) = frames::read(input, &mut body)? {
-        let Some(place) = slots.get_mut(usize::from(slot)) else { return Err(io::ErrorKind::InvalidData.into()) };
-        let answer = match kind {
+///
+/// Bundles are held back while more is there to be done: until there are [`HELD`] bytes of them, or for [`HELD_FOR`]. So
+/// whoever waits for one waits for one render and a little more, and a worker that has nothing to do owes nothing.
+fn serve(input: &mut BufReader<impl Read>, output: &mut impl Write) -> io::Result<()> {
+    let mut slots: [Slot; SLOTS] = Default::default();
+    let (mut body, mut answers) = (Vec::new(), Vec::new());
+    let (mut sent, mut hold) = (Instant::now(), false);
+    frames::push(&mut answers, Kind::Ready, 0, &[])?;
+    loop {
+        if !hold || input.buffer().is_empty() || answers.len() >= HELD || sent.elapsed() >= HELD_FOR {
+            output.write_all(&answers)?;
+            output.flush()?;
+            answers.clear();
+            answers.shrink_to(2 * HELD);
+            sent = Instant::now();
+        }
+        let Some(Head { kind, slot: number, .. }) = frames::read(input, &mut body)? else { return Ok(()) };
+        let slot = slots.get_mut(usize::from(number)).ok_or(io::ErrorKind::InvalidData)?;
+        // There is another time limit for what comes after a template.
+        hold = kind != Kind::Template;
+        match kind {
             Kind::Template => {
-                *place = prepare(&body);
-                Ok((Kind::Prepared, Vec::new()))
+                *slot = Slot { engine: prepare(&body), kept: Kept::default() };
+                frames::push(&mut answers, Kind::Prepared, number, &[])?;
             }
-            Kind::Render => match place {
-                Ok(engine) => render(engine, &body).map(|bundle| (Kind::Bundle, bundle)),
-                Err(failure) => Err(failure.clone()),
-            },
+            Kind::Render | Kind::RenderOnce => {
+                slot.kept.update(&body)?;
+                render(slot, number, &mut answers)?;
+                if kind == Kind::RenderOnce {
+                    slot.kept = Kept::default();
+                }
+            }
             _ => return Err(io::ErrorKind::InvalidData.into()),
-        };
-        match answer {
-            Ok((kind, body)) => frames::write(output, kind, slot, &body)?,
-            Err(failure) => frames::write(output, Kind::Failed, slot, &serde_json::to_vec(&failure)?)?,
         }
         // A large context or template is not kept.
         body.clear();
         body.shrink_to(1 << 20);
     }
-    Ok(())
 }
 
 fn prepare(body: &[u8]) -> Result<Engine, Failure> {
@@ -93,14 +128,18 @@ fn prepare(body: &[u8]) -> Result<Engine, Failure> {
     })
 }
 
-/// Returns what a template renders to from a context in JSON, as the bytes of a bundle.
-pub fn render(engine: &Engine, context: &[u8]) -> Result<Vec<u8>, Failure> {
-    let context: minijinja::Value =
-        serde_json::from_slice(context).map_err(|error| Failure::new("", format!("the context: {error}")))?;
-    let bundle = engine.render(&context)?;
-    let bytes = serde_json::to_vec(&bundle).map_err(|error| Failure::new("", format!("the bundle: {error}")))?;
-    if bytes.len() > BUNDLE_BYTES {
-        return Err(Failure::new("", format!("more than {} MiB of output", BUNDLE_BYTES >> 20)));
+/// Adds the answer to a render to `answers`.
+fn render(slot: &Slot, number: u8, answers: &mut Vec<u8>) -> io::Result<()> {
+    let begun = frames::begin(answers);
+    let rendered = match &slot.engine {
+        Ok(engine) => engine.render(&slot.kept.value(), answers),
+        Err(failure) => Err(failure.clone()),
+    };
+    match rendered {
+        Ok(()) => frames::end(answers, begun, Kind::Bundle, number),
+        Err(failure) => {
+            answers.truncate(begun);
+            frames::push(answers, Kind::Failed, number, &serde_json::to_vec(&failure)?)
+        }
     }
-    Ok(bytes)
 }

@@ -50,8 +50,9 @@ pub async fn status(
     let mut observed: HashMap<_, _> = observed.into_iter().map(|observed| (observed.report.id, observed)).collect();
     let problems = tx.render_problems(stored.uid).await?;
     let mut problems: HashMap<_, _> = problems.into_iter().map(|problem| (problem.host, problem.problem)).collect();
+    let placed: Vec<_> = assignments.iter().map(|assignment| assignment.host).collect();
     let seen: HashMap<_, _> =
-        tx.hosts_of_deployment(stored.uid).await?.into_iter().map(|host| (host.uid, host.last_seen)).collect();
+        tx.observed_hosts_of(&placed).await?.into_iter().map(|host| (host.uid, host.last_seen)).collect();
     let release = tx.newest_release(stored.uid).await?;
     let planned = tx.planned().await?;
     let mut counts = StatusCounts::default();
@@ -61,7 +62,7 @@ pub async fn status(
     for uid in uids {
         let Some(host) = host_name(&state, &mut tx, uid).await? else { continue };
         let assignment = assignments.get(&uid);
-        let report = assignment.and_then(|assignment| observed.remove(&assignment.id));
+        let report = assignment.and_then(|assignment| observed.remove(&assignment.id()));
         let row = host_deployment(
             &state,
             uid,
@@ -88,7 +89,7 @@ pub async fn status(
 
 async fn host_name(state: &AppState, tx: &mut Tx, uid: Uuid) -> Result<Option<Name>, Problem> {
     if let Some(host) = state.model().host(uid) {
-        return Ok(Some(host.name.clone()));
+        return Ok(Some(host.to_name()));
     }
     Ok(tx.document_by_uid(uid).await?.map(|stored| stored.name))
 }
@@ -108,7 +109,7 @@ fn host_deployment(
     HostDeployment {
         host,
         state: counted,
-        release: assignment.map(|assignment| assignment.release.clone()).unwrap_or_default(),
+        release: assignment.map(|assignment| assignment.description.release.clone()).unwrap_or_default(),
         revision: assignment.map(|assignment| assignment.revision).unwrap_or_default(),
         digest: assignment.and_then(|assignment| assignment.bundle),
         phase: report.map(|report| report.phase),
@@ -159,29 +160,29 @@ pub async fn why(
     let deployment = found.ok_or_else(|| Problem::not_found("deployment", &deployment))?;
     let host = model.host_named(&host).ok_or_else(|| Problem::not_found("host", &host))?;
     let mut tx = state.store.read().await?;
-    let assignment = tx.assignment(moves::assignment_id(deployment.uid, host.uid)).await?;
-    let problem = tx.render_problems(deployment.uid).await?.into_iter().find(|problem| problem.host == host.uid);
+    let assignment = tx.assignment(deployment.uid, host.uid()).await?;
+    let problem = tx.render_problems(deployment.uid).await?.into_iter().find(|problem| problem.host == host.uid());
     let problem = problem.map(|problem| problem.problem);
     let mut observed = tx.reports_of_deployment(deployment.uid).await?;
-    observed.retain(|observed| observed.host == host.uid);
-    let held = assignment.as_ref().is_some_and(|assignment| assignment.present);
+    observed.retain(|observed| observed.host == host.uid());
+    let held = assignment.as_ref().is_some_and(Assignment::present);
     let steps = why::steps(&model, deployment, host, held, held);
     let summary = match (held, &problem, steps.iter().find(|step| !step.holds)) {
-        (true, None, _) => format!("{} has {}: every rule holds", host.name, deployment.name),
+        (true, None, _) => format!("{} has {}: every rule holds", host.name(), deployment.name),
         (true, Some(problem), _) => {
-            format!("{} keeps an older release of {}: {}", host.name, deployment.name, problem.detail)
+            format!("{} keeps an older release of {}: {}", host.name(), deployment.name, problem.detail)
         }
         (false, Some(problem), None) => {
-            format!("{} would have {}, but it cannot be rendered: {}", host.name, deployment.name, problem.detail)
+            format!("{} would have {}, but it cannot be rendered: {}", host.name(), deployment.name, problem.detail)
         }
         (false, _, Some(step)) => {
-            format!("{} does not have {}: '{}' does not hold ({})", host.name, deployment.name, step.rule, step.found)
+            format!("{} does not have {}: '{}' does not hold ({})", host.name(), deployment.name, step.rule, step.found)
         }
-        (false, None, None) => format!("{} is about to get {}", host.name, deployment.name),
+        (false, None, None) => format!("{} is about to get {}", host.name(), deployment.name),
     };
     let row = match assignment.is_some() || problem.is_some() {
         true => {
-            let (uid, name) = (host.uid, host.name.clone());
+            let (uid, name) = (host.uid(), host.to_name());
             let seen = tx.observed_host(uid).await?.and_then(|host| host.last_seen);
             Some(host_deployment(&state, uid, name, assignment.as_ref(), observed.first(), problem, seen))
         }

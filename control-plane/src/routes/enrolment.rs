@@ -107,6 +107,8 @@ pub async fn enrol(State(state): State<AppState>, Json(request): Json<EnrolReque
     tx.end_tasks("enrol", &subject, TaskState::Completed, &json!({ "enrolledAt": now }), now).await?;
     tx.commit().await?;
     access::forget_host(&state, host);
+    // It counts its reports from the beginning.
+    state.view.slot(host).told().forget();
     state.committed();
     tracing::info!(host.name = %request.host, "host {} enrolled", request.host);
     Ok(JsonBody(EnrolAnswer { host: request.host, host_id: host, credential }))

@@ -1,6 +1,6 @@
 //! Hosts: their status, and making many at once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json as JsonBody,
@@ -24,15 +24,18 @@ use crate::{
         respond::{Answer, RequestId},
     },
     state::AppState,
-    store::{Assignment, ObservedHost, Written},
+    store::{Assignment, Description, ObservedHost, Written},
+    tasks::heartbeats,
     writing::{self, Intent},
 };
 
-/// Returns since when a host must not have been seen to count as offline: three intervals, a held poll counting as one.
+/// Returns since when a host must not have been seen to count as offline: three intervals, a held poll counting as one, and
+/// the time that it may take until another replica has written down that it was seen.
 #[must_use]
 pub(super) fn online_since(state: &AppState) -> Revision {
-    let interval = u64::from(state.config.poll_after_seconds).max(30);
-    state.clock.before(Duration::from_secs(3 * interval))
+    let interval = state.load.longest().max(state.config.poll_after_seconds).max(30);
+    let written = heartbeats::period(state.view.hosts());
+    state.clock.before(Duration::from_secs(3 * u64::from(interval)) + written)
 }
 
 /// Returns when a host was last seen: in memory or as written down.
@@ -120,28 +123,34 @@ pub async fn prune(
     if pruned.is_empty() {
         return Ok(JsonBody(PruneAnswer { pruned }));
     }
+    let known = tx.assignments_of_host(stored.uid).await?;
+    let mut tombstones = Vec::new();
     for orphan in &pruned {
-        let known = tx.assignment(orphan.id).await?;
-        if known.as_ref().is_some_and(|known| known.present || known.host != stored.uid) {
+        let known = known.iter().find(|known| known.id() == orphan.id);
+        if known.is_some_and(Assignment::present) {
             continue;
         }
-        tx.put_assignment(&Assignment {
-            id: orphan.id,
-            deployment: known.map_or(orphan.id, |known| known.deployment),
-            host: stored.uid,
-            workspace: orphan.workspace.clone(),
-            name: orphan.name.clone(),
-            release: String::new(),
-            revision,
-            present: false,
-            outcome: None,
-            bundle: None,
-            depends_on: Vec::new(),
-            on_remove: titan_api::deployments::OnRemove::Delete,
-            reason: Some(RemovalReason::Pruned),
-        })
-        .await?;
+        tombstones.push(match known {
+            // It is told once more.
+            Some(known) => Assignment { revision, ..known.clone() },
+            None => Assignment {
+                deployment: orphan.id,
+                host: stored.uid,
+                description: Arc::new(Description {
+                    deployment: orphan.id,
+                    workspace: orphan.workspace.clone(),
+                    name: orphan.name.clone(),
+                    release: String::new(),
+                    depends_on: Vec::new(),
+                    on_remove: titan_api::deployments::OnRemove::Delete,
+                    reason: Some(RemovalReason::Pruned),
+                }),
+                revision,
+                bundle: None,
+            },
+        });
     }
+    tx.put_assignments(&tombstones, state.clock.now()).await?;
     let named: Vec<_> = pruned.iter().map(|orphan| format!("{}/{}", orphan.workspace, orphan.name)).collect();
     let reason = request.reason.map_or_else(String::new, |reason| format!(": {reason}"));
     let reason = format!("orphans pruned: {}{reason}", named.join(", "));

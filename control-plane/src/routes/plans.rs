@@ -20,15 +20,15 @@ use titan_api::{
 };
 
 use crate::{
-    fleet::{causes, model::Model, plans},
-    planning::{self, Planned},
+    fleet::{causes, model::Model, plans, view::Entry},
+    planning::{Planned, Planning, Standing},
     routes::{
         apply::checked,
         extract::{Admin, Raw, author},
         respond::{Answer, RequestId},
     },
     state::AppState,
-    store::StoreError,
+    tasks::follow,
     writing,
 };
 
@@ -88,17 +88,26 @@ pub async fn plan(
         });
     }
     let affected = causes::affected(&changes, &model);
-    let present = planning::gather(&mut state.store.read().await?, &model, &affected).await?;
-    let planned = planning::decide(&model, &present, &state.renderer).await?;
+    // Whatever was decided before is in the view.
+    follow::pass(&state).await?;
+    let mut standing = Standing::of(&state.view, &model, &state.store).await?;
+    let mut planning = Planning {
+        model: &model,
+        view: &state.view,
+        standing: &mut standing,
+        store: &state.store,
+        renderer: &state.renderer,
+    };
+    let planned = planning.preview(&affected).await?;
     let bundles = named_bundles(&state, &planned).await?;
     let groups = plans::groups(&planned, &model, &bundles);
     Ok(JsonBody(Plan { results: outcome.answer.results, groups, unchanged: planned.unchanged }))
 }
 
 /// Returns every bundle, old or new, that is named in what is planned.
-async fn named_bundles(state: &AppState, planned: &Planned) -> Result<HashMap<Digest, Bundle>, StoreError> {
-    let assignments = planned.moved.iter().flat_map(|(after, before)| [Some(after), before.as_ref()]).flatten();
-    let digests: BTreeSet<_> = assignments.filter_map(|assignment| assignment.bundle).collect();
+async fn named_bundles(state: &AppState, planned: &Planned) -> Result<HashMap<Digest, Bundle>, Problem> {
+    let both = planned.moved.iter().map(|(after, before)| [after.bundle, before.as_ref().and_then(Entry::bundle)]);
+    let digests: BTreeSet<_> = both.flatten().flatten().collect();
     let mut bundles = HashMap::new();
     for digest in digests {
         let body = match planned.bundles.get(&digest) {

@@ -6,7 +6,6 @@
 mod answers;
 pub(crate) mod ask;
 mod catch_up;
-pub(crate) mod gzip;
 
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
@@ -88,7 +87,7 @@ pub(crate) fn at_once(state: &AppState, slot: &Slot, ask: &Ask) -> Option<Unchan
     }
     // The revision first and the set after it: the set has everything up to that revision.
     let cursor = state.view.revision().next();
-    Moved::of(&slot.set(), cursor, ask.since, ask.have).is_none().then(|| unchanged(state, cursor, false))
+    Moved::of(slot.uid(), &slot.set(), cursor, ask.since, ask.have).is_none().then(|| unchanged(state, cursor, false))
 }
 
 /// Tells a host what moved, as soon as something did or its time is over.
@@ -106,7 +105,7 @@ pub(crate) async fn told(state: &AppState, slot: &Arc<Slot>, ask: Ask) -> Answer
             let mut news = pin!(slot.moved().notified());
             news.as_mut().enable();
             let cursor = state.view.revision().next();
-            let moved = Moved::of(&slot.set(), cursor, since, ask.have).map(Box::new);
+            let moved = Moved::of(slot.uid(), &slot.set(), cursor, since, ask.have).map(Box::new);
             if moved.is_none() {
                 let ended = state.shutdown.is_cancelled();
                 if ask.wait == 0 || ended || Instant::now() >= deadline {
@@ -203,7 +202,7 @@ pub async fn bundle(
     let no_bundle = || Problem::not_found("bundle", &digest);
     let digest: Digest = digest.parse().map_err(|_| no_bundle())?;
     let set = state.view.slot(uid).set();
-    if !set.assignments().any(|assignment| assignment.present && assignment.bundle == Some(digest)) {
+    if !set.entries().iter().any(|entry| entry.bundle() == Some(digest)) {
         return Err(no_bundle().into());
     }
     let body = state.bundles.get(&state.store, &digest).await?.ok_or_else(no_bundle)?;

@@ -113,29 +113,36 @@ fn request_id(headers: &HeaderMap) -> String {
     brought.filter(plain).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// Returns after how many seconds to try again, 2 to 9: whoever is turned away together is not to come back together. A
-/// request's id ends in random digits.
-fn retry_after(id: &str) -> u8 {
-    2 + id.bytes().last().unwrap_or_default() % 8
-}
-
 fn write_problem(response: &mut Response, mut problem: Problem, id: &str) {
     if problem.status >= 500 {
         tracing::warn!(request.id = %id, code = %problem.code, detail = problem.detail, "a request was answered with a problem");
     }
     problem.request_id = Some(id.to_owned());
-    let retry = matches!(problem.code, Code::Overloaded | Code::Unavailable);
+    let retry = match problem.code {
+        Code::Overloaded => Some(retry_after(16)),
+        Code::Unavailable => Some(retry_after(4)),
+        _ => None,
+    };
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    if retry {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(u16::from(retry_after(id))));
+    if let Some(seconds) = retry {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if problem.code == Code::Unauthorized {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     *response.body_mut() = Body::from(body);
+}
+
+/// Returns after how many seconds to try again: 1 to `most`, by chance, so that those who are turned away at the same
+/// moment do not come back at the same moment.
+fn retry_after(most: u16) -> u16 {
+    let mut bytes = [0; 2];
+    // Without chance all come back at once, which is better than never.
+    let _by_chance = getrandom::fill(&mut bytes);
+    1 + u16::from_ne_bytes(bytes) % most
 }
 
 /// Answers a method that a path without layers does not have.
@@ -157,4 +164,15 @@ pub async fn no_route(request: Request) -> Failure {
 pub fn panicked(_panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
     tracing::error!("a handler panicked");
     Failure::from(Problem::new(Code::Internal, "something went wrong inside; the log has it")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_turned_away_at_once_come_back_one_after_the_other() {
+        let times: std::collections::BTreeSet<_> = (0..1000).map(|_| retry_after(4)).collect();
+        assert_eq!(times.into_iter().collect::<Vec<_>>(), [1, 2, 3, 4]);
+    }
 }

@@ -1,240 +1,258 @@
 //! Assignments: the hosts' feed.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use titan_api::{Digest, Name, Problem, Revision, deployments::OnRemove, poll::RemovalReason};
+use futures_util::TryStreamExt as _;
+use titan_api::{Digest, Revision, poll::RemovalReason};
 use uuid::Uuid;
 
-use super::{Result, Tx, both, digest, from_word, json, parsed, word};
+use super::{
+    Connection, Result, Tx, both, bytes_of,
+    descriptions::{Description, Descriptions},
+    digest, parsed, uuid,
+};
 
 /// A deployment on a host, present or to be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
-    /// The same for the same deployment and host, for ever.
-    pub id: Uuid,
-    /// The deployment.
+    /// The deployment; for an orphan that a person removed, whose deployment nobody knows, the id of the assignment.
     pub deployment: Uuid,
     /// The host.
     pub host: Uuid,
-    /// The deployment's workspace.
-    pub workspace: Name,
-    /// The deployment's name.
-    pub name: Name,
-    /// The release, such as `prod#7`.
-    pub release: String,
+    /// What the host is told of it.
+    pub description: Arc<Description>,
     /// When it last moved.
     pub revision: Revision,
-    /// Whether the host is to have it; if not, this is a tombstone.
-    pub present: bool,
-    /// Over all that the rendering depends on.
-    pub outcome: Option<Digest>,
-    /// What was rendered; always there if present.
+    /// What was rendered; a tombstone has none.
     pub bundle: Option<Digest>,
-    /// What goes first on the host.
-    pub depends_on: Vec<Name>,
-    /// What the host does with the files in the end.
-    pub on_remove: OnRemove,
-    /// Why it is to be removed.
-    pub reason: Option<RemovalReason>,
 }
 
-/// Why a release cannot be rendered for a host.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RenderProblem {
-    /// The deployment.
-    pub deployment: Uuid,
-    /// The host.
-    pub host: Uuid,
-    /// What is wrong.
-    pub problem: Problem,
-}
+impl Assignment {
+    /// Returns the id: the same for the same deployment and host, for ever.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        told_id(&self.description, self.deployment, self.host)
+    }
 
-#[derive(sqlx::FromRow)]
-struct Row {
-    id: String,
-    deployment_uid: String,
-    host_uid: String,
-    workspace: String,
-    deployment: String,
-    release_name: String,
-    revision: i64,
-    present: bool,
-    outcome: Option<Vec<u8>>,
-    bundle: Option<Vec<u8>>,
-    depends_on: String,
-    on_remove: String,
-    reason: Option<String>,
-}
-
-impl TryFrom<Row> for Assignment {
-    type Error = super::StoreError;
-
-    fn try_from(row: Row) -> Result<Self> {
-        const TABLE: &str = "assignments";
-        let id = row.id.as_str();
-        Ok(Self {
-            id: parsed(TABLE, "id", id, id)?,
-            deployment: parsed(TABLE, "deployment_uid", id, &row.deployment_uid)?,
-            host: parsed(TABLE, "host_uid", id, &row.host_uid)?,
-            workspace: parsed(TABLE, "workspace", id, &row.workspace)?,
-            name: parsed(TABLE, "deployment", id, &row.deployment)?,
-            revision: Revision::from_micros(row.revision),
-            present: row.present,
-            outcome: row.outcome.map(|bytes| digest(TABLE, "outcome", id, &bytes)).transpose()?,
-            bundle: row.bundle.map(|bytes| digest(TABLE, "bundle", id, &bytes)).transpose()?,
-            depends_on: json(TABLE, "depends_on", id, &row.depends_on)?,
-            on_remove: from_word(TABLE, "on_remove", id, &row.on_remove)?,
-            reason: row.reason.map(|text| from_word(TABLE, "reason", id, &text)).transpose()?,
-            release: row.release_name,
-        })
+    /// Whether the host is to have it; if not, this is a tombstone.
+    #[must_use]
+    pub const fn present(&self) -> bool {
+        self.bundle.is_some()
     }
 }
 
+/// Returns the id of the assignment of a deployment to a host: a UUID of version 8 made of both ids.
+#[must_use]
+pub fn assignment_id(deployment: Uuid, host: Uuid) -> Uuid {
+    let mut both = [0; 32];
+    both[..16].copy_from_slice(deployment.as_bytes());
+    both[16..].copy_from_slice(host.as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&Digest::of(&both).as_bytes()[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+/// Returns the id under which a host is told of an assignment.
+#[must_use]
+pub fn told_id(description: &Description, deployment: Uuid, host: Uuid) -> Uuid {
+    match description.reason {
+        Some(RemovalReason::Pruned) => deployment,
+        _ => assignment_id(deployment, host),
+    }
+}
+
+type Row = (Vec<u8>, Vec<u8>, i64, i64, Option<Vec<u8>>);
+
+/// Returns what a row says; `description` is the one that it names.
+fn assignment(row: &Row, description: Arc<Description>) -> Result<Assignment> {
+    const TABLE: &str = "assignments";
+    let (deployment, host, _, revision, bundle) = row;
+    let id = || format!("({}, {})", hex::encode(deployment), hex::encode(host));
+    Ok(Assignment {
+        deployment: uuid(TABLE, "deployment", id, deployment)?,
+        host: uuid(TABLE, "host", id, host)?,
+        revision: Revision::from_micros(*revision),
+        bundle: bundle.as_ref().map(|bytes| digest(TABLE, "bundle", &id(), bytes)).transpose()?,
+        description,
+    })
+}
+
+/// Rows that are written by one statement: deployment, description and revision are the same, and all are present or all
+/// are tombstones.
+#[derive(Debug, Default)]
+struct Batch {
+    hosts: Vec<Uuid>,
+    bundles: Vec<Digest>,
+}
+
 impl Tx {
-    /// Returns the assignments that moved after `seen`, oldest first.
-    pub async fn assignments_after(&mut self, seen: Revision) -> Result<Vec<Assignment>> {
-        const SQL: &str = "SELECT * FROM assignments WHERE revision > $1 ORDER BY revision";
-        let rows: Vec<Row> = both!(self, conn => sqlx::query_as(SQL).bind(seen.micros()).fetch_all(&mut **conn).await?);
-        rows.into_iter().map(Assignment::try_from).collect()
+    /// Gives `take` every assignment that moved after `seen`. `known` has the descriptions that were read before, and gets
+    /// those that are read now. Rows are streamed: a fleet's worth of them is never in memory at once.
+    pub async fn assignments_after(
+        &mut self,
+        known: &mut Descriptions,
+        seen: Revision,
+        mut take: impl FnMut(Assignment),
+    ) -> Result<()> {
+        const ALL: &str = "SELECT deployment, host, description, revision, bundle FROM assignments WHERE revision > $1";
+        const SINCE: &str = "SELECT deployment, host, description, revision, bundle FROM assignments \
+             WHERE revision > $1 ORDER BY revision";
+        let all = seen == Revision::ZERO;
+        if all {
+            self.descriptions(known).await?;
+        }
+        let mut unknown: Vec<Row> = Vec::new();
+        both!(self, conn => {
+            let mut rows = sqlx::query_as::<_, Row>(if all { ALL } else { SINCE }).bind(seen.micros()).fetch(&mut **conn);
+            while let Some(row) = rows.try_next().await? {
+                match known.get(row.2) {
+                    Some(description) => take(assignment(&row, description)?),
+                    None => unknown.push(row),
+                }
+            }
+        });
+        for row in unknown {
+            let description = self.description(known, row.2).await?;
+            take(assignment(&row, description)?);
+        }
+        Ok(())
+    }
+
+    /// Returns the revision of the assignment that moved last.
+    pub async fn newest_move(&mut self) -> Result<Revision> {
+        const SQL: &str = "SELECT MAX(revision) FROM assignments";
+        let (newest,): (Option<i64>,) = both!(self, conn => sqlx::query_as(SQL).fetch_one(&mut **conn).await?);
+        Ok(Revision::from_micros(newest.unwrap_or_default()))
     }
 
     /// Returns the assignments of a deployment.
     pub async fn assignments_of_deployment(&mut self, deployment: Uuid) -> Result<Vec<Assignment>> {
-        const SQL: &str = "SELECT * FROM assignments WHERE deployment_uid = $1";
+        const SQL: &str =
+            "SELECT deployment, host, description, revision, bundle FROM assignments WHERE deployment = $1";
         let rows: Vec<Row> =
-            both!(self, conn => sqlx::query_as(SQL).bind(deployment.to_string()).fetch_all(&mut **conn).await?);
-        rows.into_iter().map(Assignment::try_from).collect()
+            both!(self, conn => sqlx::query_as(SQL).bind(bytes_of(deployment)).fetch_all(&mut **conn).await?);
+        self.described(rows).await
     }
 
-    /// Returns the assignments of a host.
+    /// Returns the assignments of a host: one lookup for each deployment that any host has.
     pub async fn assignments_of_host(&mut self, host: Uuid) -> Result<Vec<Assignment>> {
-        const SQL: &str = "SELECT * FROM assignments WHERE host_uid = $1";
+        const SQL: &str = "SELECT deployment, host, description, revision, bundle FROM assignments \
+             WHERE host = $1 AND deployment IN (SELECT deployment FROM descriptions)";
         let rows: Vec<Row> =
-            both!(self, conn => sqlx::query_as(SQL).bind(host.to_string()).fetch_all(&mut **conn).await?);
-        rows.into_iter().map(Assignment::try_from).collect()
+            both!(self, conn => sqlx::query_as(SQL).bind(bytes_of(host)).fetch_all(&mut **conn).await?);
+        self.described(rows).await
     }
 
     /// Returns one assignment.
-    pub async fn assignment(&mut self, id: Uuid) -> Result<Option<Assignment>> {
-        const SQL: &str = "SELECT * FROM assignments WHERE id = $1";
-        let row: Option<Row> =
-            both!(self, conn => sqlx::query_as(SQL).bind(id.to_string()).fetch_optional(&mut **conn).await?);
-        row.map(Assignment::try_from).transpose()
+    pub async fn assignment(&mut self, deployment: Uuid, host: Uuid) -> Result<Option<Assignment>> {
+        const SQL: &str = "SELECT deployment, host, description, revision, bundle FROM assignments \
+             WHERE deployment = $1 AND host = $2";
+        let row: Option<Row> = both!(self, conn => sqlx::query_as(SQL)
+            .bind(bytes_of(deployment)).bind(bytes_of(host)).fetch_optional(&mut **conn).await?);
+        Ok(self.described(row.into_iter().collect()).await?.pop())
     }
 
-    /// Writes an assignment as it stands.
-    pub async fn put_assignment(&mut self, assignment: &Assignment) -> Result<()> {
-        const SQL: &str = "INSERT INTO assignments (id, deployment_uid, host_uid, workspace, deployment, release_name, \
-             revision, present, outcome, bundle, depends_on, on_remove, reason) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
-             ON CONFLICT (id) DO UPDATE SET release_name = excluded.release_name, revision = excluded.revision, \
-             present = excluded.present, outcome = excluded.outcome, bundle = excluded.bundle, \
-             depends_on = excluded.depends_on, on_remove = excluded.on_remove, reason = excluded.reason";
-        let bytes = |digest: Option<Digest>| digest.map(|digest| digest.as_bytes().to_vec());
-        both!(self, conn => sqlx::query(SQL)
-            .bind(assignment.id.to_string()).bind(assignment.deployment.to_string()).bind(assignment.host.to_string())
-            .bind(assignment.workspace.as_str()).bind(assignment.name.as_str()).bind(assignment.release.as_str())
-            .bind(assignment.revision.micros()).bind(assignment.present)
-            .bind(bytes(assignment.outcome)).bind(bytes(assignment.bundle))
-            .bind(serde_json::to_string(&assignment.depends_on).unwrap_or_default())
-            .bind(word(&assignment.on_remove)).bind(assignment.reason.map(RemovalReason::as_str))
-            .execute(&mut **conn).await.map(drop)?);
-        Ok(())
+    async fn described(&mut self, rows: Vec<Row>) -> Result<Vec<Assignment>> {
+        let mut known = Descriptions::default();
+        let mut assignments = Vec::with_capacity(rows.len());
+        for row in rows {
+            let description = self.description(&mut known, row.2).await?;
+            assignments.push(assignment(&row, description)?);
+        }
+        Ok(assignments)
     }
 
-    /// Writes that another rendering came to the same bundle: the assignment does not move.
-    pub async fn set_outcome(&mut self, id: Uuid, outcome: Digest) -> Result<()> {
-        const SQL: &str = "UPDATE assignments SET outcome = $2 WHERE id = $1";
-        both!(self, conn => sqlx::query(SQL).bind(id.to_string()).bind(outcome.as_bytes().to_vec())
-            .execute(&mut **conn).await.map(drop)?);
-        Ok(())
-    }
-
-    /// Removes a tombstone that its host has confirmed, if it is still the one of `revision` or older.
-    pub async fn purge_tombstone(&mut self, id: Uuid, host: Uuid, revision: Revision) -> Result<bool> {
-        const SQL: &str = "DELETE FROM assignments WHERE id = $1 AND host_uid = $2 AND revision <= $3 AND present = $4";
-        let gone = both!(self, conn => sqlx::query(SQL)
-            .bind(id.to_string()).bind(host.to_string()).bind(revision.micros()).bind(false)
-            .execute(&mut **conn).await?.rows_affected());
-        Ok(gone > 0)
-    }
-
-    /// Returns the ids of the tombstones that no host has confirmed yet.
-    pub async fn tombstones(&mut self) -> Result<BTreeSet<Uuid>> {
-        const SQL: &str = "SELECT id FROM assignments WHERE present = $1";
-        let rows: Vec<(String,)> = both!(self, conn => sqlx::query_as(SQL).bind(false).fetch_all(&mut **conn).await?);
-        rows.into_iter().map(|(id,)| parsed("assignments", "id", &id, &id)).collect()
-    }
-
-    /// Removes every assignment of a host that is gone for good.
-    pub async fn purge_assignments_of_host(&mut self, host: Uuid) -> Result<()> {
-        const SQL: &str = "DELETE FROM assignments WHERE host_uid = $1";
-        both!(self, conn => sqlx::query(SQL).bind(host.to_string()).execute(&mut **conn).await.map(drop)?);
-        Ok(())
-    }
-
-    /// Writes why a release cannot be rendered for a host, or that it can.
-    pub async fn set_render_problem(
+    /// Writes assignments as they stand, by one statement for those that are told alike. `now` marks what they refer to as
+    /// young, so that it is not swept away meanwhile.
+    pub async fn put_assignments<'a>(
         &mut self,
-        deployment: Uuid,
-        host: Uuid,
-        problem: Option<(&Problem, Revision)>,
+        assignments: impl IntoIterator<Item = &'a Assignment>,
+        now: Revision,
     ) -> Result<()> {
-        const PUT: &str = "INSERT INTO render_problems (deployment_uid, host_uid, revision, problem) \
-             VALUES ($1, $2, $3, $4) ON CONFLICT (deployment_uid, host_uid) \
-             DO UPDATE SET revision = excluded.revision, problem = excluded.problem";
-        const REMOVE: &str = "DELETE FROM render_problems WHERE deployment_uid = $1 AND host_uid = $2";
-        let (deployment, host) = (deployment.to_string(), host.to_string());
-        match problem {
-            Some((problem, revision)) => {
-                let text = serde_json::to_string(problem).unwrap_or_default();
-                both!(self, conn => sqlx::query(PUT).bind(deployment).bind(host).bind(revision.micros()).bind(text)
-                    .execute(&mut **conn).await.map(drop)?);
+        let mut batches: BTreeMap<(Uuid, i64, bool, Revision), Batch> = BTreeMap::new();
+        let mut ids: HashMap<usize, i64> = HashMap::new();
+        let mut described: BTreeMap<i64, &Description> = BTreeMap::new();
+        for assignment in assignments {
+            let id =
+                *ids.entry(Arc::as_ptr(&assignment.description).addr()).or_insert_with(|| assignment.description.id());
+            described.insert(id, &assignment.description);
+            let key = (assignment.deployment, id, assignment.present(), assignment.revision);
+            let batch = batches.entry(key).or_default();
+            batch.hosts.push(assignment.host);
+            batch.bundles.extend(assignment.bundle);
+        }
+        for (id, description) in described {
+            self.put_description(id, description, now).await?;
+        }
+        for ((deployment, description, _, revision), batch) in batches {
+            self.put_batch(deployment, description, revision, &batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_batch(&mut self, deployment: Uuid, description: i64, revision: Revision, batch: &Batch) -> Result<()> {
+        // The columns that differ come as one value each, cut into rows by the engine.
+        const SQLITE: &str = "INSERT INTO assignments (deployment, host, description, revision, bundle) \
+             WITH RECURSIVE row(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM row WHERE n + 1 < $6) \
+             SELECT $1, substr($2, n * 16 + 1, 16), $3, $4, substr($5, n * 32 + 1, 32) FROM row WHERE true \
+             ON CONFLICT (deployment, host) DO UPDATE SET description = excluded.description, \
+             revision = excluded.revision, bundle = excluded.bundle";
+        const POSTGRES: &str = "INSERT INTO assignments (deployment, host, description, revision, bundle) \
+             SELECT $1, host, $3, $4, bundle FROM unnest(CAST($2 AS BYTEA[]), CAST($5 AS BYTEA[])) AS row(host, bundle) \
+             ON CONFLICT (deployment, host) DO UPDATE SET description = excluded.description, \
+             revision = excluded.revision, bundle = excluded.bundle";
+        crate::fault::reach(self.purpose);
+        let present = !batch.bundles.is_empty();
+        match &mut self.connection {
+            Connection::Sqlite(conn) => {
+                let hosts: Vec<u8> = batch.hosts.iter().flat_map(|host| *host.as_bytes()).collect();
+                let bundles: Vec<u8> = batch.bundles.iter().flat_map(|bundle| *bundle.as_bytes()).collect();
+                let count = i64::try_from(batch.hosts.len()).unwrap_or(i64::MAX);
+                sqlx::query(SQLITE)
+                    .bind(bytes_of(deployment))
+                    .bind(hosts)
+                    .bind(description)
+                    .bind(revision.micros())
+                    .bind(present.then_some(bundles))
+                    .bind(count)
+                    .execute(&mut **conn)
+                    .await?;
             }
-            None => {
-                both!(self, conn => sqlx::query(REMOVE).bind(deployment).bind(host)
-                    .execute(&mut **conn).await.map(drop)?);
+            Connection::Postgres(conn) => {
+                let hosts: Vec<_> = batch.hosts.iter().map(|host| bytes_of(*host)).collect();
+                let bundles: Vec<_> = match present {
+                    true => batch.bundles.iter().map(|bundle| Some(bundle.as_bytes().to_vec())).collect(),
+                    false => vec![None; hosts.len()],
+                };
+                sqlx::query(POSTGRES)
+                    .bind(bytes_of(deployment))
+                    .bind(hosts)
+                    .bind(description)
+                    .bind(revision.micros())
+                    .bind(bundles)
+                    .execute(&mut **conn)
+                    .await?;
             }
         }
         Ok(())
     }
 
-    /// Returns the render problems of a deployment.
-    pub async fn render_problems(&mut self, deployment: Uuid) -> Result<Vec<RenderProblem>> {
-        const SQL: &str = "SELECT host_uid, problem FROM render_problems WHERE deployment_uid = $1";
-        let rows: Vec<(String, String)> =
-            both!(self, conn => sqlx::query_as(SQL).bind(deployment.to_string()).fetch_all(&mut **conn).await?);
-        rows.into_iter()
-            .map(|(host, problem)| {
-                Ok(RenderProblem {
-                    deployment,
-                    host: parsed("render_problems", "host_uid", &host, &host)?,
-                    problem: json("render_problems", "problem", &host, &problem)?,
-                })
-            })
-            .collect()
+    /// Removes every assignment of a host that is gone for good.
+    pub async fn purge_assignments_of_host(&mut self, host: Uuid) -> Result<()> {
+        const SQL: &str =
+            "DELETE FROM assignments WHERE host = $1 AND deployment IN (SELECT deployment FROM descriptions)";
+        both!(self, conn => sqlx::query(SQL).bind(bytes_of(host)).execute(&mut **conn).await.map(drop)?);
+        Ok(())
     }
 
-    /// Returns the deployments that cannot be rendered for a host.
-    pub async fn deployments_with_render_problem(&mut self, host: Uuid) -> Result<Vec<Uuid>> {
-        const SQL: &str = "SELECT deployment_uid FROM render_problems WHERE host_uid = $1";
+    /// Returns the hosts that were deleted after `seen`: a decision that did not know is not written for them.
+    pub async fn hosts_deleted_after(&mut self, seen: Revision) -> Result<BTreeSet<Uuid>> {
+        const SQL: &str = "SELECT uid FROM changes WHERE revision > $1 AND kind = 'Host' AND operation = 'delete'";
         let rows: Vec<(String,)> =
-            both!(self, conn => sqlx::query_as(SQL).bind(host.to_string()).fetch_all(&mut **conn).await?);
-        rows.into_iter().map(|(uid,)| parsed("render_problems", "deployment_uid", &uid, &uid)).collect()
-    }
-
-    /// Removes assignments of `revision` to hosts that are gone for good.
-    pub async fn purge_hostless_assignments(&mut self, revision: Revision) -> Result<()> {
-        const SQL: &str = "DELETE FROM assignments WHERE revision = $1 \
-             AND NOT EXISTS (SELECT 1 FROM resources WHERE resources.uid = assignments.host_uid)";
-        both!(self, conn => sqlx::query(SQL).bind(revision.micros()).execute(&mut **conn).await.map(drop)?);
-        Ok(())
-    }
-
-    /// Removes the render problems of a deployment or host that is gone.
-    pub async fn purge_render_problems(&mut self, uid: Uuid) -> Result<()> {
-        const SQL: &str = "DELETE FROM render_problems WHERE deployment_uid = $1 OR host_uid = $1";
-        both!(self, conn => sqlx::query(SQL).bind(uid.to_string()).execute(&mut **conn).await.map(drop)?);
-        Ok(())
+            both!(self, conn => sqlx::query_as(SQL).bind(seen.micros()).fetch_all(&mut **conn).await?);
+        rows.into_iter().map(|(uid,)| parsed("changes", "uid", &uid, &uid)).collect()
     }
 }

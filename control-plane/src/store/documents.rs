@@ -1,5 +1,6 @@
 //! Documents as they are declared now.
 
+use futures_util::TryStreamExt as _;
 use titan_api::{
     Document, Kind, Name, Revision, Spec,
     documents::{API_VERSION, Declared, Metadata},
@@ -168,6 +169,30 @@ impl Tx {
         const SQL: &str = "SELECT * FROM resources WHERE deleted_revision IS NULL";
         let rows: Vec<Row> = both!(self, conn => sqlx::query_as(SQL).fetch_all(&mut **conn).await?);
         Ok(rows.into_iter().map(Stored::try_from).filter_map(readable).collect())
+    }
+
+    /// Returns every live document that is not a host. One that cannot be read is logged and left out.
+    pub async fn documents_beside_hosts(&mut self) -> Result<Vec<Stored>> {
+        const SQL: &str = "SELECT * FROM resources WHERE deleted_revision IS NULL AND kind <> 'Host'";
+        let rows: Vec<Row> = both!(self, conn => sqlx::query_as(SQL).fetch_all(&mut **conn).await?);
+        Ok(rows.into_iter().map(Stored::try_from).filter_map(readable).collect())
+    }
+
+    /// Gives `take` every live host: its id, name, labels, spec and facts as they are stored. They are streamed: there may
+    /// be a million.
+    pub async fn hosts(&mut self, mut take: impl FnMut(Uuid, &str, &str, &str, &str)) -> Result<()> {
+        const SQL: &str = "SELECT r.uid, r.name, r.labels, r.spec, s.facts FROM resources r \
+             LEFT JOIN host_status s ON s.host_uid = r.uid WHERE r.kind = 'Host' AND r.deleted_revision IS NULL";
+        type HostRow = (String, String, String, String, Option<String>);
+        both!(self, conn => {
+            let mut rows = sqlx::query_as::<_, HostRow>(SQL).fetch(&mut **conn);
+            while let Some((uid, name, labels, spec, facts)) = rows.try_next().await? {
+                if let Some(uid) = readable(parsed("resources", "uid", &uid, &uid)) {
+                    take(uid, &name, &labels, &spec, facts.as_deref().unwrap_or_default());
+                }
+            }
+        });
+        Ok(())
     }
 
     /// Returns every live document of a kind in a workspace (`""`: in any).

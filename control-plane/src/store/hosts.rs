@@ -1,9 +1,11 @@
 //! What was observed of hosts.
 
+use std::collections::HashSet;
+
 use titan_api::{Revision, hosts::Facts, reports::Orphan};
 use uuid::Uuid;
 
-use super::{Result, Tx, both, json, parsed};
+use super::{Result, Tx, both, json, over_rows, parsed, per_engine, readable, rows};
 
 /// What was observed of a host.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -20,6 +22,19 @@ pub struct ObservedHost {
     pub orphans: Vec<Orphan>,
     /// The newest report's number.
     pub report_seq: i64,
+    /// The newest cursor that the host has written down.
+    pub acked_cursor: Option<Revision>,
+}
+
+/// How far a host has counted its reports without saying anything new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// The host.
+    pub host: Uuid,
+    /// The number that is written down.
+    pub written: i64,
+    /// The newest number.
+    pub seq: i64,
     /// The newest cursor that the host has written down.
     pub acked_cursor: Option<Revision>,
 }
@@ -62,13 +77,12 @@ impl Tx {
         row.map(ObservedHost::try_from).transpose()
     }
 
-    /// Returns what was observed of the hosts of a deployment.
-    pub async fn hosts_of_deployment(&mut self, deployment: Uuid) -> Result<Vec<ObservedHost>> {
-        const SQL: &str = "SELECT s.* FROM host_status s JOIN assignments a ON a.host_uid = s.host_uid \
-             WHERE a.deployment_uid = $1";
-        let rows: Vec<Row> =
-            both!(self, conn => sqlx::query_as(SQL).bind(deployment.to_string()).fetch_all(&mut **conn).await?);
-        rows.into_iter().map(ObservedHost::try_from).collect()
+    /// Returns what was observed of these hosts. One that cannot be read back is left out: it is nobody else's fault.
+    pub async fn observed_hosts_of(&mut self, hosts: &[Uuid]) -> Result<Vec<ObservedHost>> {
+        let sql = over_rows!(self, "SELECT * FROM host_status WHERE host_uid IN (SELECT j.value ->> 0 FROM", ")");
+        let hosts = rows(hosts.iter().map(|uid| [uid]));
+        let rows: Vec<Row> = both!(self, conn => sqlx::query_as(sql).bind(hosts).fetch_all(&mut **conn).await?);
+        Ok(rows.into_iter().map(ObservedHost::try_from).filter_map(readable).collect())
     }
 
     /// Returns what was observed of the hosts whose names are between `first` and `last`, both included.
@@ -102,34 +116,111 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes when hosts were last seen; hosts that are gone are passed over.
-    pub async fn set_last_seen(&mut self, seen: &[(Uuid, Revision)]) -> Result<()> {
-        const SQL: &str = "UPDATE host_status SET last_seen = $2 WHERE host_uid = $1 AND \
-             (last_seen IS NULL OR last_seen < $2)";
-        for (host, at) in seen {
-            both!(self, conn => sqlx::query(SQL).bind(host.to_string()).bind(at.micros())
-                .execute(&mut **conn).await.map(drop)?);
+    /// Returns what was observed of these hosts, and keeps others from changing it until the transaction ends. A row that
+    /// cannot be read back is that host's error alone.
+    pub async fn lock_observed_hosts(&mut self, hosts: &[Uuid]) -> Result<Vec<(Uuid, Result<ObservedHost>)>> {
+        macro_rules! sql {
+            ($rows:literal, $bytes:literal, $hex:literal, $lock:literal) => {
+                concat!(
+                    "SELECT a.* FROM host_status a WHERE a.host_uid IN (SELECT j.value ->> 0 FROM ",
+                    $rows,
+                    ") ORDER BY a.host_uid",
+                    $lock
+                )
+            };
         }
+        let sql = per_engine!(self, sql);
+        let hosts = rows(hosts.iter().map(|uid| [uid]));
+        let found: Vec<Row> = both!(self, conn => sqlx::query_as(sql).bind(hosts).fetch_all(&mut **conn).await?);
+        let named = |row: Row| {
+            let uid = parsed("host_status", "host_uid", &row.host_uid, &row.host_uid)?;
+            Ok((uid, ObservedHost::try_from(row)))
+        };
+        found.into_iter().map(named).collect()
+    }
+
+    /// Writes what was observed of hosts, each of them once. A host that is gone is passed over.
+    pub async fn put_observed_hosts(&mut self, hosts: &[ObservedHost]) -> Result<()> {
+        let sql = over_rows!(
+            self,
+            "INSERT INTO host_status (host_uid, enrolled_at, last_seen, facts, orphans, report_seq, acked_cursor) \
+             SELECT j.value ->> 0, CAST(j.value ->> 1 AS BIGINT), CAST(j.value ->> 2 AS BIGINT), j.value ->> 3, \
+             j.value ->> 4, CAST(j.value ->> 5 AS BIGINT), CAST(j.value ->> 6 AS BIGINT) FROM",
+            "WHERE EXISTS (SELECT 1 FROM resources r WHERE r.uid = j.value ->> 0) ON CONFLICT (host_uid) DO UPDATE SET \
+             enrolled_at = excluded.enrolled_at, last_seen = excluded.last_seen, facts = excluded.facts, \
+             orphans = excluded.orphans, report_seq = excluded.report_seq, acked_cursor = excluded.acked_cursor"
+        );
+        let rows = rows(hosts.iter().map(|host| {
+            let facts = serde_json::to_string(&host.facts).unwrap_or_default();
+            let orphans = serde_json::to_string(&host.orphans).unwrap_or_default();
+            let (enrolled, seen) = (host.enrolled_at.map(Revision::micros), host.last_seen.map(Revision::micros));
+            (host.uid, enrolled, seen, facts, orphans, host.report_seq, host.acked_cursor.map(Revision::micros))
+        }));
+        both!(self, conn => sqlx::query(sql).bind(rows).execute(&mut **conn).await.map(drop)?);
         Ok(())
+    }
+
+    /// Writes when hosts were last seen, in one statement; hosts that are gone are passed over.
+    pub async fn set_last_seen(&mut self, seen: &[(Uuid, Revision)]) -> Result<()> {
+        let sql = over_rows!(
+            self,
+            "UPDATE host_status SET last_seen = CAST(j.value ->> 1 AS BIGINT) FROM",
+            "WHERE host_uid = j.value ->> 0 AND (last_seen IS NULL OR last_seen < CAST(j.value ->> 1 AS BIGINT))"
+        );
+        let seen = rows(seen.iter().map(|(host, at)| (host, at.micros())));
+        both!(self, conn => sqlx::query(sql).bind(seen).execute(&mut **conn).await.map(drop)?);
+        Ok(())
+    }
+
+    /// Writes how far hosts have counted their reports, for those that said nothing new since the one that is written
+    /// down. Returns the hosts for which another one is.
+    pub async fn set_counted(&mut self, counted: &[Counted]) -> Result<Vec<Uuid>> {
+        let sql = over_rows!(
+            self,
+            "UPDATE host_status SET report_seq = CAST(j.value ->> 2 AS BIGINT), \
+             acked_cursor = COALESCE(CAST(j.value ->> 3 AS BIGINT), acked_cursor) FROM",
+            "WHERE host_uid = j.value ->> 0 AND report_seq = CAST(j.value ->> 1 AS BIGINT) RETURNING host_uid"
+        );
+        let rows =
+            rows(counted.iter().map(|one| (one.host, one.written, one.seq, one.acked_cursor.map(Revision::micros))));
+        let set: Vec<(String,)> = both!(self, conn => sqlx::query_as(sql).bind(rows).fetch_all(&mut **conn).await?);
+        let set: HashSet<_> = set.into_iter().filter_map(|(uid,)| uid.parse::<Uuid>().ok()).collect();
+        Ok(counted.iter().map(|one| one.host).filter(|host| !set.contains(host)).collect())
     }
 
     /// Removes what was observed of a host that is gone.
     pub async fn purge_observed_host(&mut self, uid: Uuid) -> Result<()> {
-        const STATUS: &str = "DELETE FROM host_status WHERE host_uid = $1";
-        const REPORTS: &str = "DELETE FROM reports WHERE host_uid = $1";
-        const QUEUE: &str = "DELETE FROM fact_queue WHERE host_uid = $1";
-        for sql in [STATUS, REPORTS, QUEUE] {
-            both!(self, conn => sqlx::query(sql).bind(uid.to_string()).execute(&mut **conn).await.map(drop)?);
+        self.purge_observed_hosts(&[uid]).await
+    }
+
+    /// Removes what was observed of hosts that are gone.
+    pub async fn purge_observed_hosts(&mut self, hosts: &[Uuid]) -> Result<()> {
+        let statements = [
+            over_rows!(self, "DELETE FROM host_status WHERE host_uid IN (SELECT j.value ->> 0 FROM", ")"),
+            over_rows!(self, "DELETE FROM reports WHERE host_uid IN (SELECT j.value ->> 0 FROM", ")"),
+            over_rows!(self, "DELETE FROM fact_queue WHERE host_uid IN (SELECT j.value ->> 0 FROM", ")"),
+        ];
+        let hosts = rows(hosts.iter().map(|uid| [uid]));
+        for sql in statements {
+            both!(self, conn => sqlx::query(sql).bind(hosts.as_str()).execute(&mut **conn).await.map(drop)?);
         }
         Ok(())
     }
 
     /// Asks the planner to look at a host again because its facts changed.
     pub async fn queue_facts(&mut self, uid: Uuid, now: Revision) -> Result<()> {
-        const SQL: &str = "INSERT INTO fact_queue (host_uid, queued_at) VALUES ($1, $2) \
-             ON CONFLICT (host_uid) DO UPDATE SET queued_at = fact_queue.queued_at + 1";
-        both!(self, conn => sqlx::query(SQL).bind(uid.to_string()).bind(now.micros())
-            .execute(&mut **conn).await.map(drop)?);
+        self.queue_all_facts(&[uid], now).await
+    }
+
+    /// Asks the planner to look at hosts again, each named once, because their facts changed.
+    pub async fn queue_all_facts(&mut self, hosts: &[Uuid], now: Revision) -> Result<()> {
+        let sql = over_rows!(
+            self,
+            "INSERT INTO fact_queue (host_uid, queued_at) SELECT j.value ->> 0, CAST($2 AS BIGINT) FROM",
+            "WHERE TRUE ON CONFLICT (host_uid) DO UPDATE SET queued_at = fact_queue.queued_at + 1"
+        );
+        let hosts = rows(hosts.iter().map(|uid| [uid]));
+        both!(self, conn => sqlx::query(sql).bind(hosts).bind(now.micros()).execute(&mut **conn).await.map(drop)?);
         Ok(())
     }
 
@@ -142,8 +233,19 @@ impl Tx {
 
     /// Takes a host off the queue unless it was queued again since.
     pub async fn unqueue_facts(&mut self, uid: Uuid, mark: i64) -> Result<()> {
-        const SQL: &str = "DELETE FROM fact_queue WHERE host_uid = $1 AND queued_at = $2";
-        both!(self, conn => sqlx::query(SQL).bind(uid.to_string()).bind(mark).execute(&mut **conn).await.map(drop)?);
+        self.unqueue_all_facts(&[(uid, mark)]).await
+    }
+
+    /// Takes hosts off the queue but those that were queued again since.
+    pub async fn unqueue_all_facts(&mut self, queued: &[(Uuid, i64)]) -> Result<()> {
+        let sql = over_rows!(
+            self,
+            "DELETE FROM fact_queue WHERE (host_uid, queued_at) IN \
+             (SELECT j.value ->> 0, CAST(j.value ->> 1 AS BIGINT) FROM",
+            ")"
+        );
+        let queued = rows(queued);
+        both!(self, conn => sqlx::query(sql).bind(queued).execute(&mut **conn).await.map(drop)?);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use titan_api::{Digest, Revision};
 use uuid::Uuid;
 
-use super::{Result, Tx, both, digest, parsed};
+use super::{Result, Tx, both, digest, over_rows, parsed, rows};
 
 /// An immutable resolution of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,24 +22,40 @@ pub struct Release {
     pub inputs: String,
 }
 
+type Row = (String, String, i64, i64, Vec<u8>, String);
+
+impl TryFrom<Row> for Release {
+    type Error = super::StoreError;
+
+    fn try_from((id, deployment, number, revision, inputs_digest, inputs): Row) -> Result<Self> {
+        Ok(Self {
+            deployment: parsed("releases", "deployment_uid", &id, &deployment)?,
+            number,
+            revision: Revision::from_micros(revision),
+            inputs_digest: digest("releases", "inputs_digest", &id, &inputs_digest)?,
+            inputs,
+            id: parsed("releases", "id", &id, &id)?,
+        })
+    }
+}
+
 impl Tx {
     /// Returns the newest release of a deployment.
     pub async fn newest_release(&mut self, deployment: Uuid) -> Result<Option<Release>> {
-        const SQL: &str = "SELECT id, number, revision, inputs_digest, inputs FROM releases \
-             WHERE deployment_uid = $1 ORDER BY number DESC LIMIT 1";
-        let row: Option<(String, i64, i64, Vec<u8>, String)> =
-            both!(self, conn => sqlx::query_as(SQL).bind(deployment.to_string()).fetch_optional(&mut **conn).await?);
-        row.map(|(id, number, revision, inputs_digest, inputs)| {
-            Ok(Release {
-                deployment,
-                number,
-                revision: Revision::from_micros(revision),
-                inputs_digest: digest("releases", "inputs_digest", &id, &inputs_digest)?,
-                inputs,
-                id: parsed("releases", "id", &id, &id)?,
-            })
-        })
-        .transpose()
+        Ok(self.newest_releases(&[deployment]).await?.pop())
+    }
+
+    /// Returns the newest release of each of these deployments that has one.
+    pub async fn newest_releases(&mut self, deployments: &[Uuid]) -> Result<Vec<Release>> {
+        let sql = over_rows!(
+            self,
+            "SELECT r.id, r.deployment_uid, r.number, r.revision, r.inputs_digest, r.inputs FROM",
+            "JOIN releases r ON r.deployment_uid = j.value ->> 0 \
+             AND r.number = (SELECT MAX(number) FROM releases n WHERE n.deployment_uid = j.value ->> 0)"
+        );
+        let deployments = rows(deployments.iter().map(|uid| [uid]));
+        let found: Vec<Row> = both!(self, conn => sqlx::query_as(sql).bind(deployments).fetch_all(&mut **conn).await?);
+        found.into_iter().map(Release::try_from).collect()
     }
 
     /// Adds a release.

@@ -6,13 +6,15 @@ use titan_api::{
 };
 use uuid::Uuid;
 
-use super::{Result, Tx, both, clean, digest, from_word, parsed};
+use super::{Result, Tx, both, bytes_of, clean, digest, from_word, over_rows, parsed, per_engine, rows, uuid};
 
 /// The newest report of a deployment on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedDeployment {
     /// The host.
     pub host: Uuid,
+    /// The deployment.
+    pub deployment: Uuid,
     /// What the agent said.
     pub report: DeploymentReport,
     /// When, by the control plane's clock.
@@ -22,6 +24,7 @@ pub struct ObservedDeployment {
 #[derive(sqlx::FromRow)]
 struct Row {
     host_uid: String,
+    deployment: Option<Vec<u8>>,
     assignment_id: String,
     release_name: String,
     revision: i64,
@@ -44,6 +47,7 @@ impl TryFrom<Row> for ObservedDeployment {
         let phase: Phase = from_word(TABLE, "phase", id, &row.phase)?;
         Ok(Self {
             host: parsed(TABLE, "host_uid", id, &row.host_uid)?,
+            deployment: uuid(TABLE, "deployment", || id.to_owned(), &row.deployment.unwrap_or_default())?,
             report: DeploymentReport {
                 id: parsed(TABLE, "assignment_id", id, id)?,
                 release: row.release_name,
@@ -60,40 +64,139 @@ impl TryFrom<Row> for ObservedDeployment {
     }
 }
 
+/// A removal that a host says it has done: a tombstone, up to a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Removal {
+    /// The host.
+    pub host: Uuid,
+    /// The deployment.
+    pub deployment: Uuid,
+    /// The assignment.
+    pub assignment: Uuid,
+    /// The tombstone's revision, as the host was told it.
+    pub revision: Revision,
+}
+
 impl Tx {
-    /// Writes what a host said of one deployment.
-    pub async fn put_report(&mut self, observed: &ObservedDeployment) -> Result<()> {
-        const SQL: &str = "INSERT INTO reports (host_uid, assignment_id, release_name, revision, digest, phase, message, \
-             healthy_since, commit_id, push, reported_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
-             ON CONFLICT (host_uid, assignment_id) DO UPDATE SET release_name = excluded.release_name, \
-             revision = excluded.revision, digest = excluded.digest, phase = excluded.phase, \
-             message = excluded.message, healthy_since = excluded.healthy_since, commit_id = excluded.commit_id, \
-             push = excluded.push, reported_at = excluded.reported_at";
-        let report = &observed.report;
-        both!(self, conn => sqlx::query(SQL)
-            .bind(observed.host.to_string()).bind(report.id.to_string()).bind(clean(&report.release).as_ref())
-            .bind(report.revision.micros()).bind(report.digest.map(|digest| digest.as_bytes().to_vec()))
-            .bind(report.phase.as_str()).bind(clean(&report.message).as_ref())
-            .bind(report.healthy_since.map(Revision::micros)).bind(report.commit.as_deref().map(clean).as_deref())
-            .bind(report.push.as_deref().map(clean).as_deref()).bind(observed.reported_at.micros())
-            .execute(&mut **conn).await.map(drop)?);
+    /// Writes what hosts said of deployments that are assigned to them; the rest is passed over. No host and assignment
+    /// may come twice.
+    pub async fn put_reports(&mut self, observed: &[ObservedDeployment]) -> Result<()> {
+        macro_rules! sql {
+            ($rows:literal, $bytes:literal, $hex:literal, $lock:literal) => {
+                concat!(
+                    "INSERT INTO reports (host_uid, assignment_id, deployment, release_name, revision, digest, phase, \
+                     message, healthy_since, commit_id, push, reported_at) SELECT j.value ->> 0, j.value ->> 1, ",
+                    $bytes,
+                    "j.value ->> 2",
+                    $hex,
+                    ", j.value ->> 4, CAST(j.value ->> 5 AS BIGINT), ",
+                    $bytes,
+                    "j.value ->> 6",
+                    $hex,
+                    ", j.value ->> 7, j.value ->> 8, CAST(j.value ->> 9 AS BIGINT), j.value ->> 10, j.value ->> 11, \
+                     CAST(j.value ->> 12 AS BIGINT) FROM ",
+                    $rows,
+                    " WHERE EXISTS (SELECT 1 FROM assignments a WHERE a.deployment = ",
+                    $bytes,
+                    "j.value ->> 2",
+                    $hex,
+                    " AND a.host = ",
+                    $bytes,
+                    "j.value ->> 3",
+                    $hex,
+                    ") ON CONFLICT (host_uid, assignment_id) DO UPDATE SET deployment = excluded.deployment, \
+                     release_name = excluded.release_name, revision = excluded.revision, digest = excluded.digest, \
+                     phase = excluded.phase, message = excluded.message, healthy_since = excluded.healthy_since, \
+                     commit_id = excluded.commit_id, push = excluded.push, reported_at = excluded.reported_at"
+                )
+            };
+        }
+        let sql = per_engine!(self, sql);
+        let rows = rows(observed.iter().map(|observed| {
+            let report = &observed.report;
+            let (deployment, host) = (observed.deployment.simple().to_string(), observed.host.simple().to_string());
+            let about = (clean(&report.release), report.revision.micros(), report.digest);
+            let said = (report.phase.as_str(), clean(&report.message), report.healthy_since.map(Revision::micros));
+            let git = (report.commit.as_deref().map(clean), report.push.as_deref().map(clean));
+            let ids = (observed.host, report.id, deployment, host);
+            let at = observed.reported_at.micros();
+            (ids.0, ids.1, ids.2, ids.3, about.0, about.1, about.2, said.0, said.1, said.2, git.0, git.1, at)
+        }));
+        both!(self, conn => sqlx::query(sql).bind(rows).execute(&mut **conn).await.map(drop)?);
         Ok(())
     }
 
-    /// Forgets what was reported of an assignment that is gone.
-    pub async fn purge_report(&mut self, host: Uuid, assignment: Uuid) -> Result<()> {
-        const SQL: &str = "DELETE FROM reports WHERE host_uid = $1 AND assignment_id = $2";
-        both!(self, conn => sqlx::query(SQL).bind(host.to_string()).bind(assignment.to_string())
-            .execute(&mut **conn).await.map(drop)?);
-        Ok(())
+    /// Removes the tombstones that hosts have confirmed, unless they moved since, with what was reported of them. Returns
+    /// the removals that were true.
+    pub async fn confirm_removals(&mut self, removals: &[Removal]) -> Result<Vec<Removal>> {
+        macro_rules! find {
+            ($rows:literal, $bytes:literal, $hex:literal, $lock:literal) => {
+                concat!(
+                    "SELECT CAST(j.value ->> 0 AS BIGINT) FROM ",
+                    $rows,
+                    " JOIN assignments a ON a.deployment = ",
+                    $bytes,
+                    "j.value ->> 1",
+                    $hex,
+                    " AND a.host = ",
+                    $bytes,
+                    "j.value ->> 2",
+                    $hex,
+                    " WHERE a.bundle IS NULL AND a.revision <= CAST(j.value ->> 3 AS BIGINT) \
+                     ORDER BY a.deployment, a.host",
+                    $lock
+                )
+            };
+        }
+        macro_rules! remove {
+            ($rows:literal, $bytes:literal, $hex:literal, $lock:literal) => {
+                concat!(
+                    "DELETE FROM assignments WHERE (deployment, host) IN (SELECT ",
+                    $bytes,
+                    "j.value ->> 0",
+                    $hex,
+                    ", ",
+                    $bytes,
+                    "j.value ->> 1",
+                    $hex,
+                    " FROM ",
+                    $rows,
+                    ")"
+                )
+            };
+        }
+        if removals.is_empty() {
+            return Ok(Vec::new());
+        }
+        let simple = |removal: &Removal| (removal.deployment.simple().to_string(), removal.host.simple().to_string());
+        let said = rows(removals.iter().enumerate().map(|(index, removal)| {
+            let (deployment, host) = simple(removal);
+            (index, deployment, host, removal.revision.micros())
+        }));
+        let sql = per_engine!(self, find);
+        let found: Vec<(i64,)> = both!(self, conn => sqlx::query_as(sql).bind(said).fetch_all(&mut **conn).await?);
+        let found = found.into_iter().filter_map(|(index,)| removals.get(usize::try_from(index).ok()?));
+        let confirmed: Vec<Removal> = found.copied().collect();
+        if !confirmed.is_empty() {
+            let sql = per_engine!(self, remove);
+            let gone = rows(confirmed.iter().map(simple));
+            both!(self, conn => sqlx::query(sql).bind(gone).execute(&mut **conn).await.map(drop)?);
+            let sql = over_rows!(
+                self,
+                "DELETE FROM reports WHERE (host_uid, assignment_id) IN (SELECT j.value ->> 0, j.value ->> 1 FROM",
+                ")"
+            );
+            let gone = rows(confirmed.iter().map(|removal| (removal.host, removal.assignment)));
+            both!(self, conn => sqlx::query(sql).bind(gone).execute(&mut **conn).await.map(drop)?);
+        }
+        Ok(confirmed)
     }
 
     /// Returns what the hosts of a deployment said.
     pub async fn reports_of_deployment(&mut self, deployment: Uuid) -> Result<Vec<ObservedDeployment>> {
-        const SQL: &str = "SELECT r.* FROM reports r JOIN assignments a ON a.id = r.assignment_id \
-             WHERE a.deployment_uid = $1";
+        const SQL: &str = "SELECT * FROM reports WHERE deployment = $1";
         let rows: Vec<Row> =
-            both!(self, conn => sqlx::query_as(SQL).bind(deployment.to_string()).fetch_all(&mut **conn).await?);
+            both!(self, conn => sqlx::query_as(SQL).bind(bytes_of(deployment)).fetch_all(&mut **conn).await?);
         rows.into_iter().map(ObservedDeployment::try_from).collect()
     }
 }

@@ -2,24 +2,42 @@
 
 use std::time::Duration;
 
-use crate::{state::AppState, store::StoreError};
+use titan_api::Revision;
+
+use crate::{fleet::view::Everything, state::AppState, store::StoreError};
 
 /// How long to wait for a hint before looking anyway.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// After more moves than these, descriptions that nothing refers to any more are forgotten.
+const FEW: usize = 1000;
 
 /// Reads what moved since the last time and wakes whoever waits for it.
 pub async fn pass(state: &AppState) -> Result<(), StoreError> {
     // One at a time: an older snapshot must not put back what was forgotten since.
-    let _alone = state.following.lock().await;
+    let mut known = state.following.lock().await;
     let seen = state.view.revision();
     let mut tx = state.store.read().await?;
     let revision = tx.clock().await?;
-    if revision > seen {
-        let moved = tx.assignments_after(seen).await?;
+    if revision <= seen {
+        return Ok(());
+    }
+    if seen == Revision::ZERO {
+        let mut all = Everything::default();
+        tx.assignments_after(&mut known, seen, |assignment| all.take(assignment)).await?;
         drop(tx);
-        state.metrics.moved.inc_by(moved.len() as u64);
-        state.view.advance(moved, revision);
+        state.view.load(all, revision);
         state.metrics.view_revision.set(revision.micros());
+        return Ok(());
+    }
+    let mut moved = Vec::new();
+    tx.assignments_after(&mut known, seen, |assignment| moved.push(assignment)).await?;
+    drop(tx);
+    state.metrics.moved.inc_by(moved.len() as u64);
+    let many = moved.len() > FEW;
+    state.view.advance(moved, revision);
+    state.metrics.view_revision.set(revision.micros());
+    if many {
+        known.shrink();
     }
     Ok(())
 }

@@ -3,20 +3,23 @@
 //! Every replica keeps its model up to date with the feed; the one that holds the lease also decides and writes. What
 //! was decided and how far is one transaction, so a crash repeats a step and loses none.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use titan_api::{
-    Problem, Revision,
+    Kind, Problem, Revision,
     changes::{Change, Operation},
 };
 use uuid::Uuid;
 
 use crate::{
-    fleet::causes::{self, Affected},
-    planning,
+    fleet::{agenda::Agenda, causes, hosts::Loader, model::Model},
+    planning::{Planning, Standing, WriteError, Writing},
     state::AppState,
     store::{ChangeFilter, Lease, StoreError, Tx},
-    tasks::sweep,
+    tasks::{follow, sweep},
 };
 
 /// How long to wait for a hint before looking anyway.
@@ -32,6 +35,9 @@ pub enum PlannerError {
     /// The database failed, or another replica leads.
     #[error("the planner could not read or write")]
     Store(#[from] StoreError),
+    /// Something moved since it was decided; it is decided again.
+    #[error("something moved since the plan was made")]
+    Overtaken,
     /// Nothing can be rendered.
     #[error("the planner could not render: {0}")]
     Render(Box<Problem>),
@@ -49,9 +55,47 @@ pub struct Planner {
     state: AppState,
     holder: String,
     loaded: bool,
-    /// Up to which revision this replica has decided.
-    planned: Revision,
     lease: Option<(Lease, Revision)>,
+    leading: Option<Leading>,
+    pace: Pace,
+}
+
+/// What a leader keeps from one step to the next. All of it can be worked out again.
+#[derive(Debug)]
+struct Leading {
+    lease: Lease,
+    standing: Standing,
+    agenda: Agenda,
+    /// Up to where changes are on the agenda, or were.
+    read: Revision,
+    /// Up to where the database says that everything is decided.
+    bookmark: Revision,
+    /// Hosts whose facts changed, with the mark under which each was queued.
+    queued: HashMap<Uuid, i64>,
+    /// Whether something was deleted since the last time that nothing was left to decide.
+    deleted: bool,
+}
+
+/// How many pairs of deployment and host are decided in one transaction: few enough not to keep other writers waiting.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    pairs: usize,
+    least: usize,
+    most: usize,
+}
+
+impl Pace {
+    /// How long a transaction may take; half of what others may be kept waiting.
+    const GOAL: Duration = Duration::from_millis(50);
+
+    /// Takes in how long a transaction took that wrote `moved` assignments.
+    fn took(&mut self, moved: usize, span: Duration) {
+        if span > Self::GOAL {
+            self.pairs = (self.pairs / 2).max(self.least);
+        } else if span < Self::GOAL / 3 && moved * 2 > self.pairs {
+            self.pairs = (self.pairs * 2).min(self.most);
+        }
+    }
 }
 
 impl std::fmt::Debug for AppState {
@@ -64,33 +108,132 @@ impl Planner {
     /// Returns a planner that has yet to load its model.
     #[must_use]
     pub fn new(state: AppState) -> Self {
-        Self { state, holder: Uuid::now_v7().to_string(), loaded: false, planned: Revision::ZERO, lease: None }
+        let pace = Pace { pairs: 2048, least: 64, most: 16_384 };
+        Self { state, holder: Uuid::now_v7().to_string(), loaded: false, lease: None, leading: None, pace }
     }
 
-    /// Brings the model up to date and, if this replica leads, decides what the changes since the bookmark mean and
-    /// writes it. Returns whether there may be more to do.
+    /// Returns the planner with transactions of always about `pairs` pairs of deployment and host.
+    #[must_use]
+    pub const fn in_chunks_of(mut self, pairs: usize) -> Self {
+        self.pace = Pace { pairs, least: pairs, most: pairs };
+        self
+    }
+
+    /// Brings the model up to date and, if this replica leads, decides and writes a chunk of what the changes since the
+    /// bookmark mean. Returns whether there may be more to do.
     pub async fn pass(&mut self) -> Result<bool, PlannerError> {
         if !self.loaded {
             self.load().await?;
         }
         let queued = self.follow().await?;
-        let Some(lease) = self.lead().await? else { return Ok(false) };
-        let (changes, upto) = {
-            let mut tx = self.state.store.read().await?;
-            let bookmark = tx.bookmark("planner").await?;
-            let seen = self.state.model().revision;
-            let (mut changes, end) = tx.changes_page(bookmark.next(), &ChangeFilter::default(), BATCH).await?;
-            // What the model has not seen yet is for the next pass.
-            changes.retain(|change| change.revision <= seen);
-            (changes, end.map_or(bookmark, |end| end.min(seen)))
-        };
-        if changes.is_empty() && queued.is_empty() && self.planned >= upto {
+        let Some(lease) = self.lead().await? else {
+            self.leading = None;
             return Ok(false);
+        };
+        // Whatever was written before is in the view.
+        follow::pass(&self.state).await?;
+        let mut leading = match self.leading.take() {
+            Some(leading) if leading.lease == lease => leading,
+            _ => self.begin(lease).await?,
+        };
+        let more = self.read(&mut leading, &queued).await?;
+        if leading.agenda.is_empty() && leading.read == leading.bookmark && leading.queued.is_empty() {
+            self.leading = Some(leading);
+            return Ok(more);
         }
-        self.write(lease, &changes, &queued, upto).await?;
-        self.planned = upto;
-        self.state.metrics.planned_revision.set(upto.micros());
+        // After an error everything is worked out again.
+        self.step(&mut leading).await?;
+        self.state.metrics.planned_revision.set(leading.bookmark.micros());
+        self.leading = Some(leading);
         Ok(true)
+    }
+
+    /// Works out what a leader stands on.
+    async fn begin(&self, lease: Lease) -> Result<Leading, PlannerError> {
+        let bookmark = self.state.store.read().await?.bookmark("planner").await?;
+        let standing = Standing::of(&self.state.view, &self.state.model(), &self.state.store).await?;
+        let (agenda, queued) = (Agenda::default(), HashMap::new());
+        Ok(Leading { lease, standing, agenda, read: bookmark, bookmark, queued, deleted: false })
+    }
+
+    /// Puts on the agenda what changed since the last time; returns whether there may be more.
+    async fn read(&self, leading: &mut Leading, queued: &[(Uuid, i64)]) -> Result<bool, PlannerError> {
+        let model = self.state.model();
+        let mut tx = self.state.store.read().await?;
+        let (mut changes, end) = tx.changes_page(leading.read.next(), &ChangeFilter::default(), BATCH).await?;
+        drop(tx);
+        // What the model has not seen yet is for the next pass.
+        changes.retain(|change| change.revision <= model.revision);
+        let mut affected = causes::affected(&changes, &model);
+        for (host, mark) in queued {
+            if leading.queued.insert(*host, *mark) != Some(*mark) {
+                affected.hosts.insert(*host);
+            }
+        }
+        leading.agenda.add(&affected);
+        leading.deleted |= changes.iter().any(|change| change.operation == Operation::Delete);
+        let read = end.map_or(leading.read, |end| end.min(model.revision).max(leading.read));
+        let more = read > leading.read && changes.len() >= BATCH;
+        leading.read = read;
+        Ok(more)
+    }
+
+    /// Decides and writes one chunk. If the lease was lost meanwhile, nothing is written.
+    async fn step(&mut self, leading: &mut Leading) -> Result<(), PlannerError> {
+        let state = &self.state;
+        let model = state.model();
+        let view = state.view.revision();
+        let mut planning = Planning {
+            model: &model,
+            view: &state.view,
+            standing: &mut leading.standing,
+            store: &state.store,
+            renderer: &state.renderer,
+        };
+        let items = planning.next(&mut leading.agenda, self.pace.pairs);
+        let planned = planning.decide(&items).await?;
+        let last = leading.agenda.is_empty();
+        if !last && planned.is_empty() {
+            return Ok(());
+        }
+        let mut tx = state.store.write("planner").await?;
+        let begun = Instant::now();
+        let bookmark = last.then_some(leading.read);
+        let writing = Writing { lease: leading.lease, model: model.revision, view, bookmark, wall: state.clock.now() };
+        let revision = match planned.write(&mut tx, writing).await {
+            Ok(revision) => revision,
+            Err(WriteError::Overtaken) => return Err(PlannerError::Overtaken),
+            Err(WriteError::Store(error)) => {
+                if matches!(error, StoreError::Fenced(_)) {
+                    self.lease = None;
+                }
+                return Err(error.into());
+            }
+        };
+        if last {
+            for (host, mark) in &leading.queued {
+                tx.unqueue_facts(*host, *mark).await?;
+            }
+        }
+        tx.commit().await?;
+        self.pace.took(planned.moved.len(), begun.elapsed());
+        for (digest, body) in &planned.bundles {
+            state.bundles.put(*digest, body.clone());
+        }
+        if let Some(revision) = revision {
+            tracing::info!(moved = planned.moved.len(), unchanged = planned.unchanged, %revision, "assignments moved");
+        }
+        leading.standing.take(&planned, &model);
+        state.committed();
+        if last {
+            leading.bookmark = leading.read;
+            leading.queued.clear();
+            if std::mem::take(&mut leading.deleted) {
+                // What no host has to confirm is gone at once.
+                sweep::settle(state).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Builds the model from one snapshot.
@@ -103,18 +246,23 @@ impl Planner {
         }
         let mut tx = self.state.store.read().await?;
         let revision = tx.clock().await?;
-        let documents = tx.all_documents().await?;
-        let observed = tx.observed_hosts().await?;
+        let documents = tx.documents_beside_hosts().await?;
+        let mut hosts = Loader::default();
+        tx.hosts(|uid, name, labels, spec, facts| {
+            if let Err(error) = hosts.add(uid, name, labels, spec, facts) {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(host.name = name, error, "a stored host cannot be read");
+            }
+        })
+        .await?;
         drop(tx);
         self.state.change_model(|model| {
-            *model = crate::fleet::model::Model::default();
+            *model = Model::default();
+            model.set_hosts(hosts.finish());
             for stored in &documents {
                 if let Err(problem) = model.put(&stored.document()) {
                     unreadable(&stored.name, &problem);
                 }
-            }
-            for host in observed {
-                model.set_facts(host.uid, host.facts);
             }
             model.revision = revision;
         });
@@ -130,8 +278,10 @@ impl Planner {
         while seen < clock {
             let (changes, end) = tx.changes_page(seen.next(), &ChangeFilter::default(), BATCH).await?;
             let Some(end) = end else { break };
+            let leading = &mut self.leading;
             self.state.change_model(|model| {
                 for change in &changes {
+                    leave(leading.as_mut(), model, change);
                     if let Err(problem) = model.follow(change) {
                         unreadable(&change.name, &problem);
                     }
@@ -168,48 +318,11 @@ impl Planner {
             // Whoever led before may have taken facts off the queue that this replica has not seen.
             let observed = self.state.store.read().await?.observed_hosts().await?;
             self.state
-                .change_model(|model| observed.into_iter().for_each(|host| model.set_facts(host.uid, host.facts)));
+                .change_model(|model| observed.into_iter().for_each(|host| model.set_facts(host.uid, &host.facts)));
         }
         self.lease = lease.map(|lease| (lease, self.state.clock.after(LEASE / 3)));
         self.state.metrics.leader.set(i64::from(lease.is_some()));
         Ok(lease)
-    }
-
-    /// Decides and writes. If the lease was lost meanwhile, nothing is written.
-    async fn write(
-        &mut self,
-        lease: Lease,
-        changes: &[Change],
-        queued: &[(Uuid, i64)],
-        upto: Revision,
-    ) -> Result<(), PlannerError> {
-        let model = self.state.model();
-        let mut affected: Affected = causes::affected(changes, &model);
-        affected.hosts.extend(queued.iter().map(|(host, _)| *host));
-        let present = planning::gather(&mut self.state.store.read().await?, &model, &affected).await?;
-        let planned = planning::decide(&model, &present, &self.state.renderer).await?;
-        let mut tx = self.state.store.write("planner").await?;
-        let written = planned.write(&mut tx, lease, upto, self.state.clock.now()).await;
-        if matches!(written, Err(StoreError::Fenced(_))) {
-            self.lease = None;
-        }
-        let revision = written?;
-        for (host, mark) in queued {
-            tx.unqueue_facts(*host, *mark).await?;
-        }
-        tx.commit().await?;
-        for (digest, body) in &planned.bundles {
-            self.state.bundles.put(*digest, body.clone());
-        }
-        if let Some(revision) = revision {
-            tracing::info!(moved = planned.moved.len(), unchanged = planned.unchanged, %revision, "assignments moved");
-        }
-        self.state.committed();
-        if changes.iter().any(|change| change.operation == Operation::Delete) {
-            // What no host has to confirm is gone at once.
-            sweep::settle(&self.state).await?;
-        }
-        Ok(())
     }
 
     /// Plans until shutdown, then gives the lease back.
@@ -220,6 +333,7 @@ impl Planner {
             match self.pass().await {
                 Ok(true) => continue,
                 Ok(false) => {}
+                Err(PlannerError::Overtaken) => continue,
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "planning failed, trying again");
                     tokio::time::sleep(INTERVAL).await;
@@ -239,9 +353,19 @@ impl Planner {
     }
 }
 
+/// Takes a host that is deleted out of what a leader stands on, before its number is given to another.
+fn leave(leading: Option<&mut Leading>, model: &Model, change: &Change) {
+    if let Some(leading) = leading
+        && (change.kind, change.operation) == (Kind::Host, Operation::Delete)
+        && let Some(number) = model.hosts().number(change.uid)
+    {
+        leading.standing.holders.remove_host(number);
+    }
+}
+
 async fn take_facts(state: &AppState, tx: &mut Tx, host: Uuid) -> Result<(), StoreError> {
     if let Some(observed) = tx.observed_host(host).await? {
-        state.change_model(|model| model.set_facts(host, observed.facts));
+        state.change_model(|model| model.set_facts(host, &observed.facts));
     }
     Ok(())
 }

@@ -184,6 +184,61 @@ async fn only_what_is_read_reaches_the_worker() {
 }
 
 #[tokio::test]
+async fn contexts_of_any_size_and_order_come_out_as_they_are() {
+    let renderer = Renderer::new(config());
+    let templates =
+        ["{{ values | to_json }}", "{{ values.n }} {{ values.large | default('none') | length }}"].map(template);
+    let values = |n: usize| match n % 7 {
+        0 => json!({"n": n, "large": "x".repeat(n * 400)}),
+        1 => json!({"n": n, "large": [n, {"a": n / 2}]}),
+        2 => json!({"n": {"n": n}}),
+        _ => json!({"n": n, "same": {"a": [1, 2, 3]}, "large": "x"}),
+    };
+    let jobs =
+        (0..1000).map(|n| job(&templates[n / 3 % 2], json!({"values": values(n), "host": {"name": n}}))).collect();
+    for (n, result) in renderer.render(jobs).await.iter().enumerate() {
+        let values = values(n);
+        if n / 3 % 2 == 0 {
+            assert_eq!(serde_json::from_str::<Value>(&text(result)).expect("json"), values);
+        } else {
+            let length = values.get("large").map_or(4, |large| large.as_str().map_or(2, str::len));
+            let n = if n % 7 == 2 { format!("{{'n': {n}}}") } else { n.to_string() };
+            assert_eq!(text(result), format!("{n} {length}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_context_that_is_too_deep_fails_alone() {
+    let deep = (0..200).fold(json!(1), |inner, _| json!({ "a": inner }));
+    let template = template("{{ values.a is defined }}");
+    let jobs = [json!({"a": 1}), deep, json!({"b": 1})].map(|values| job(&template, json!({ "values": values })));
+    let results = Renderer::new(config()).render(jobs.into()).await;
+    assert_eq!((text(&results[0]), text(&results[2])), ("True".to_owned(), "False".to_owned()));
+    let problem = results[1].as_ref().expect_err("deep");
+    assert_eq!(problem.detail, "the context has more than 140 lists and maps inside each other");
+    assert_eq!(problem.code, Code::RenderFailed);
+}
+
+#[tokio::test]
+async fn every_host_that_hangs_is_found_among_many() {
+    let renderer = Renderer::new(RendererConfig { render_timeout: Duration::from_millis(200), workers: 1, ..config() });
+    let template = template(
+        "{% if values.n % 100 == 60 %}{% set n = 100000 %}{% for i in range(1000) %}{% if (range(n) | list | length) == 1 %}\
+        {% endif %}{% endfor %}{% endif %}{{ values.n }}",
+    );
+    let jobs = (0..200).map(|n| job(&template, json!({"values": {"n": n}}))).collect();
+    for (n, result) in renderer.render(jobs).await.iter().enumerate() {
+        match result {
+            Err(problem) if n % 100 == 60 => {
+                assert_eq!(problem.detail, "rendering was stopped after 200 ms, in a.conf.j2")
+            }
+            _ => assert_eq!(text(result), n.to_string()),
+        }
+    }
+}
+
+#[tokio::test]
 async fn values_that_do_not_fit_are_not_rendered() {
     let manifest = "schema: {properties: {n: {type: integer}}, required: [n]}";
     let files = [("template.yaml", manifest), ("a.conf.j2", "{{ values.n }}")];

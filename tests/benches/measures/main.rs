@@ -4,14 +4,14 @@
 //! are child processes: this very binary in another [role](roles). Each measure is bounded in rounds and time.
 
 mod agents;
+mod bodies;
 mod changes;
 mod children;
 mod hosts;
-mod load;
 mod options;
 mod polls;
-mod relay;
 mod renders;
+mod reports;
 mod roles;
 mod rows;
 mod views;
@@ -66,7 +66,9 @@ async fn taken(measure: Measure, options: &Options) -> anyhow::Result<Vec<Figure
         Measure::Rounds => agents::rounds(options).await,
         Measure::Plans => changes::plans(options).await,
         Measure::Answers => changes::answers(options).await,
+        Measure::Bodies => bodies::speed(options).await,
         Measure::Memory => views::memory(options).await,
+        Measure::Reports => reports::speed(options).await,
     }
 }
 

@@ -21,13 +21,27 @@ pub(crate) enum Measure {
     Plans,
     /// From a write to the answer of a held poll.
     Answers,
+    /// Bodies of answers per second.
+    Bodies,
     /// Memory of the control plane.
     Memory,
+    /// Reports acknowledged per second.
+    Reports,
 }
 
 impl Measure {
-    const ALL: [Self; 8] =
-        [Self::Polls, Self::Bytes, Self::Renders, Self::Agent, Self::Rounds, Self::Plans, Self::Answers, Self::Memory];
+    const ALL: [Self; 9] = [
+        Self::Polls,
+        Self::Bytes,
+        Self::Renders,
+        Self::Agent,
+        Self::Rounds,
+        Self::Plans,
+        Self::Answers,
+        Self::Bodies,
+        Self::Memory,
+        Self::Reports,
+    ];
 
     /// Returns its name on the command line.
     pub(crate) const fn as_str(self) -> &'static str {
@@ -39,7 +53,9 @@ impl Measure {
             Self::Rounds => "rounds",
             Self::Plans => "plans",
             Self::Answers => "answers",
+            Self::Bodies => "bodies",
             Self::Memory => "memory",
+            Self::Reports => "reports",
         }
     }
 }

@@ -3,14 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::ensure;
-use titan_tests::measures::{Figure, Goal, Samples};
+use titan_tests::{
+    measures::{Figure, Goal, Samples},
+    simulator::{
+        load::{Load, Stretch},
+        relay::Relay,
+    },
+};
 
 use crate::{
     children::{Plane, Server},
     hosts,
-    load::{Load, Stretch},
     options::Options,
-    relay::Relay,
     roles,
 };
 
@@ -51,7 +55,7 @@ struct Side<'a> {
 
 impl<'a> Side<'a> {
     async fn new(server: &'a Server, requests: &[Arc<[u8]>]) -> anyhow::Result<Self> {
-        let load = Load::open(&server.address, requests).await?;
+        let load = Load::open(&server.address, requests, requests.len()).await?;
         Ok(Self { server, load, rates: Samples::default(), costs: Samples::default() })
     }
 

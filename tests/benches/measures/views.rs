@@ -1,10 +1,13 @@
 //! Memory: of the view by itself, and of the whole control plane, per host.
 
-use std::{ffi::OsString, process::Stdio};
+use std::{ffi::OsString, process::Stdio, sync::Arc};
 
 use anyhow::{Context as _, ensure};
 use titan_api::{Digest, Name, Revision, deployments::OnRemove};
-use titan_control_plane::{fleet::view::FleetView, store::Assignment};
+use titan_control_plane::{
+    fleet::view::FleetView,
+    store::{Assignment, Description},
+};
 use titan_tests::{
     measures::{Figure, Goal},
     processes,
@@ -87,24 +90,26 @@ pub(crate) fn fill(args: &[OsString]) -> anyhow::Result<()> {
 fn advance(view: &FleetView, hosts: std::ops::Range<usize>, each: usize) -> anyhow::Result<()> {
     let revision = Revision::from_micros(1_800_000_000_000_000 + i64::try_from(hosts.end)?);
     let mut moved = Vec::with_capacity(hosts.len() * each);
-    for host in hosts {
-        for number in 0..each {
-            let name = format!("service-{number}");
-            let digest = Digest::of(name.as_bytes());
+    for number in 0..each {
+        let name = format!("service-{number}");
+        let description = Arc::new(Description {
+            deployment: Uuid::from_u128(number as u128),
+            workspace: Name::new("default")?,
+            name: Name::new(&name)?,
+            release: format!("{name}#1"),
+            depends_on: Vec::new(),
+            on_remove: OnRemove::Delete,
+            reason: None,
+        });
+        for host in hosts.clone() {
+            let slot = view.slot(Uuid::from_u128(host as u128));
+            view.name(&slot, &Name::new(format!("host-{host:07}"))?);
             moved.push(Assignment {
-                id: Uuid::now_v7(),
-                deployment: Uuid::from_u128(number as u128),
-                host: Uuid::from_u128(host as u128),
-                workspace: Name::new("default")?,
-                name: Name::new(&name)?,
-                release: format!("{name}#1"),
+                deployment: description.deployment,
+                host: slot.uid(),
+                description: Arc::clone(&description),
                 revision,
-                present: true,
-                outcome: Some(digest),
-                bundle: Some(digest),
-                depends_on: Vec::new(),
-                on_remove: OnRemove::Delete,
-                reason: None,
+                bundle: Some(Digest::of(format!("{name} on {host}").as_bytes())),
             });
         }
     }

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::json;
 use titan_api::{
-    Code, Kind, Revision,
+    Code, Digest, Kind, Revision,
     client::{Polled, WriteOptions},
     limits,
-    poll::RemovalReason,
+    poll::{PollAnswer, RemovalReason},
     reports::{DeploymentReport, Phase, Report},
 };
 use titan_tests::{
@@ -216,6 +216,35 @@ async fn large_bundle_is_fetched_by_digest_by_its_own_host_alone() {
         assert_eq!(answer.header("content-encoding"), encoding);
         assert!(answer.text.len() < large.len() / 10);
     }
+}
+
+/// A poll speaks gzip to whoever takes it, and plain JSON to everyone else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answer_is_the_same_compressed_and_plain() {
+    let (world, mut pi) = told().await;
+    let text = "setting = {{ workload.version }} \"\u{fc}\u{1f980}\"\n".repeat(100);
+    world.apply([template("web", &[("a.j2", &text)])]).await.expect("written");
+    let clock = world.settled().await.expect("decided");
+    let path = format!("/v1/hosts/pi/changes?since={}", pi.cursor.expect("a cursor"));
+    pi.catch_up(clock).await.expect("polled by a client that takes gzip");
+    assert!(pi.held["default/web"].files["a"].ends_with("\"\u{fc}\u{1f980}\"\n"));
+    let ask = async |accepted| {
+        let headers = [("accept-encoding", accepted)];
+        world.call(Method::GET, &path, Some(&pi.credential), &headers, "").await.expect("answered")
+    };
+    for accepted in ["zstd", "gzip;q=0"] {
+        let plain = ask(accepted).await;
+        assert!(plain.headers.get("content-encoding").is_none(), "{accepted}");
+        assert_eq!(plain.body["deployments"][0]["bundle"]["files"][0]["path"], "a");
+    }
+    let member = ask("zstd, gzip").await;
+    assert_eq!(member.header("content-encoding"), "gzip");
+    assert_eq!((member.header("content-type"), member.header("vary")), ("application/json", "accept-encoding"));
+    let http = reqwest::Client::builder().gzip(true).build().expect("a client");
+    let request = http.get(format!("{}{path}", world.plane.server)).bearer_auth(&pi.credential);
+    let answer: PollAnswer = request.send().await.expect("answered").json().await.expect("unpacked");
+    let bundle = answer.deployments[0].bundle.as_ref().expect("it travels inside");
+    assert_eq!(Digest::of(bundle.get().as_bytes()), answer.deployments[0].digest);
 }
 
 /// Reports: only news counts, and observed state never moves the fleet's clock.

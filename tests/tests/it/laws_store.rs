@@ -70,7 +70,7 @@ async fn writer(race: Arc<Race>, seed: u64) -> Vec<(Revision, Uuid)> {
             if dice.roll(4) == 0 {
                 moved = tombstone(&moved, revision.micros());
             }
-            tx.put_assignment(&moved).await.expect("put");
+            crate::store::put(&mut tx, [&moved]).await;
             dawdle(&mut dice).await;
             let document = stored(Kind::Host, "", "h", revision.micros()).document();
             let written = Written {
@@ -91,7 +91,7 @@ async fn writer(race: Arc<Race>, seed: u64) -> Vec<(Revision, Uuid)> {
                 continue;
             }
             tx.commit().await.expect("commit");
-            committed.push((revision, moved.id));
+            committed.push((revision, moved.id()));
             break;
         }
     }
@@ -119,9 +119,9 @@ async fn poller(race: Arc<Race>, seed: u64) -> Seen {
         let clock = tx.clock().await.expect("clock");
         assert!(clock >= seen.clock, "the clock went back from {} to {clock}", seen.clock);
         dawdle(&mut dice).await;
-        for moved in tx.assignments_after(seen.clock).await.expect("assignments") {
+        for moved in crate::store::moved_after(&mut tx, seen.clock.micros()).await.expect("assignments") {
             assert!(moved.revision <= clock, "{} was committed after the clock said {clock}", moved.revision);
-            seen.folded.insert(moved.id, moved);
+            seen.folded.insert(moved.id(), moved);
         }
         let limit = dice.pick(50) + 1;
         let mut since = seen.clock.next();
@@ -170,8 +170,12 @@ async fn race(database: &Database, writes: usize) {
     for (revision, id) in &committed {
         newest.insert(*id, *revision);
     }
-    let assigned: BTreeMap<_, _> =
-        tx.assignments_after(Revision::ZERO).await.expect("read").into_iter().map(|moved| (moved.id, moved)).collect();
+    let assigned: BTreeMap<_, _> = crate::store::moved_after(&mut tx, 0)
+        .await
+        .expect("read")
+        .into_iter()
+        .map(|moved| (moved.id(), moved))
+        .collect();
     let standing: BTreeMap<_, _> = assigned.iter().map(|(id, moved)| (*id, moved.revision)).collect();
     assert_eq!(standing, newest, "{engine}: an older write stands over a newer one");
     for poller in pollers {

@@ -1,11 +1,14 @@
 //! The view is the database: whatever happened, what is in memory is what a new view built from the rows would be.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 use titan_api::{Revision, SetDigest};
-use titan_control_plane::{fleet::view::FleetView, store::Assignment};
+use titan_control_plane::{
+    fleet::view::{Everything, FleetView},
+    store::{Assignment, Descriptions},
+};
 use titan_tests::{
     databases,
     dice::Dice,
@@ -20,11 +23,15 @@ const DEPLOYMENTS: u64 = 4;
 const STEPS: usize = 240;
 
 /// What a view says of each host that has anything.
-type Said = BTreeMap<Uuid, (Vec<Arc<Assignment>>, SetDigest)>;
+type Said = BTreeMap<Uuid, (Vec<Assignment>, SetDigest)>;
 
 fn said(view: &FleetView) -> Said {
     let sets = view.sets().into_iter();
-    let said = sets.map(|(host, set)| (host, (set.assignments().cloned().collect::<Vec<_>>(), set.digest())));
+    let said = sets.map(|(host, set)| {
+        let mut assignments: Vec<_> = set.entries().iter().map(|entry| entry.assignment(host)).collect();
+        assignments.sort_by_key(|assignment| assignment.deployment);
+        (host, (assignments, set.digest()))
+    });
     said.filter(|(_, (assignments, _))| !assignments.is_empty()).collect()
 }
 
@@ -33,7 +40,11 @@ async fn rebuilt(fleet: &Fleet) -> (Said, Revision) {
     let mut tx = fleet.state.store.read().await.expect("begin");
     let clock = tx.clock().await.expect("clock");
     let view = FleetView::default();
-    view.advance(tx.assignments_after(Revision::ZERO).await.expect("assignments"), clock);
+    let mut all = Everything::default();
+    tx.assignments_after(&mut Descriptions::default(), Revision::ZERO, |assignment| all.take(assignment))
+        .await
+        .expect("assignments");
+    view.load(all, clock);
     (said(&view), clock)
 }
 
@@ -167,11 +178,11 @@ async fn view_equals_one_built_from_the_rows_after_any_history() {
             assert_eq!(said(view), expected, "{engine}: after {history:#?}");
             assert_eq!(view.revision(), clock, "{engine}");
             for (assignments, digest) in expected.values() {
-                let standing = assignments.iter().filter(|assignment| assignment.present);
-                let whole = SetDigest::of(standing.map(|assignment| (assignment.id, assignment.revision)));
+                let standing = assignments.iter().filter(|assignment| assignment.present());
+                let whole = SetDigest::of(standing.map(|assignment| (assignment.id(), assignment.revision)));
                 assert_eq!(*digest, whole, "{engine}");
-                present += assignments.iter().filter(|assignment| assignment.present).count();
-                absent += assignments.iter().filter(|assignment| !assignment.present).count();
+                present += assignments.iter().filter(|assignment| assignment.present()).count();
+                absent += assignments.iter().filter(|assignment| !assignment.present()).count();
             }
         }
         assert!(present > 500 && absent > 100, "{engine}: {present} present, {absent} absent: too little happened");
@@ -197,9 +208,10 @@ fn confirmed_tombstone_does_not_come_back_while_the_view_moves_along() {
                     view.advance(vec![row(busy, revision, true)], Revision::from_micros(revision));
                 }
             });
-            threads.spawn(|| view.forget(host, gone.id, gone.revision));
+            threads.spawn(|| view.forget(host, gone.deployment, gone.revision));
         });
-        let left: Vec<_> = view.slot(host).set().assignments().map(|assignment| assignment.id).collect();
-        assert_eq!(left, [crate::store::assignment(busy, host, 0).id], "round {round}");
+        let left: Vec<_> = view.slot(host).set().entries().iter().map(|entry| entry.id(host)).collect();
+        assert_eq!(left, [crate::store::assignment(busy, host, 0).id()], "round {round}");
+        assert!(view.leaving().is_empty(), "round {round}");
     }
 }

@@ -18,6 +18,8 @@ mod laws_fold;
 mod laws_store;
 mod laws_store_view;
 mod outages;
+mod reports;
+mod simulator;
 mod smoke;
 mod store;
 mod store_replicas;

@@ -9,14 +9,14 @@ mod schema;
 mod tampering;
 mod tokens;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use titan_api::{Digest, Kind, Name, Revision, Spec, deployments::OnRemove};
-use titan_control_plane::{
-    fleet::moves::assignment_id,
-    store::{Assignment, Store, StoreError, Stored, Tx},
-};
+use titan_control_plane::store::{Assignment, Description, Descriptions, Removal, Store, StoreError, Stored, Tx};
 use titan_tests::databases::{self, Database};
 use uuid::Uuid;
 
@@ -71,33 +71,41 @@ pub(crate) fn stored(kind: Kind, workspace: &str, text: &str, revision: i64) -> 
 
 /// Returns a present assignment.
 pub(crate) fn assignment(deployment: Uuid, host: Uuid, revision: i64) -> Assignment {
-    Assignment {
-        id: assignment_id(deployment, host),
+    let description = Description {
         deployment,
-        host,
         workspace: name("default"),
         name: name("prod"),
         release: "prod#1".to_owned(),
-        revision: at(revision),
-        present: true,
-        outcome: Some(Digest::of(b"outcome")),
-        bundle: Some(Digest::of(b"bundle")),
         depends_on: vec![name("base"), name("net")],
         on_remove: OnRemove::Orphan,
         reason: None,
-    }
+    };
+    let bundle = Some(Digest::of(b"bundle"));
+    Assignment { deployment, host, description: Arc::new(description), revision: at(revision), bundle }
 }
 
 /// Returns the tombstone that follows an assignment.
 pub(crate) fn tombstone(of: &Assignment, revision: i64) -> Assignment {
-    Assignment {
-        revision: at(revision),
-        present: false,
-        outcome: None,
-        bundle: None,
-        reason: Some(titan_api::poll::RemovalReason::AccessWithdrawn),
-        ..of.clone()
-    }
+    let reason = Some(titan_api::poll::RemovalReason::AccessWithdrawn);
+    let description = Arc::new(Description { reason, ..Description::clone(&of.description) });
+    Assignment { description, revision: at(revision), bundle: None, ..of.clone() }
+}
+
+/// Writes assignments.
+pub(crate) async fn put<'a>(tx: &mut Tx, assignments: impl IntoIterator<Item = &'a Assignment>) {
+    tx.put_assignments(assignments, at(1)).await.expect("put");
+}
+
+/// Returns the assignments that moved after `seen`.
+pub(crate) async fn moved_after(tx: &mut Tx, seen: i64) -> Result<Vec<Assignment>, StoreError> {
+    let mut moved = Vec::new();
+    tx.assignments_after(&mut Descriptions::default(), at(seen), |assignment| moved.push(assignment)).await?;
+    Ok(moved)
+}
+
+/// Returns what `host` says when it has removed what a tombstone of `revision` names.
+pub(crate) fn removal(of: &Assignment, host: Uuid, revision: i64) -> Removal {
+    Removal { host, deployment: of.deployment, assignment: of.id(), revision: at(revision) }
 }
 
 /// Waits until a transaction waits for another one. PostgreSQL tells; on SQLite nobody even begins.
@@ -160,7 +168,7 @@ async fn dropped_transaction_leaves_nothing() {
         let mut tx = write(&store).await;
         let revision = tx.tick(at(1_000)).await.expect("tick");
         tx.put_document(&document).await.expect("put");
-        tx.put_assignment(&assignment(Uuid::now_v7(), document.uid, 1)).await.expect("put");
+        put(&mut tx, [&assignment(Uuid::now_v7(), document.uid, 1)]).await;
         tx.set_bookmark("planner", revision).await.expect("bookmark");
         tx.queue_facts(document.uid, at(1)).await.expect("queue");
         drop(tx);
@@ -168,7 +176,7 @@ async fn dropped_transaction_leaves_nothing() {
         let engine = database.engine;
         assert_eq!(tx.clock().await.expect("clock"), Revision::ZERO, "{engine}");
         assert_eq!(tx.all_documents().await.expect("documents"), [], "{engine}");
-        assert_eq!(tx.assignments_after(Revision::ZERO).await.expect("assignments"), [], "{engine}");
+        assert_eq!(moved_after(&mut tx, 0).await.expect("assignments"), [], "{engine}");
         assert_eq!(tx.bookmark("planner").await.expect("bookmark"), Revision::ZERO, "{engine}");
         assert_eq!(tx.queued_facts().await.expect("queue"), [], "{engine}");
     }

@@ -1,6 +1,9 @@
 //! Two replicas over one PostgreSQL database.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::Body,
@@ -17,6 +20,7 @@ use titan_api::{
 };
 use titan_control_plane::{
     clock::Clock,
+    fleet::view::HostSet,
     routes::router::router,
     serve,
     state::AppState,
@@ -76,7 +80,7 @@ pub(crate) async fn full(client: &Client, host: &str, count: usize) -> PollAnswe
 }
 
 /// Returns a replica whose view moves only when it is told to.
-async fn still_replica(database: &Database) -> AppState {
+pub(crate) async fn still_replica(database: &Database) -> AppState {
     let config = planes::config(&database.url, crate::NODE.into());
     let renderer = serve::renderer(&config).expect("a renderer");
     let (state, _planner) =
@@ -306,8 +310,10 @@ async fn tombstone_confirmed_to_one_replica_leaves_the_view_of_the_other() {
     let [tombstone] = whole.tombstones.as_slice() else { panic!("no tombstone: {whole:?}") };
     let other = still_replica(&database).await;
     let ids = || {
-        let sets = other.view.sets().into_values();
-        let mut ids: Vec<_> = sets.flat_map(|set| set.assignments().map(|one| one.id).collect::<Vec<_>>()).collect();
+        let sets = other.view.sets().into_iter();
+        let of_host =
+            |(host, set): (Uuid, Arc<HostSet>)| set.entries().iter().map(|entry| entry.id(host)).collect::<Vec<_>>();
+        let mut ids: Vec<_> = sets.flat_map(of_host).collect();
         ids.sort();
         ids
     };

@@ -34,7 +34,7 @@ struct Text {
 
 impl Text {
     /// Returns the answer to an unchanged poll. Its status needs no phrase, and it has no date: see
-    /// `docs/decisions/0013-narrow-http.md`.
+    /// `docs/decisions/0014-narrow-http.md`.
     fn unchanged(unchanged: Unchanged, id: Option<&str>, last: bool) -> Self {
         let mut text = Self { bytes: [0; LONGEST], length: 0 };
         text.add(b"HTTP/1.1 204 \r\ntitan-cursor: ");

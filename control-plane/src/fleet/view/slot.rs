@@ -10,7 +10,7 @@ use titan_api::{Name, Revision};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::fleet::view::HostSet;
+use crate::fleet::{told::Told, view::HostSet};
 
 /// A host's place in the view: all that a poll needs, found by one lookup.
 #[derive(Debug)]
@@ -21,8 +21,9 @@ pub struct Slot {
     pub(super) set: ArcSwap<HostSet>,
     moved: Notify,
     trust: Trust,
-    /// When the host was seen since that was last written down, in microseconds; 0 for not since.
+    /// When the host was seen last, in microseconds, twice; odd if that is not written down yet. 0 for never.
     seen: AtomicI64,
+    told: Told,
 }
 
 /// The credential that a host showed last, as a fingerprint.
@@ -45,6 +46,7 @@ impl Slot {
             moved: Notify::new(),
             trust: Trust::default(),
             seen: AtomicI64::new(0),
+            told: Told::default(),
         }
     }
 
@@ -52,10 +54,6 @@ impl Slot {
     #[must_use]
     pub const fn uid(&self) -> Uuid {
         self.uid
-    }
-
-    pub(super) const fn uid_ref(&self) -> &Uuid {
-        &self.uid
     }
 
     /// Returns the host's name, if it has shown a credential that says so.
@@ -114,24 +112,32 @@ impl Slot {
 
     /// Notes that the host was seen; returns whether it is the first time since that was last written down.
     pub(super) fn see(&self, now: Revision) -> bool {
-        self.seen.swap(now.micros(), Ordering::AcqRel) == 0
+        self.seen.swap(now.micros() << 1 | 1, Ordering::AcqRel) & 1 == 0
     }
 
-    /// Returns when the host was seen, if that is not written down yet.
+    /// Returns when this process saw the host last.
     #[must_use]
     pub fn seen(&self) -> Option<Revision> {
-        match self.seen.load(Ordering::Acquire) {
+        match self.seen.load(Ordering::Acquire) >> 1 {
             0 => None,
             at => Some(Revision::from_micros(at)),
         }
     }
 
-    /// Takes when the host was seen, to write it down.
-    pub(super) fn take_seen(&self) -> Option<Revision> {
-        match self.seen.swap(0, Ordering::AcqRel) {
-            0 => None,
-            at => Some(Revision::from_micros(at)),
-        }
+    /// Takes the mark that it is to be written down when the host was seen; returns whether there was one.
+    pub(super) fn take_seen(&self) -> bool {
+        self.seen.fetch_and(!1, Ordering::AcqRel) & 1 == 1
+    }
+
+    /// Puts the mark back, because it could not be written down; returns whether there was none.
+    pub(super) fn unwritten(&self) -> bool {
+        self.seen.fetch_or(1, Ordering::AcqRel) & 1 == 0
+    }
+
+    /// Returns what the host said last.
+    #[must_use]
+    pub const fn told(&self) -> &Told {
+        &self.told
     }
 }
 

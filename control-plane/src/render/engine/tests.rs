@@ -6,7 +6,14 @@ use titan_api::{
     templates::{TemplateFile, TemplateSpec},
 };
 
-use crate::render::{Template, failure::Failure, outcome_key, template::compile, worker};
+use super::Engine;
+use crate::render::{
+    Template,
+    failure::Failure,
+    outcome_key,
+    patch::{self, Kept},
+    template::compile,
+};
 
 fn spec(files: &[(&str, &str)]) -> TemplateSpec {
     let file = |text: &str| TemplateFile::of(text.as_bytes().to_vec(), false);
@@ -18,9 +25,21 @@ fn rendered(spec: &TemplateSpec, context: &Value) -> Result<Bundle, Problem> {
     let template = Template::parse(spec)?;
     let failed = |failure: Failure| failure.render_failed(context);
     let engine = compile(spec).map_err(|failures| failures[0].bad_template())?;
-    let projection = serde_json::to_vec(&template.reads().of_context(context)).expect("json");
-    let bytes = worker::render(&engine, &projection).map_err(failed)?;
-    Ok(serde_json::from_slice(&bytes).expect("bundle"))
+    let mut sent = Vec::new();
+    patch::write(template.reads(), context, &mut sent).expect("context");
+    let mut kept = Kept::default();
+    kept.update(&sent).expect("update");
+    bundle(&engine, &kept.value()).map_err(failed)
+}
+
+fn bundle(engine: &Engine, context: &minijinja::Value) -> Result<Bundle, Failure> {
+    let mut bytes = Vec::new();
+    engine.render(context, &mut bytes)?;
+    let bundle: Bundle = serde_json::from_slice(&bytes).expect("bundle");
+    // The digest is over these bytes: they are always the same for the same bundle.
+    assert_eq!(bytes, serde_json::to_vec(&bundle).expect("json"));
+    assert!(bundle.files.is_sorted_by_key(|file| (&file.path, file.rooted)));
+    Ok(bundle)
 }
 
 fn one(source: &str, context: &Value) -> Result<String, String> {
@@ -359,7 +378,7 @@ proptest! {
         let spec = spec(&files.iter().map(|(path, text)| (*path, text.as_str())).collect::<Vec<_>>());
         let Ok(template) = Template::parse(&spec) else { return Ok(()) };
         let engine = compile(&spec).expect("parsed before");
-        let whole = |context: &Value| engine.render(&serde_json::from_value(context.clone()).expect("value")).ok();
+        let whole = |context: &Value| bundle(&engine, &serde_json::from_value(context.clone()).expect("value")).ok();
         if outcome_key(&template, &first) == outcome_key(&template, &second) {
             prop_assert_eq!(whole(&first), whole(&second), "{:?}", &files);
         }

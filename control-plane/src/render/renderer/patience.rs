@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until};
 
 /// How long a worker is waited for: its time limit, and again as long as it was hardly given a processor.
 ///
@@ -10,38 +10,51 @@ use tokio::time::timeout;
 #[derive(Debug)]
 pub(super) struct Patience {
     process: Option<u32>,
-    spent_before: Option<Duration>,
+    since: Instant,
+    extensions: u32,
+    /// How long the worker had run, and when that was.
+    spent: Option<Duration>,
+    looked: Instant,
 }
-
-/// A worker took too long.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Late;
 
 impl Patience {
     /// Limits that a worker which is not running may be waited for.
     const MOST: u32 = 10;
+    /// How old the look at a worker's time may be; little, beside the time limits.
+    const STALE: Duration = Duration::from_millis(20);
 
+    /// Begins to wait.
     pub(super) fn new(process: Option<u32>) -> Self {
-        Self { process, spent_before: process.and_then(spent) }
+        let now = Instant::now();
+        Self { process, since: now, extensions: 1, spent: process.and_then(spent), looked: now }
     }
 
-    /// Returns what `answer` gives within the limit.
-    pub(super) async fn wait<T>(&self, limit: Duration, answer: impl Future<Output = T>) -> Result<T, Late> {
-        let mut answer = std::pin::pin!(answer);
-        for _ in 0..Self::MOST {
-            match timeout(limit, &mut answer).await {
-                Ok(answer) => return Ok(answer),
-                Err(_) if self.was_starved(limit) => {}
-                Err(_) => break,
-            }
+    /// Begins to wait anew: the worker has answered.
+    pub(super) fn renew(&mut self) {
+        self.since = Instant::now();
+        self.extensions = 1;
+        if self.since.duration_since(self.looked) > Self::STALE {
+            self.spent = self.process.and_then(spent);
+            self.looked = self.since;
         }
-        Err(Late)
     }
 
-    /// Whether the worker has had less than half of `limit` on a processor since the batch was sent.
+    /// Returns when the worker has had `limit` for its answer.
+    pub(super) async fn end(&mut self, limit: Duration) {
+        loop {
+            sleep_until(self.since + limit).await;
+            if self.extensions >= Self::MOST || !self.was_starved(limit) {
+                return;
+            }
+            self.since += limit;
+            self.extensions += 1;
+        }
+    }
+
+    /// Whether the worker has had less than half of `limit` on a processor since it was last looked at.
     fn was_starved(&self, limit: Duration) -> bool {
         let spent_now = self.process.and_then(spent);
-        matches!((self.spent_before, spent_now), (Some(before), Some(now)) if now.saturating_sub(before) < limit / 2)
+        matches!((self.spent, spent_now), (Some(before), Some(now)) if now.saturating_sub(before) < limit / 2)
     }
 }
 

@@ -7,28 +7,21 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use titan_api::{Code, Problem, digests::Digest, parse::escape, problems::Fault, templates::RENDERED};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, BufReader},
-    process::{Child, ChildStdin, ChildStdout, Command},
+    process::{Child, ChildStdin, Command},
     time::timeout,
 };
 
-use super::{
-    Job, Outcome, RenderedBundle, RendererConfig,
-    patience::{Late, Patience},
-    slots::Slots,
-};
+use super::{RendererConfig, answers::Answers, slots::Slots};
 use crate::render::{
-    failure::Failure,
-    frames::{self, HEAD, Head, Kind},
+    frames::{Head, Kind},
     template::Template,
     worker::MEMORY,
 };
 
-/// Bytes after which a batch is sent even if it has fewer jobs.
-const BATCH_BYTES: usize = 1 << 20;
+/// How long the end of a worker is waited for.
+const GRACE: Duration = Duration::from_millis(200);
 /// Files that are named as the possible reason of a render that was stopped.
 const NAMED: usize = 5;
 
@@ -46,16 +39,9 @@ pub(super) enum Stop {
 #[derive(Debug)]
 pub(super) struct Worker {
     child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    slots: Slots,
-}
-
-/// What the worker is to answer next.
-#[derive(Debug, Clone, Copy)]
-enum Expected {
-    Prepared(usize),
-    Bundle(usize),
+    pub(super) input: ChildStdin,
+    pub(super) answers: Answers,
+    pub(super) slots: Slots,
 }
 
 impl Worker {
@@ -70,15 +56,27 @@ impl Worker {
             .spawn()?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let (Some(input), Some(output)) = (input, output) else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        let output = BufReader::with_capacity(1 << 16, output);
-        let mut worker = Self { child, input, output, slots: Slots::default() };
-        let ready = timeout(config.start_timeout, worker.read()).await;
-        match ready {
-            Ok(Ok((head, _))) if head.kind == Kind::Ready => Ok(worker),
-            Ok(Ok(_)) => Err(io::Error::new(io::ErrorKind::InvalidData, "it does not speak like a render worker")),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        let mut answers = Answers::new(output);
+        let first = async {
+            loop {
+                match answers.head()? {
+                    Some(head) => return Ok(head),
+                    None => answers.more().await?,
+                }
+            }
+        };
+        let head: io::Result<Head> = timeout(config.start_timeout, first).await.map_err(|_| io::ErrorKind::TimedOut)?;
+        let head = head?;
+        if head.kind != Kind::Ready {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it does not speak like a render worker"));
         }
+        answers.advance(head);
+        Ok(Self { child, input, answers, slots: Slots::default() })
+    }
+
+    /// Returns the process's number while it runs.
+    pub(super) fn id(&self) -> Option<u32> {
+        self.child.id()
     }
 
     /// Whether it knows a template already.
@@ -90,77 +88,20 @@ impl Worker {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Does jobs of `range` in order and returns where it stopped: at the end of the range or of a full batch. An error
-    /// holds the job that stopped the worker.
-    pub(super) async fn work(
-        &mut self,
-        config: &RendererConfig,
-        jobs: &[Job],
-        range: std::ops::Range<usize>,
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<usize, (usize, Stop)> {
-        let mut out = Vec::new();
-        let mut expected = Vec::new();
-        let mut done = range.start;
-        for index in range {
-            if let Err(problem) = jobs[index].check() {
-                outcomes.push((index, Err(problem)));
-                done = index + 1;
-                continue;
-            }
-            match self.request(&jobs[index], index, &mut out, &mut expected) {
-                Ok(()) => done = index + 1,
-                Err(_) if expected.is_empty() => return Err((index, Stop::Broken)),
-                Err(_) => break,
-            }
-            if out.len() >= BATCH_BYTES {
-                break;
-            }
-        }
-        let patience = Patience::new(self.child.id());
-        let Self { input, output, .. } = self;
-        let mut writing = std::pin::pin!(input.write_all(&out));
-        let mut reading = std::pin::pin!(read_all(output, config, &patience, jobs, &expected, outcomes));
-        let mut written = false;
-        loop {
-            tokio::select! {
-                read = &mut reading => return read.map(|()| done),
-                // If it cannot be written the worker has ended, which reading will find.
-                _ = &mut writing, if !written => written = true,
-            }
-        }
-    }
-
-    /// Adds the frames of one job to `out`.
-    fn request(&mut self, job: &Job, index: usize, out: &mut Vec<u8>, expected: &mut Vec<Expected>) -> io::Result<()> {
-        let context = serde_json::to_vec(&job.template.reads().of_context(&job.context))?;
-        if context.len() > frames::BODY {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let (slot, known) = self.slots.take(job.template.digest());
-        if !known {
-            frames::push(out, Kind::Template, slot, &serde_json::to_vec(job.template.spec().as_ref())?)?;
-            expected.push(Expected::Prepared(index));
-        }
-        frames::push(out, Kind::Render, slot, &context)?;
-        expected.push(Expected::Bundle(index));
-        Ok(())
-    }
-
-    async fn read(&mut self) -> io::Result<(Head, Vec<u8>)> {
-        read_frame(&mut self.output).await
+    /// Ends the worker.
+    pub(super) async fn kill(&mut self) {
+        // It is killed on drop as well; this waits until it is gone.
+        let _ended_or_gone = timeout(GRACE, self.child.kill()).await;
     }
 
     /// Ends the worker and returns what is to be said of the job that it was at.
     pub(super) async fn end(mut self, stop: Stop, config: &RendererConfig, template: &Template) -> Problem {
-        let grace = Duration::from_millis(200);
         let status = match stop {
-            Stop::Broken => timeout(grace, self.child.wait()).await.ok().and_then(Result::ok),
+            Stop::Broken => timeout(GRACE, self.child.wait()).await.ok().and_then(Result::ok),
             Stop::Render | Stop::Prepare => None,
         };
         if status.is_none() {
-            // It is killed on drop as well; this waits until it is gone.
-            let _ended_or_gone = timeout(grace, self.child.kill()).await;
+            self.kill().await;
         }
         match (stop, status) {
             (Stop::Render, _) => stopped(template, &format!("after {} ms", config.render_timeout.as_millis())),
@@ -202,49 +143,4 @@ fn stopped(template: &Template, why: &str) -> Problem {
     Problem::new(Code::RenderFailed, format!("rendering was stopped {why}, in {place}"))
         .with(faults)
         .hint("look for a loop without an end, or a text or list that doubles again and again")
-}
-
-async fn read_frame(output: &mut BufReader<ChildStdout>) -> io::Result<(Head, Vec<u8>)> {
-    let mut head = [0; HEAD];
-    output.read_exact(&mut head).await?;
-    let head = Head::read(head)?;
-    let mut body = vec![0; head.length];
-    output.read_exact(&mut body).await?;
-    Ok((head, body))
-}
-
-/// Reads the answers to `expected`, in order.
-async fn read_all(
-    output: &mut BufReader<ChildStdout>,
-    config: &RendererConfig,
-    patience: &Patience,
-    jobs: &[Job],
-    expected: &[Expected],
-    outcomes: &mut Vec<Outcome>,
-) -> Result<(), (usize, Stop)> {
-    for expected in expected {
-        let (index, limit) = match expected {
-            Expected::Prepared(index) => (*index, config.prepare_timeout),
-            Expected::Bundle(index) => (*index, config.render_timeout),
-        };
-        let (head, body) = match (patience.wait(limit, read_frame(output)).await, expected) {
-            (Ok(Ok(frame)), _) => frame,
-            (Ok(Err(_)), _) => return Err((index, Stop::Broken)),
-            (Err(Late), Expected::Prepared(_)) => return Err((index, Stop::Prepare)),
-            (Err(Late), Expected::Bundle(_)) => return Err((index, Stop::Render)),
-        };
-        let result = match (expected, head.kind) {
-            (Expected::Prepared(_), Kind::Prepared) => continue,
-            (Expected::Bundle(_), Kind::Bundle) => {
-                Ok(RenderedBundle { digest: Digest::of(&body), body: Bytes::from(body) })
-            }
-            (Expected::Bundle(_), Kind::Failed) => match serde_json::from_slice::<Failure>(&body) {
-                Ok(failure) => Err(failure.render_failed(&jobs[index].context)),
-                Err(_) => return Err((index, Stop::Broken)),
-            },
-            _ => return Err((index, Stop::Broken)),
-        };
-        outcomes.push((index, result));
-    }
-    Ok(())
 }

@@ -18,6 +18,11 @@ impl Slots {
         self.held.contains_key(&template)
     }
 
+    /// Says that `template` does not lie in its slot after all.
+    pub(super) fn forget(&mut self, template: Digest) {
+        self.held.remove(&template);
+    }
+
     /// Returns a slot for `template` and whether it lies there already.
     pub(super) fn take(&mut self, template: Digest) -> (u8, bool) {
         self.uses += 1;

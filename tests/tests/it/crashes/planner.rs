@@ -95,7 +95,7 @@ async fn plan_and_cut(site: &Site, fault: &str) -> bool {
         .await;
     numbers.sort();
     assert_eq!(numbers, ["one 1", "one 2", "two 1"], "{fault}: a release is missing or double");
-    let assignments = site.texts("SELECT CAST(COUNT(*) AS TEXT) FROM assignments WHERE present").await;
+    let assignments = site.texts("SELECT CAST(COUNT(*) AS TEXT) FROM assignments WHERE bundle IS NOT NULL").await;
     assert_eq!(assignments, ["4"], "{fault}");
     let waiting = site
         .texts(

@@ -16,7 +16,7 @@ use crate::store_replicas::full;
 /// What is on the disk of the report: its number, the facts, what is said of deployments, tombstones of `h1`.
 const ROWS: &str = "SELECT s.report_seq || ' ' || s.facts || ' ' || \
      (SELECT COUNT(*) FROM reports r WHERE r.host_uid = s.host_uid) || ' ' || \
-     (SELECT COUNT(*) FROM assignments a WHERE a.host_uid = s.host_uid AND NOT a.present) \
+     (SELECT COUNT(*) FROM assignments a WHERE lower(hex(a.host)) = replace(s.host_uid, '-', '') AND a.bundle IS NULL) \
      FROM host_status s JOIN resources r ON r.uid = s.host_uid WHERE r.name = 'h1'";
 const BEFORE: &str = "0 {} 0 1";
 const AFTER: &str = "1 {\"arch\":\"arm64\"} 1 0";

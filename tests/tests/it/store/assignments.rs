@@ -1,10 +1,12 @@
 //! Assignments, what they refer to, and what is cleared away.
 
-use titan_api::{Code, Digest, Kind, Problem, Revision};
-use titan_control_plane::store::{Assignment, Release, Store};
+use std::collections::{BTreeMap, HashSet};
+
+use titan_api::{Code, Digest, Kind, Problem};
+use titan_control_plane::store::{Assignment, Release, Store, Tx};
 use uuid::Uuid;
 
-use super::{assignment, at, read, stored, stores, tombstone, until_somebody_waits, write};
+use super::{assignment, at, moved_after, put, read, removal, stored, stores, tombstone, until_somebody_waits, write};
 
 #[tokio::test]
 async fn assignments_are_read_back_as_they_were_put_and_move_under_one_id() {
@@ -15,20 +17,20 @@ async fn assignments_are_read_back_as_they_were_put_and_move_under_one_id() {
         let elsewhere = assignment(deployment, Uuid::now_v7(), 20);
         let other = assignment(Uuid::now_v7(), host, 15);
         let mut tx = write(&store).await;
-        for assignment in [&first, &elsewhere, &other] {
-            tx.put_assignment(assignment).await.expect("put");
-        }
-        assert_eq!(tx.assignment(first.id).await.expect("read"), Some(first.clone()), "{engine}");
+        put(&mut tx, [&first, &elsewhere, &other]).await;
+        assert_eq!(tx.assignment(deployment, host).await.expect("read"), Some(first.clone()), "{engine}");
         let gone = tombstone(&first, 30);
-        tx.put_assignment(&gone).await.expect("put");
-        assert_eq!(tx.assignment(first.id).await.expect("read"), Some(gone.clone()), "{engine}");
+        put(&mut tx, [&gone]).await;
+        assert_eq!(tx.assignment(deployment, host).await.expect("read"), Some(gone.clone()), "{engine}");
+        assert_eq!(gone.id(), first.id(), "{engine}");
+        assert_eq!(tx.newest_move().await.expect("read"), at(30), "{engine}");
         tx.commit().await.expect("commit");
         let mut tx = read(&store).await;
-        let after =
-            async |tx: &mut titan_control_plane::store::Tx, seen| tx.assignments_after(at(seen)).await.expect("read");
-        assert_eq!(after(&mut tx, 0).await, [other.clone(), elsewhere.clone(), gone.clone()], "{engine}");
-        assert_eq!(after(&mut tx, 15).await, [elsewhere.clone(), gone.clone()], "{engine}");
-        assert_eq!(after(&mut tx, 30).await, [], "{engine}");
+        let mut all = moved_after(&mut tx, 0).await.expect("read");
+        all.sort_by_key(|assignment| assignment.revision);
+        assert_eq!(all, [other.clone(), elsewhere.clone(), gone.clone()], "{engine}");
+        assert_eq!(moved_after(&mut tx, 15).await.expect("read"), [elsewhere.clone(), gone.clone()], "{engine}");
+        assert_eq!(moved_after(&mut tx, 30).await.expect("read"), [], "{engine}");
         let sorted = |mut found: Vec<Assignment>| {
             found.sort_by_key(|assignment| assignment.revision);
             found
@@ -37,6 +39,76 @@ async fn assignments_are_read_back_as_they_were_put_and_move_under_one_id() {
         assert_eq!(of_host, [other, gone.clone()], "{engine}");
         let of_deployment = sorted(tx.assignments_of_deployment(deployment).await.expect("read"));
         assert_eq!(of_deployment, [elsewhere, gone], "{engine}");
+    }
+}
+
+/// What is told alike goes in one statement, and each row keeps what is its own.
+#[tokio::test]
+async fn many_are_put_at_once_each_with_its_own_bundle() {
+    for (database, store) in stores().await {
+        let deployments = [Uuid::now_v7(), Uuid::now_v7()];
+        let mut many = Vec::new();
+        for number in 0..500_u32 {
+            let deployment = deployments[number as usize % 2];
+            let row = assignment(deployment, Uuid::now_v7(), 7);
+            many.push(match number % 5 {
+                0 => tombstone(&row, 7),
+                _ => Assignment { bundle: Some(Digest::of(&number.to_be_bytes())), ..row },
+            });
+        }
+        let mut tx = write(&store).await;
+        put(&mut tx, &many).await;
+        // Once more, now that they are there.
+        put(&mut tx, &many).await;
+        let mut found = moved_after(&mut tx, 0).await.expect("read");
+        let order = |assignment: &Assignment| (assignment.deployment, assignment.host);
+        found.sort_by_key(order);
+        many.sort_by_key(order);
+        assert_eq!(found, many, "{}", database.engine);
+        let tombstones: HashSet<_> = many.iter().filter(|row| !row.present()).map(order).collect();
+        let hosts: Vec<_> = many.iter().map(|row| row.host).collect();
+        assert_eq!(tx.tombstones_of(&hosts).await.expect("read"), tombstones, "{}", database.engine);
+    }
+}
+
+#[tokio::test]
+async fn renderings_are_remembered_until_their_bundle_is_gone() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let digest = |number: u32| Digest::of(&number.to_be_bytes());
+        let kept: BTreeMap<_, _> = (0..300).map(|number| (digest(number), digest(1_000 + number / 100))).collect();
+        let mut tx = write(&store).await;
+        for bundle in [1_000, 1_001, 1_002] {
+            tx.put_bundle(&digest(bundle), b"body", at(10)).await.expect("put");
+        }
+        tx.put_renderings(&kept).await.expect("put");
+        tx.put_renderings(&kept).await.expect("put again");
+        let asked: Vec<_> = (0..400).map(digest).collect();
+        let known = tx.renderings(&asked).await.expect("read");
+        assert_eq!(known.into_iter().collect::<BTreeMap<_, _>>(), kept, "{engine}");
+        let again = [1_000, 1_002, 1_003].map(digest);
+        assert_eq!(tx.touch_bundles(&again, at(90)).await.expect("touch"), 2, "{engine}: one is not there");
+        assert_eq!(swept(&mut tx).await, 1, "{engine}: the one that was not touched");
+        assert_eq!(tx.renderings(&asked).await.expect("read").len(), 200, "{engine}");
+    }
+}
+
+#[tokio::test]
+async fn descriptions_stay_while_young_or_referred_to() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let first = assignment(Uuid::now_v7(), Uuid::now_v7(), 10);
+        let mut tx = write(&store).await;
+        put(&mut tx, [&first]).await;
+        put(&mut tx, [&tombstone(&first, 20)]).await;
+        assert!(tx.unused(at(1)).await.expect("unused").descriptions.is_empty(), "{engine}: both are young");
+        let unused = tx.unused(at(2)).await.expect("unused").descriptions;
+        assert_eq!(unused, [first.description.id()], "{engine}: what it was told before");
+        tx.remove_descriptions(&unused, at(1)).await.expect("remove");
+        assert_eq!(tx.unused(at(2)).await.expect("unused").descriptions, unused, "{engine}: it was young again");
+        tx.remove_descriptions(&unused, at(2)).await.expect("remove");
+        assert!(tx.unused(at(2)).await.expect("unused").descriptions.is_empty(), "{engine}");
+        assert_eq!(tx.assignment(first.deployment, first.host).await.expect("read"), Some(tombstone(&first, 20)));
     }
 }
 
@@ -58,26 +130,21 @@ async fn tombstone_is_purged_only_by_its_host_while_absent_and_not_newer() {
             (&back, host, 20, false),
             (&gone, host, 20, true),
         ] {
-            tx.put_assignment(state).await.expect("put");
-            let outcome = tx.purge_tombstone(present.id, by, at(confirmed)).await.expect("purge");
-            assert_eq!(outcome, purged, "{engine}: {} at {}, confirmed {confirmed}", state.present, state.revision);
-            let left = tx.assignment(present.id).await.expect("read");
+            put(&mut tx, [state]).await;
+            let said = removal(&present, by, confirmed);
+            // Beside others that are about nothing.
+            let others = [removal(&assignment(Uuid::now_v7(), host, 1), host, 1_000), said];
+            let outcome = tx.confirm_removals(&others).await.expect("confirm");
+            assert_eq!(
+                outcome == [said],
+                purged,
+                "{engine}: {} at {}, confirmed {confirmed}",
+                state.present(),
+                state.revision
+            );
+            let left = tx.assignment(present.deployment, host).await.expect("read");
             assert_eq!(left.as_ref(), (!purged).then_some(state), "{engine}");
         }
-    }
-}
-
-#[tokio::test]
-async fn outcome_changes_without_moving_the_assignment() {
-    for (database, store) in stores().await {
-        let before = assignment(Uuid::now_v7(), Uuid::now_v7(), 10);
-        let mut tx = write(&store).await;
-        tx.put_assignment(&before).await.expect("put");
-        tx.set_outcome(before.id, Digest::of(b"other")).await.expect("set");
-        let after = tx.assignment(before.id).await.expect("read");
-        let expected = Assignment { outcome: Some(Digest::of(b"other")), ..before };
-        assert_eq!(after, Some(expected), "{}", database.engine);
-        assert_eq!(tx.assignments_after(at(10)).await.expect("read"), [], "{}", database.engine);
     }
 }
 
@@ -87,10 +154,9 @@ async fn host_that_is_gone_takes_its_assignments_along_and_no_others() {
         let (gone, stays) = (Uuid::now_v7(), Uuid::now_v7());
         let kept = assignment(Uuid::now_v7(), stays, 10);
         let mut tx = write(&store).await;
-        tx.put_assignment(&assignment(kept.deployment, gone, 10)).await.expect("put");
-        tx.put_assignment(&kept).await.expect("put");
+        put(&mut tx, [&assignment(kept.deployment, gone, 10), &kept]).await;
         tx.purge_assignments_of_host(gone).await.expect("purge");
-        assert_eq!(tx.assignments_after(Revision::ZERO).await.expect("read"), [kept], "{}", database.engine);
+        assert_eq!(moved_after(&mut tx, 0).await.expect("read"), [kept], "{}", database.engine);
     }
 }
 
@@ -115,6 +181,12 @@ async fn releases_are_numbered_once_each_and_the_newest_is_found() {
         }
         assert_eq!(tx.newest_release(deployment).await.expect("read"), Some(tenth), "{engine}");
         assert_eq!(tx.newest_release(Uuid::now_v7()).await.expect("read"), None, "{engine}");
+        let other = Release { deployment: Uuid::now_v7(), id: Uuid::now_v7(), ..release(3) };
+        tx.add_release(&other).await.expect("add");
+        let asked = [deployment, Uuid::now_v7(), other.deployment];
+        let mut found: Vec<_> = tx.newest_releases(&asked).await.expect("read");
+        found.sort_by_key(|release| release.number);
+        assert_eq!(found.iter().map(|release| release.number).collect::<Vec<_>>(), [3, 10], "{engine}");
         assert!(tx.add_release(&release(9)).await.is_err(), "{engine}: a number is given once");
     }
 }
@@ -153,14 +225,31 @@ async fn bundles_are_kept_while_young_or_named_by_an_assignment() {
         // Rendered again: young again.
         tx.put_bundle(&digests[3], bodies[3], at(100)).await.expect("put");
         let named = Assignment { bundle: Some(digests[0]), ..assignment(Uuid::now_v7(), Uuid::now_v7(), 1) };
-        tx.put_assignment(&named).await.expect("put");
-        assert_eq!(tx.sweep_bundles(at(50)).await.expect("sweep"), 1, "{engine}");
+        put(&mut tx, [&named]).await;
+        assert_eq!(swept(&mut tx).await, 1, "{engine}");
         for (index, left) in [(0, true), (1, false), (2, true), (3, true)] {
             let body = tx.bundle(&digests[index]).await.expect("read");
             assert_eq!(body.as_deref(), left.then_some(bodies[index]), "{engine}");
         }
-        tx.put_assignment(&tombstone(&named, 2)).await.expect("put");
-        assert_eq!(tx.sweep_bundles(at(50)).await.expect("sweep"), 1, "{engine}");
+        put(&mut tx, [&tombstone(&named, 2)]).await;
+        assert_eq!(swept(&mut tx).await, 1, "{engine}");
+    }
+}
+
+#[tokio::test]
+async fn many_bundles_are_kept_at_once_whatever_their_bytes() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let large = vec![0xff; 3 * 1024 * 1024];
+        let bodies = [&b""[..], b"\0\xff'\"", &large, &large[1..], b"text"];
+        let bundles = bodies.map(|body| (Digest::of(body), body));
+        let mut tx = write(&store).await;
+        tx.put_bundles(&bundles, at(10)).await.expect("put");
+        tx.put_bundles(&bundles[4..], at(100)).await.expect("put again");
+        for (digest, body) in bundles {
+            assert!(tx.bundle(&digest).await.expect("read").as_deref() == Some(body), "{engine}");
+        }
+        assert_eq!(swept(&mut tx).await, 4, "{engine}: the last one is young again");
     }
 }
 
@@ -177,18 +266,27 @@ async fn sweep_never_takes_a_bundle_that_an_assignment_is_about_to_name() {
         let sweep = tokio::spawn(sweep(store.clone()));
         until_somebody_waits(&database).await;
         let named = assignment(Uuid::now_v7(), Uuid::now_v7(), 1);
-        planner.put_assignment(&named).await.expect("put");
+        put(&mut planner, [&named]).await;
         planner.commit().await.expect("commit");
         assert_eq!(sweep.await.expect("join"), 0, "{}", database.engine);
         assert!(read(&store).await.bundle(&digest).await.expect("read").is_some(), "{}", database.engine);
     }
 }
 
-async fn sweep(store: Store) -> u64 {
+/// Removes the bundles that look unused from a snapshot before the planner's commit.
+async fn sweep(store: Store) -> usize {
+    let unused = read(&store).await.unused(at(50)).await.expect("unused");
+    assert_eq!(unused.bundles.len(), 1);
     let mut tx = write(&store).await;
-    let swept = tx.sweep_bundles(at(50)).await.expect("sweep");
+    let swept = tx.remove_bundles(&unused.bundles, at(50)).await.expect("sweep");
     tx.commit().await.expect("commit");
     swept
+}
+
+/// Removes the bundles that nothing names and that are older than 50.
+async fn swept(tx: &mut Tx) -> usize {
+    let unused = tx.unused(at(50)).await.expect("unused");
+    tx.remove_bundles(&unused.bundles, at(50)).await.expect("sweep")
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! Documents as they are declared now.
 
 use titan_api::Kind;
-use titan_control_plane::store::{Listing, Stored};
+use titan_control_plane::store::{Listing, ObservedHost, Stored};
+use uuid::Uuid;
 
 use super::{at, read, stored, stores, write};
 
@@ -112,20 +113,30 @@ async fn deletions_settle_when_they_are_planned_and_no_assignment_is_left() {
         tx.put_document(&deployment).await.expect("put");
         tx.put_document(&host).await.expect("put");
         tx.put_document(&stored(Kind::Host, "", "alive", 1)).await.expect("put");
-        assert_eq!(tx.settled_deletions().await.expect("settled"), [], "{engine}: nothing is planned yet");
+        assert_eq!(tx.settled_deletions(10).await.expect("settled"), [], "{engine}: nothing is planned yet");
         tx.set_bookmark("planner", at(10)).await.expect("bookmark");
-        let settled = tx.settled_deletions().await.expect("settled");
+        let settled = tx.settled_deletions(10).await.expect("settled");
         assert_eq!(settled, [(Kind::Deployment, deployment.uid)], "{engine}");
-        tx.put_assignment(&present).await.expect("put");
+        super::put(&mut tx, [&present]).await;
         tx.set_bookmark("planner", at(30)).await.expect("bookmark");
-        assert_eq!(tx.settled_deletions().await.expect("settled"), [], "{engine}: both have an assignment");
-        tx.put_assignment(&super::tombstone(&present, 31)).await.expect("put");
-        assert_eq!(tx.settled_deletions().await.expect("settled"), [], "{engine}: a tombstone waits");
-        assert!(tx.purge_tombstone(present.id, host.uid, at(31)).await.expect("purge"), "{engine}");
-        let mut settled = tx.settled_deletions().await.expect("settled");
+        assert_eq!(tx.settled_deletions(10).await.expect("settled"), [], "{engine}: both have an assignment");
+        super::put(&mut tx, [&super::tombstone(&present, 31)]).await;
+        assert_eq!(tx.settled_deletions(10).await.expect("settled"), [], "{engine}: a tombstone waits");
+        let removal = super::removal(&present, host.uid, 31);
+        assert_eq!(tx.confirm_removals(&[removal]).await.expect("confirm"), [removal], "{engine}");
+        let mut settled = tx.settled_deletions(10).await.expect("settled");
         settled.sort();
         let mut expected = vec![(Kind::Host, host.uid), (Kind::Deployment, deployment.uid)];
         expected.sort();
         assert_eq!(settled, expected, "{engine}");
+        assert_eq!(tx.settled_deletions(1).await.expect("settled").len(), 1, "{engine}: no more than asked for");
+        let host_alone = tx.settled_among(&[host.uid, Uuid::now_v7()]).await.expect("settled");
+        assert_eq!(host_alone, [(Kind::Host, host.uid)], "{engine}: no others than asked for");
+        assert_eq!(tx.hosts_leaving().await.expect("leaving"), [host.uid], "{engine}");
+        tx.put_observed_host(&ObservedHost { uid: host.uid, ..ObservedHost::default() }).await.expect("put");
+        tx.purge_settled(&settled).await.expect("purge");
+        assert_eq!(tx.settled_deletions(10).await.expect("settled"), [], "{engine}");
+        assert_eq!(tx.observed_hosts().await.expect("read"), [], "{engine}");
+        assert!(tx.hosts_among(&[host.uid]).await.expect("read").is_empty(), "{engine}");
     }
 }

@@ -1,6 +1,5 @@
 //! Leases (law 12).
 
-use titan_api::Revision;
 use titan_control_plane::store::{Lease, Store, StoreError};
 use uuid::Uuid;
 
@@ -60,12 +59,12 @@ async fn paused_leader_is_refused_after_another_took_the_lease() {
         let leader = take(&store, "b", 300, 400).await.expect("over");
         let mut tx = write(&store).await;
         tx.tick(at(350)).await.expect("tick");
-        tx.put_assignment(&assignment(Uuid::now_v7(), Uuid::now_v7(), 350)).await.expect("put");
+        super::put(&mut tx, [&assignment(Uuid::now_v7(), Uuid::now_v7(), 350)]).await;
         let refused = tx.check_lease(paused).await.expect_err("fenced");
         assert!(matches!(refused, StoreError::Fenced("planner")), "{engine}: {refused}");
         drop(tx);
         let mut tx = read(&store).await;
-        assert_eq!(tx.assignments_after(Revision::ZERO).await.expect("read"), [], "{engine}");
+        assert_eq!(super::moved_after(&mut tx, 0).await.expect("read"), [], "{engine}");
         drop(tx);
         let mut tx = write(&store).await;
         tx.check_lease(leader).await.expect("held");
@@ -88,10 +87,10 @@ async fn lease_cannot_change_hands_within_the_leaders_transaction() {
         until_somebody_waits(&database).await;
         assert!(!taken.is_finished(), "{engine}: taken under a leader that is writing");
         let written = assignment(Uuid::now_v7(), Uuid::now_v7(), 350);
-        writing.put_assignment(&written).await.expect("put");
+        super::put(&mut writing, [&written]).await;
         writing.commit().await.expect("commit");
         let second = taken.await.expect("join");
         assert!(second.is_some_and(|second| second.token > leader.token), "{engine}: {second:?}");
-        assert_eq!(read(&store).await.assignments_after(Revision::ZERO).await.expect("read"), [written], "{engine}");
+        assert_eq!(super::moved_after(&mut read(&store).await, 0).await.expect("read"), [written], "{engine}");
     }
 }

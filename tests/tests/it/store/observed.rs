@@ -2,14 +2,14 @@
 
 use serde_json::json;
 use titan_api::{
-    Digest, Revision,
+    Digest, Kind, Revision,
     reports::{DeploymentReport, Orphan, Phase},
     tasks::{Task, TaskState},
 };
-use titan_control_plane::store::{ObservedDeployment, ObservedHost};
+use titan_control_plane::store::{Assignment, Counted, ObservedDeployment, ObservedHost};
 use uuid::Uuid;
 
-use super::{assignment, at, name, read, stores, write};
+use super::{assignment, at, name, read, stored, stores, write};
 
 fn observed(uid: Uuid) -> ObservedHost {
     ObservedHost {
@@ -23,9 +23,9 @@ fn observed(uid: Uuid) -> ObservedHost {
     }
 }
 
-fn report(host: Uuid, id: Uuid, phase: Phase) -> ObservedDeployment {
+fn report(of: &Assignment, phase: Phase) -> ObservedDeployment {
     let report = DeploymentReport {
-        id,
+        id: of.id(),
         release: "prod#3".to_owned(),
         revision: at(30),
         digest: Some(Digest::of(b"bundle")),
@@ -35,7 +35,7 @@ fn report(host: Uuid, id: Uuid, phase: Phase) -> ObservedDeployment {
         commit: Some("abc".to_owned()),
         push: None,
     };
-    ObservedDeployment { host, report, reported_at: at(40) }
+    ObservedDeployment { host: of.host, deployment: of.deployment, report, reported_at: at(40) }
 }
 
 #[tokio::test]
@@ -76,6 +76,77 @@ async fn last_seen_only_moves_forward_and_makes_no_host() {
     }
 }
 
+#[tokio::test]
+async fn many_hosts_are_put_at_once_and_none_that_is_gone() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let hosts: Vec<_> = (0..300).map(|number| stored(Kind::Host, "", &format!("h{number}"), 1)).collect();
+        let mut tx = write(&store).await;
+        for host in &hosts {
+            tx.put_document(host).await.expect("put");
+        }
+        let mut wanted: Vec<_> = hosts.iter().map(|host| observed(host.uid)).collect();
+        wanted[0] = ObservedHost {
+            uid: hosts[0].uid,
+            facts: [("odd".to_owned(), json!("\u{0}\"\\u0000 \u{fc}")), ("half".to_owned(), json!(0.5))].into(),
+            ..ObservedHost::default()
+        };
+        let gone = observed(Uuid::now_v7());
+        let all: Vec<_> = wanted.iter().chain([&gone]).cloned().collect();
+        tx.put_observed_hosts(&all).await.expect("put");
+        wanted[1].report_seq = i64::MAX;
+        tx.put_observed_hosts(&wanted[1..2]).await.expect("put again");
+        tx.commit().await.expect("commit");
+        let uids: Vec<_> = all.iter().map(|host| host.uid).collect();
+        let mut tx = write(&store).await;
+        let mut found: Vec<_> = tx.lock_observed_hosts(&uids).await.expect("read");
+        let place = |uid: Uuid| uids.iter().position(|other| *other == uid);
+        found.sort_by_key(|(uid, _)| place(*uid));
+        let found: Vec<_> = found.into_iter().map(|(_, host)| host.expect("readable")).collect();
+        assert_eq!(found, wanted, "{engine}");
+    }
+}
+
+/// One host's fault is nobody else's.
+#[tokio::test]
+async fn host_that_cannot_be_read_is_an_error_of_its_own() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let (good, bad) = (observed(Uuid::now_v7()), observed(Uuid::now_v7()));
+        let mut tx = write(&store).await;
+        tx.put_observed_host(&good).await.expect("put");
+        tx.put_observed_host(&bad).await.expect("put");
+        tx.commit().await.expect("commit");
+        let tamper = format!("UPDATE host_status SET facts = '[' WHERE host_uid = '{}'", bad.uid);
+        database.execute(&tamper).await.expect("tamper");
+        let mut tx = write(&store).await;
+        for (uid, found) in tx.lock_observed_hosts(&[good.uid, bad.uid]).await.expect("read") {
+            assert_eq!(found.is_ok(), uid == good.uid, "{engine}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn reports_are_counted_only_from_the_number_that_is_on_disk() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let (one, other) = (observed(Uuid::now_v7()), observed(Uuid::now_v7()));
+        let mut tx = write(&store).await;
+        tx.put_observed_host(&one).await.expect("put");
+        tx.put_observed_host(&other).await.expect("put");
+        let counted = |host, written, acked_cursor| Counted { host, written, seq: 20, acked_cursor };
+        let others = [counted(one.uid, 7, None), counted(other.uid, 6, Some(at(90))), counted(Uuid::now_v7(), 7, None)];
+        let refused = tx.set_counted(&others).await.expect("set");
+        assert_eq!(refused, [other.uid, others[2].host], "{engine}: another number is on disk, and the last is gone");
+        let found = tx.observed_host(one.uid).await.expect("read").expect("there");
+        assert_eq!((found.report_seq, found.acked_cursor), (20, one.acked_cursor), "{engine}");
+        assert_eq!(tx.observed_host(other.uid).await.expect("read"), Some(other), "{engine}");
+        tx.set_counted(&[counted(one.uid, 20, Some(at(95)))]).await.expect("set");
+        let found = tx.observed_host(one.uid).await.expect("read").expect("there");
+        assert_eq!(found.acked_cursor, Some(at(95)), "{engine}");
+    }
+}
+
 /// A fact that changes while the planner looks at the one before is looked at again.
 #[tokio::test]
 async fn host_stays_queued_if_its_facts_changed_again_since() {
@@ -107,17 +178,17 @@ async fn newest_report_of_each_deployment_and_host_is_kept() {
         let engine = database.engine;
         let (deployment, host) = (Uuid::now_v7(), Uuid::now_v7());
         let (mine, other) = (assignment(deployment, host, 1), assignment(Uuid::now_v7(), host, 1));
-        let newest = report(host, mine.id, Phase::RolledBack);
+        let newest = report(&mine, Phase::RolledBack);
         let mut tx = write(&store).await;
-        for assignment in [&mine, &other] {
-            tx.put_assignment(assignment).await.expect("put");
-        }
-        tx.put_report(&report(host, mine.id, Phase::Healthy)).await.expect("put");
-        tx.put_report(&newest).await.expect("put");
-        tx.put_report(&report(host, other.id, Phase::Healthy)).await.expect("put");
+        super::put(&mut tx, [&mine, &other]).await;
+        let stranger = report(&assignment(deployment, Uuid::now_v7(), 1), Phase::Healthy);
+        let first = [report(&mine, Phase::Healthy), report(&other, Phase::Healthy), stranger];
+        tx.put_reports(&first).await.expect("put");
+        tx.put_reports(std::slice::from_ref(&newest)).await.expect("put");
         let found = tx.reports_of_deployment(deployment).await.expect("read");
         assert_eq!(found, [newest], "{engine}");
-        tx.purge_report(host, mine.id).await.expect("purge");
+        super::put(&mut tx, [&super::tombstone(&mine, 50)]).await;
+        tx.confirm_removals(&[super::removal(&mine, host, 50)]).await.expect("confirm");
         assert_eq!(tx.reports_of_deployment(deployment).await.expect("read"), [], "{engine}");
         assert_eq!(tx.reports_of_deployment(other.deployment).await.expect("read").len(), 1, "{engine}");
     }
@@ -132,9 +203,9 @@ async fn host_that_is_gone_takes_all_that_was_observed_of_it_along() {
         let mut tx = write(&store).await;
         for host in [&host, &stays] {
             let assignment = assignment(deployment, host.uid, 1);
-            tx.put_assignment(&assignment).await.expect("put");
+            super::put(&mut tx, [&assignment]).await;
             tx.put_observed_host(host).await.expect("put");
-            tx.put_report(&report(host.uid, assignment.id, Phase::Healthy)).await.expect("put");
+            tx.put_reports(&[report(&assignment, Phase::Healthy)]).await.expect("put");
             tx.queue_facts(host.uid, at(1)).await.expect("queue");
         }
         tx.purge_observed_host(host.uid).await.expect("purge");

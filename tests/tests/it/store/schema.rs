@@ -84,8 +84,7 @@ async fn words_outside_the_known_ones_are_refused_by_both() {
             "INSERT INTO clock (id, revision) VALUES (2, 0)",
             "INSERT INTO tasks (id, kind, state, subject, payload, created_at, updated_at) VALUES ('i', 'k', 'lost', 's', '{}', 1, 1)",
             "INSERT INTO tokens (id, kind, name, hash, created_at) VALUES ('i', 'root', 'n', '', 1)",
-            "INSERT INTO assignments (id, deployment_uid, host_uid, workspace, deployment, release_name, revision, present, \
-             depends_on, on_remove) VALUES ('i', 'd', 'h', 'w', 'd', 'd#1', 1, true, '[]', 'delete')",
+            "INSERT INTO assignments (deployment, host, description, revision) VALUES (NULL, NULL, 1, 1)",
             "INSERT INTO bookmarks (name, revision) VALUES (NULL, 1)",
         ] {
             assert!(database.execute(bad).await.is_err(), "{}: {bad}", database.engine);

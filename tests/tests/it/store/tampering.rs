@@ -48,9 +48,9 @@ async fn unreadable_documents_and_assignments_name_table_column_and_id() {
         let assigned = assignment(Uuid::now_v7(), Uuid::now_v7(), 1);
         let mut tx = write(&store).await;
         tx.put_document(&document).await.expect("put");
-        tx.put_assignment(&assigned).await.expect("put");
+        super::put(&mut tx, [&assigned]).await;
         tx.commit().await.expect("commit");
-        let (uid, id) = (document.uid.to_string(), assigned.id.to_string());
+        let uid = document.uid.to_string();
         for (column, bad) in [
             ("kind", "'Nope'"),
             ("workspace", "'Not A Name'"),
@@ -65,19 +65,28 @@ async fn unreadable_documents_and_assignments_name_table_column_and_id() {
             tampered(&database, &store, place, bad, async |tx| tx.document_by_uid(document.uid).await).await;
         }
         let short = if database.is_sqlite() { "X'00'" } else { "'\\x00'" };
+        let (deployment, host) = (assigned.deployment.simple(), assigned.host.simple());
+        for (column, row) in [
+            ("deployment", format!("(00, {host})")),
+            ("host", format!("({deployment}, 00)")),
+            ("bundle", format!("({deployment}, {host})")),
+        ] {
+            let place = ("assignments", column, row.as_str());
+            tampered(&database, &store, place, short, async |tx| super::moved_after(tx, 0).await).await;
+        }
+        let place = ("assignments", "description", "7");
+        tampered(&database, &store, place, "7", async |tx| super::moved_after(tx, 0).await).await;
+        let description = assigned.description.id().to_string();
         for (column, bad) in [
-            ("deployment_uid", "'1'"),
-            ("host_uid", "''"),
+            ("deployment", short),
             ("workspace", "''"),
-            ("deployment", "'A'"),
-            ("outcome", short),
-            ("bundle", short),
+            ("name", "'A'"),
             ("depends_on", "'{}'"),
             ("on_remove", "'burn'"),
             ("reason", "'whim'"),
         ] {
-            let place = ("assignments", column, id.as_str());
-            tampered(&database, &store, place, bad, async |tx| tx.assignments_after(Revision::ZERO).await).await;
+            let place = ("descriptions", column, description.as_str());
+            tampered(&database, &store, place, bad, async |tx| super::moved_after(tx, 0).await).await;
         }
     }
 }
@@ -174,14 +183,17 @@ async fn unreadable_reports_and_changes_name_their_place() {
     for (database, store) in stores().await {
         let assigned = assignment(Uuid::now_v7(), Uuid::now_v7(), 1);
         let mut tx = write(&store).await;
-        tx.put_assignment(&assigned).await.expect("put");
+        super::put(&mut tx, [&assigned]).await;
         tx.commit().await.expect("commit");
-        let id = assigned.id.to_string();
+        let id = assigned.id().to_string();
+        let hexadecimal = assigned.deployment.simple();
+        let literal = if database.is_sqlite() { format!("X'{hexadecimal}'") } else { format!("'\\x{hexadecimal}'") };
         database
             .execute(&format!(
-                "INSERT INTO reports (host_uid, assignment_id, release_name, revision, phase, message, reported_at) \
-                 VALUES ('{}', '{id}', 'prod#1', 1, 'dancing', '', 1)",
-                assigned.host
+                "INSERT INTO reports (host_uid, assignment_id, release_name, revision, phase, message, reported_at, deployment) \
+                 VALUES ('{}', '{id}', 'prod#1', 1, 'dancing', '', 1, {})",
+                assigned.host,
+                literal
             ))
             .await
             .expect("insert");

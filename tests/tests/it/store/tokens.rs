@@ -91,7 +91,10 @@ async fn used_join_token_says_by_which_attempt_and_expired_ones_are_swept() {
         tx.use_join_token(late.id, "attempt-1").await.expect("use");
         let used = tx.token_by_hash(&hash(&late)).await.expect("read").and_then(|token| token.used_by);
         assert_eq!(used.as_deref(), Some("attempt-1"), "{engine}");
-        tx.sweep_expired(at(300)).await.expect("sweep");
+        assert_eq!(tx.tokens_ended(at(300), 0).await.expect("read"), [""; 0], "{engine}: no more than asked for");
+        let ended = tx.tokens_ended(at(300), 10).await.expect("read");
+        assert_eq!(ended, [early.id.to_string()], "{engine}");
+        tx.remove_tokens(&ended).await.expect("remove");
         assert_eq!(tx.token_by_hash(&hash(&early)).await.expect("read"), None, "{engine}");
         for kept in [&late, &forever, &expired_admin] {
             assert!(tx.token_by_hash(&hash(kept)).await.expect("read").is_some(), "{engine}");
@@ -112,7 +115,9 @@ async fn answer_is_kept_once_for_each_actor_and_key() {
         assert_eq!(tx.keyed_answer("ann", "k").await.expect("read"), Some((request, "{}".to_owned())), "{engine}");
         assert_eq!(tx.keyed_answer("bob", "k").await.expect("read"), Some((request, "[]".to_owned())), "{engine}");
         assert_eq!(tx.keyed_answer("ann", "other").await.expect("read"), None, "{engine}");
-        tx.sweep_expired(at(15)).await.expect("sweep");
+        let old = tx.answers_before(at(15), 10).await.expect("read");
+        assert_eq!(old, [("ann".to_owned(), "k".to_owned())], "{engine}");
+        tx.remove_answers(&old).await.expect("remove");
         assert_eq!(tx.keyed_answer("ann", "k").await.expect("read"), None, "{engine}");
         assert!(tx.keyed_answer("bob", "k").await.expect("read").is_some(), "{engine}");
         assert!(tx.keep_answer("bob", "k", &request, "{}", at(30)).await.is_err(), "{engine}: a key is used once");

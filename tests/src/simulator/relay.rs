@@ -18,9 +18,9 @@ type Tape = Arc<Mutex<Vec<u8>>>;
 
 /// A running relay.
 #[derive(Debug)]
-pub(crate) struct Relay {
+pub struct Relay {
     /// `127.0.0.1:PORT`.
-    pub(crate) address: String,
+    pub address: String,
     up: Tape,
     down: Tape,
     task: JoinHandle<()>,
@@ -28,7 +28,7 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// Starts a relay to `server`.
-    pub(crate) async fn start(server: &str) -> anyhow::Result<Self> {
+    pub async fn start(server: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let (up, down) = (Tape::default(), Tape::default());
@@ -47,7 +47,7 @@ impl Relay {
     }
 
     /// Returns what went up and what came down since the last call.
-    pub(crate) fn take(&self) -> (Vec<u8>, Vec<u8>) {
+    pub fn take(&self) -> (Vec<u8>, Vec<u8>) {
         let take = |tape: &Tape| std::mem::take(&mut *tape.lock().unwrap_or_else(PoisonError::into_inner));
         (take(&self.up), take(&self.down))
     }

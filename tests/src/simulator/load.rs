@@ -9,59 +9,62 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use titan_tests::measures::Samples;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     task::JoinSet,
 };
 
+use crate::measures::Samples;
+
 /// How an empty answer begins.
 const EMPTY: &[u8] = b"HTTP/1.1 204 ";
 /// How the headers of an answer end; an empty answer has nothing after it.
 const END: &[u8] = b"\r\n\r\n";
 
-/// Kept connections to one server, each with the request that it sends again and again.
+/// Kept connections to one server, each with the requests that it sends in turn, again and again.
 #[derive(Debug)]
-pub(crate) struct Load(Vec<Connection>);
+pub struct Load(Vec<Connection>);
 
 #[derive(Debug)]
 struct Connection {
     stream: TcpStream,
-    request: Arc<[u8]>,
+    requests: Vec<Arc<[u8]>>,
+    next: usize,
     answer: Vec<u8>,
 }
 
 /// What was answered in a stretch of time.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Stretch {
+pub struct Stretch {
     /// How many requests.
-    pub(crate) answered: u64,
+    pub answered: u64,
     /// In how much time.
-    pub(crate) elapsed: Duration,
+    pub elapsed: Duration,
 }
 
 impl Stretch {
     /// Returns requests per second.
-    pub(crate) fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         self.answered as f64 / self.elapsed.as_secs_f64()
     }
 }
 
 impl Load {
-    /// Opens a connection for each request.
-    pub(crate) async fn open(server: &str, requests: &[Arc<[u8]>]) -> anyhow::Result<Self> {
-        let mut connections = Vec::with_capacity(requests.len());
-        for request in requests {
+    /// Opens `connections` connections that share the requests out among them.
+    pub async fn open(server: &str, requests: &[Arc<[u8]>], connections: usize) -> anyhow::Result<Self> {
+        let mut opened = Vec::with_capacity(connections);
+        for index in 0..connections.min(requests.len()) {
             let stream = TcpStream::connect(server).await?;
             stream.set_nodelay(true)?;
-            connections.push(Connection { stream, request: Arc::clone(request), answer: Vec::with_capacity(1024) });
+            let requests = requests.iter().skip(index).step_by(connections).cloned().collect();
+            opened.push(Connection { stream, requests, next: 0, answer: Vec::with_capacity(1024) });
         }
-        Ok(Self(connections))
+        Ok(Self(opened))
     }
 
     /// Sends on every connection for `span` and counts the answers, all of which must be 204.
-    pub(crate) async fn run(&mut self, span: Duration) -> anyhow::Result<Stretch> {
+    pub async fn run(&mut self, span: Duration) -> anyhow::Result<Stretch> {
         let stop = Arc::new(AtomicBool::new(false));
         let begun = Instant::now();
         let mut running = JoinSet::new();
@@ -80,7 +83,7 @@ impl Load {
     }
 
     /// Sends once on every connection, one after the other, and returns how many microseconds each answer took.
-    pub(crate) async fn once(&mut self) -> anyhow::Result<Samples> {
+    pub async fn once(&mut self) -> anyhow::Result<Samples> {
         let mut times = Samples::default();
         for connection in &mut self.0 {
             let begun = Instant::now();
@@ -102,7 +105,9 @@ impl Connection {
     }
 
     async fn ask(&mut self) -> anyhow::Result<()> {
-        self.stream.write_all(&self.request).await?;
+        let request = &self.requests[self.next % self.requests.len()];
+        self.next = self.next.wrapping_add(1);
+        self.stream.write_all(request).await?;
         self.answer.clear();
         while !self.answer.ends_with(END) {
             let length = self.stream.read_buf(&mut self.answer).await.context("reading an answer")?;

@@ -1,0 +1,215 @@
+//! The agenda: which pairs of deployment and host are still to be decided, the quickest to finish first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roaring::RoaringBitmap;
+use titan_api::Revision;
+use uuid::Uuid;
+
+use crate::fleet::{
+    causes::Affected,
+    holders::Holders,
+    model::Model,
+    placements::{self, Placement},
+};
+
+/// What is to be decided of one deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    /// Which hosts have it; whoever has it and stays need not be looked at.
+    Hosts,
+    /// Everything on every host.
+    Everything,
+}
+
+/// What is left of one deployment, as numbers of the model's table.
+#[derive(Debug, Clone, Default)]
+struct Left {
+    /// As of which model.
+    revision: Revision,
+    /// Hosts that are to have it.
+    present: RoaringBitmap,
+    /// Hosts that are not.
+    absent: RoaringBitmap,
+}
+
+/// Hosts of one deployment that are to be decided now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The deployment, which may be gone.
+    pub deployment: Uuid,
+    /// The hosts, which may be gone too.
+    pub hosts: Vec<Uuid>,
+    /// Whether this is the last of a decision about the deployment on all its hosts.
+    pub last: bool,
+}
+
+/// Which pairs of deployment and host are still to be decided.
+#[derive(Debug, Clone, Default)]
+pub struct Agenda {
+    hosts: BTreeSet<Uuid>,
+    deployments: BTreeMap<Uuid, Scope>,
+    begun: BTreeMap<Uuid, Left>,
+}
+
+/// What the agenda is drawn from.
+#[derive(Debug, Clone, Copy)]
+pub struct Ground<'a> {
+    /// What is declared.
+    pub model: &'a Model,
+    /// Who has what.
+    pub holders: &'a Holders,
+    /// The deployments that a host has, whether it is in the model or not.
+    pub held: &'a dyn Held,
+    /// Pairs of host and deployment that cannot be rendered.
+    pub problems: &'a BTreeSet<(Uuid, Uuid)>,
+}
+
+/// Tells what a host has.
+pub trait Held: std::fmt::Debug + Sync {
+    /// Returns the deployments that a host has.
+    fn deployments(&self, host: Uuid) -> Vec<Uuid>;
+}
+
+impl Held for crate::fleet::view::FleetView {
+    fn deployments(&self, host: Uuid) -> Vec<Uuid> {
+        let Some(slot) = self.find(host) else { return Vec::new() };
+        let set = slot.set();
+        set.entries().iter().filter(|entry| entry.present()).map(crate::fleet::view::Entry::deployment).collect()
+    }
+}
+
+impl Agenda {
+    /// Whether everything is decided.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.deployments.is_empty() && self.begun.is_empty()
+    }
+
+    /// Adds what is affected.
+    pub fn add(&mut self, affected: &Affected) {
+        self.hosts.extend(&affected.hosts);
+        for (deployments, scope) in [(&affected.targets, Scope::Hosts), (&affected.deployments, Scope::Everything)] {
+            for deployment in deployments {
+                self.ask(*deployment, scope);
+            }
+        }
+    }
+
+    /// What was begun for less begins anew.
+    fn ask(&mut self, deployment: Uuid, scope: Scope) {
+        let asked = self.deployments.entry(deployment).or_insert(scope);
+        *asked = (*asked).max(scope);
+    }
+
+    /// Takes up to about `limit` pairs that are to be decided next: those of single hosts, then those of the deployments
+    /// with the fewest left.
+    pub fn take(&mut self, ground: Ground<'_>, limit: usize) -> Vec<Item> {
+        let mut items = BTreeMap::new();
+        let mut taken = 0;
+        while taken < limit
+            && let Some(host) = self.hosts.pop_first()
+        {
+            for deployment in self.concerned(ground, host) {
+                items.entry(deployment).or_insert_with(Vec::new).push(host);
+                taken += 1;
+            }
+            taken += 1;
+        }
+        let mut items: Vec<_> =
+            items.into_iter().map(|(deployment, hosts)| Item { deployment, hosts, last: false }).collect();
+        if taken >= limit {
+            return items;
+        }
+        self.begin(ground);
+        let mut smallest: Vec<_> =
+            self.begun.iter().map(|(uid, left)| (left.present.len() + left.absent.len(), *uid)).collect();
+        smallest.sort_unstable();
+        for (_, deployment) in smallest {
+            if taken >= limit {
+                break;
+            }
+            let Some(left) = self.begun.get_mut(&deployment) else { continue };
+            let mut hosts = Vec::new();
+            // Who is to lose it comes first: a replica leaves before it arrives elsewhere.
+            for numbers in [&mut left.absent, &mut left.present] {
+                let room = limit.saturating_sub(taken + hosts.len());
+                let next: RoaringBitmap = numbers.iter().take(room).collect();
+                *numbers -= &next;
+                hosts.extend(ground.model.hosts().among(&next).map(|host| host.uid()));
+            }
+            taken += hosts.len() + 1;
+            let last = left.present.is_empty() && left.absent.is_empty();
+            if last {
+                self.begun.remove(&deployment);
+            }
+            items.push(Item { deployment, hosts, last });
+        }
+        items
+    }
+
+    /// Returns the deployments that are to be decided for one host. Where a host may move a replica of others, all hosts
+    /// are looked at.
+    fn concerned(&mut self, ground: Ground<'_>, host: Uuid) -> BTreeSet<Uuid> {
+        let Ground { model, held, problems, .. } = ground;
+        let held: BTreeSet<_> = held.deployments(host).into_iter().collect();
+        let possible = model.candidates(host).into_iter().filter(|deployment| {
+            let placement = placements::place_one(model, deployment, host, held.contains(&deployment.uid));
+            !matches!(placement, Placement::Absent(_))
+        });
+        let possible: Vec<_> = possible.map(|deployment| deployment.uid).collect();
+        let troubled = problems.range((host, Uuid::nil())..=(host, Uuid::max())).map(|(_, deployment)| *deployment);
+        let concerned: BTreeSet<_> = held.into_iter().chain(possible).chain(troubled).collect();
+        let (replicated, plain) = concerned.into_iter().partition::<BTreeSet<_>, _>(|uid| {
+            model.deployment(*uid).is_some_and(|deployment| deployment.spec.replicas.is_some())
+        });
+        for deployment in &replicated {
+            self.ask(*deployment, Scope::Everything);
+        }
+        match model.host(host) {
+            // The table has no number for it: it is decided here.
+            None => plain.into_iter().chain(replicated).collect(),
+            Some(_) => plain,
+        }
+    }
+
+    /// Works out what is left of each deployment that was asked for, and again of those that were begun before the model
+    /// moved on.
+    fn begin(&mut self, ground: Ground<'_>) {
+        let Ground { model, holders, .. } = ground;
+        for (uid, left) in &mut self.begun {
+            if left.revision != model.revision {
+                let (present, absent) = wanted(ground, *uid);
+                // Whoever came or went by itself meanwhile is on the agenda by itself.
+                left.present &= present;
+                left.absent &= absent;
+                left.revision = model.revision;
+            }
+        }
+        for (uid, scope) in std::mem::take(&mut self.deployments) {
+            let (mut present, mut absent) = wanted(ground, uid);
+            if scope == Scope::Hosts {
+                present -= holders.of(uid);
+            }
+            if let Some(begun) = self.begun.get(&uid) {
+                present |= &begun.present;
+                absent |= &begun.absent;
+            }
+            self.begun.insert(uid, Left { revision: model.revision, present, absent });
+        }
+    }
+}
+
+/// Returns the hosts that are to have a deployment, and those that have it and are not to.
+fn wanted(ground: Ground<'_>, deployment: Uuid) -> (RoaringBitmap, RoaringBitmap) {
+    let held = ground.holders.of(deployment);
+    let Some(deployment) = ground.model.deployment(deployment) else { return (RoaringBitmap::new(), held) };
+    match placements::place_set(ground.model, deployment, &held) {
+        Some(present) => {
+            let absent = held - &present;
+            (present, absent)
+        }
+        // It cannot be told: whoever has it keeps it, with the reason.
+        None => (held, RoaringBitmap::new()),
+    }
+}

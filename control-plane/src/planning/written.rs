@@ -1,0 +1,91 @@
+//! Writing what is planned.
+
+use titan_api::Revision;
+
+use crate::{
+    planning::Planned,
+    store::{Assignment, Lease, StoreError, Tx},
+};
+
+/// How a chunk of what is planned is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Writing {
+    /// Whoever writes must hold it.
+    pub lease: Lease,
+    /// What was decided takes everything into account that was declared up to here.
+    pub model: Revision,
+    /// What was decided takes every assignment into account that moved up to here.
+    pub view: Revision,
+    /// Up to where everything is decided, if nothing is left on the agenda.
+    pub bookmark: Option<Revision>,
+    /// The wall clock.
+    pub wall: Revision,
+}
+
+/// Why a chunk was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The database failed, or another replica leads.
+    #[error("the plan could not be written")]
+    Store(#[from] StoreError),
+    /// Something moved since it was decided.
+    #[error("something moved since the plan was made")]
+    Overtaken,
+}
+
+impl Planned {
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.moved.is_empty() && self.problems.is_empty() && self.releases.is_empty()
+    }
+
+    /// Takes in what was planned beside this.
+    pub(super) fn join(&mut self, other: Self) {
+        self.moved.extend(other.moved);
+        self.problems.extend(other.problems);
+        for release in other.releases {
+            if self.releases.iter().all(|known| known.deployment != release.deployment) {
+                self.releases.push(release);
+            }
+        }
+        self.bundles.extend(other.bundles);
+        self.reused.extend(other.reused);
+        self.renderings.extend(other.renderings);
+        self.unchanged += other.unchanged;
+    }
+
+    /// Writes everything in one transaction: the clock moves only if an assignment does. Returns the revision if so.
+    pub async fn write(&self, tx: &mut Tx, writing: Writing) -> Result<Option<Revision>, WriteError> {
+        let Writing { lease, wall, .. } = writing;
+        // The clock first, always: whoever holds it is alone.
+        let revision = if self.moved.is_empty() { None } else { Some(tx.tick(wall).await?) };
+        tx.check_lease(lease).await?;
+        for release in &self.releases {
+            tx.add_release(release).await?;
+        }
+        tx.put_bundles(&self.bundles, wall).await?;
+        if let Some(revision) = revision {
+            let reused: Vec<_> = self.reused.iter().copied().collect();
+            // A leader before this one may have written late, or a bundle may have been swept away.
+            if tx.newest_move().await? > writing.view || tx.touch_bundles(&reused, wall).await? < reused.len() as u64 {
+                return Err(WriteError::Overtaken);
+            }
+            // A host that was removed by force since it was decided gets nothing.
+            let gone = tx.hosts_deleted_after(writing.model).await?;
+            let moved = self.moved.iter().filter(|(assignment, _)| !gone.contains(&assignment.host));
+            let moved: Vec<_> = moved.map(|(assignment, _)| Assignment { revision, ..assignment.clone() }).collect();
+            tx.put_assignments(&moved, wall).await?;
+        }
+        tx.put_renderings(&self.renderings).await?;
+        for (deployment, host, problem) in &self.problems {
+            let problem = problem.as_ref().map(|problem| (problem, writing.model));
+            tx.set_render_problem(*deployment, *host, problem).await?;
+        }
+        if let Some(bookmark) = writing.bookmark {
+            tx.set_bookmark("planner", bookmark).await?;
+        }
+        tx.notify().await?;
+        Ok(revision)
+    }
+}

@@ -1,0 +1,141 @@
+//! Measures that are runs of a script.
+
+use std::time::{Duration, Instant};
+
+use super::{Measure, Measuring, PATIENCE, differences};
+use crate::{
+    measures::{Figure, Goal},
+    simulator::{
+        fleet::Fleet,
+        progress::tell,
+        runs::{self, Outcome},
+        script::{Carrier, Script},
+        stage::Stage,
+        tally::Evenness,
+    },
+};
+
+/// Returns the script of a measure.
+fn script(measure: Measure, options: &Measuring, seconds: f64) -> Script {
+    let usual = Script { seconds, connections: options.connections, wait: options.wait, ..Script::default() };
+    let (carrier, cadence) = match measure {
+        Measure::SustainedTls => (Carrier::Once, 300.0),
+        Measure::Storm => (Carrier::Own, 5.0),
+        Measure::Day => (Carrier::Mux, 5.0),
+        _ => (Carrier::Mux, 30.0),
+    };
+    let script = Script {
+        carrier: options.carrier.unwrap_or(carrier),
+        cadence: Some(options.cadence.unwrap_or(cadence)),
+        tls: measure.tls(),
+        ..usual
+    };
+    match measure {
+        Measure::Storm => Script { storm_every: (seconds / 5.0).max(1.0), ramp: Some(5.0), ..script },
+        Measure::Day => Script {
+            offline: 0.02,
+            offline_period: (seconds / 40.0).max(1.0),
+            restart_every: (seconds / 5.0).max(5.0),
+            changes_per_second: 1.0,
+            phases_per_second: 10.0,
+            lost: 0.001,
+            ..script
+        },
+        Measure::AllFull => Script { ramp: Some(seconds), ..script },
+        _ => script,
+    }
+}
+
+/// Plays the script of a measure.
+pub(super) async fn measure(
+    measure: Measure,
+    stage: &mut Stage,
+    options: &Measuring,
+    seconds: f64,
+) -> anyhow::Result<Vec<Figure>> {
+    let script = script(measure, options, seconds);
+    let fleet = Fleet::new(&stage.server.place, script.clone(), stage.credentials.clone(), stage.hosts)?;
+    let begun = Instant::now();
+    fleet.start(script.ramp());
+    let all = stage.hosts as u64;
+    let mut figures = Vec::new();
+    if measure == Measure::AllFull {
+        fleet.until("every full answer", PATIENCE, |fleet| fleet.tally.fulls.get() >= all).await?;
+        let took = begun.elapsed().as_secs_f64();
+        let note = format!("{all} hosts, asked within {seconds} s; {}", fleet.tally.answered.summary());
+        figures.push(Figure::new("every host told everything", took, "s").goal(Goal::AtMost(seconds + 5.0)).note(note));
+        // What follows is as ever; what counts was before.
+        let rest = Script { seconds: 1.0, ..script };
+        let outcome = runs::played(&mut stage.server, &fleet, &rest).await?;
+        figures.extend(ending("full answers", &outcome));
+        return Ok(figures);
+    }
+    // The first answers, in full, are another measure.
+    fleet.until("every first answer", PATIENCE, |fleet| fleet.tally.fulls.get() >= all).await?;
+    tell(&format!("every host was told everything after {:.0} s", begun.elapsed().as_secs_f64()));
+    let (polls, errors) = (fleet.tally.polls(), fleet.tally.errors());
+    let connects = (fleet.tally.handshakes.0.get(), fleet.tally.handshakes.1.get());
+    for histogram in [&fleet.tally.answered, &fleet.tally.connecting, &fleet.tally.late] {
+        histogram.clear();
+    }
+    let from = fleet.tally.elapsed();
+    let outcome = runs::played(&mut stage.server, &fleet, &script).await?;
+    let tally = &outcome.fleet.tally;
+    let rate = tally.polls().saturating_sub(polls) as f64 / outcome.played.as_secs_f64();
+    let name = match measure {
+        Measure::SustainedTls => "every host over new, resumed TLS",
+        Measure::SustainedMux => "every host over HTTP/2",
+        Measure::Storm => "reconnect storms",
+        _ => "a day",
+    };
+    let cadence = script.cadence.unwrap_or_default();
+    let note = format!(
+        "{all} hosts every {cadence} s for {:.0} s; {}",
+        outcome.played.as_secs_f64(),
+        tally.answered.summary()
+    );
+    figures.push(Figure::new(format!("{name}: polls"), rate, "1/s").note(note));
+    let cores = Figure::new(format!("{name}: server"), outcome.cores, "cores");
+    figures.push(match measure {
+        Measure::SustainedTls | Measure::SustainedMux => cores.goal(Goal::AtMost(1.0)),
+        _ => cores,
+    });
+    if script.tls {
+        let full = tally.handshakes.0.get() - connects.0;
+        let resumed = tally.handshakes.1.get() - connects.1;
+        let share = resumed as f64 / (full + resumed).max(1) as f64;
+        let note = format!("{full} full, {resumed} resumed; {}", tally.connecting.summary());
+        figures.push(Figure::new(format!("{name}: handshakes that resumed"), share, "share").note(note));
+    }
+    if measure == Measure::Storm {
+        figures.extend(lockstep(&outcome, from, Duration::from_secs_f64(cadence)));
+    }
+    if errors > 0 {
+        tell(&format!("errors before the measure began: {errors}"));
+    }
+    figures.extend(ending(name, &outcome));
+    Ok(figures)
+}
+
+/// How much of the storms is left two cadences later.
+fn lockstep(outcome: &Outcome, _from: Duration, cadence: Duration) -> Vec<Figure> {
+    let worst = outcome.evenness(cadence).into_iter().max_by(|a, b| a.peak_to_mean.total_cmp(&b.peak_to_mean));
+    let Some(Evenness { peak_to_mean, by_chance }) = worst else { return Vec::new() };
+    let note = format!("worst of {} storms; arrivals in 100 ms, from two cadences after each", outcome.storms.len());
+    let figure = Figure::new("lockstep after two intervals: peak to mean", peak_to_mean, "x");
+    vec![figure.beside("by chance alone", by_chance).goal(Goal::AtMost(by_chance)).note(note)]
+}
+
+/// What every run ends with: errors, memory, the verdict.
+fn ending(name: &str, outcome: &Outcome) -> Vec<Figure> {
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let (first, most, last) = outcome.resident;
+    let faults = format!("{:?}", outcome.fleet.tally.faults());
+    let restarts = outcome.restarts.iter().map(|took| format!("{:.1} s", took.as_secs_f64())).collect::<Vec<_>>();
+    let memory = format!("{:.0} at first, {:.0} at the end; restarts {restarts:?}", mebibytes(first), mebibytes(last));
+    vec![
+        Figure::new(format!("{name}: errors"), outcome.errors as f64, "").goal(Goal::AtMost(0.0)).note(faults),
+        Figure::new(format!("{name}: control plane at most"), mebibytes(most), "MiB").note(memory),
+        differences(&(outcome.verdict.differences, outcome.verdict.first.clone())),
+    ]
+}
