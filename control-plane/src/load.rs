@@ -5,7 +5,7 @@
 //! minutes, so that a fleet that was slowed down does not come back at once.
 
 use std::{
-    sync::atomic::{AtomicI64, AtomicU32, Ordering},
+    sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -96,7 +96,7 @@ pub fn interval(least: u32, hosts: usize, factor: f64) -> u32 {
 #[must_use]
 pub fn poll_after(state: &AppState, held: bool) -> u32 {
     let least = if held { 1 } else { state.config.poll_after_seconds };
-    interval(least, state.view.hosts(), state.load.factor())
+    interval(least, state.load.hosts.load(Ordering::Relaxed), state.load.factor())
 }
 
 /// How loaded this process is.
@@ -104,6 +104,8 @@ pub fn poll_after(state: &AppState, held: bool) -> u32 {
 pub struct Load {
     /// The factor, in thousandths.
     factor: AtomicU32,
+    /// How many hosts there were a moment ago: to count them takes a lock, and every poll asks.
+    hosts: AtomicUsize,
     /// The longest interval that a host may still be waiting out, in seconds, and when it was last told, in microseconds.
     longest: AtomicU32,
     told_at: AtomicI64,
@@ -111,7 +113,12 @@ pub struct Load {
 
 impl Default for Load {
     fn default() -> Self {
-        Self { factor: AtomicU32::new(1000), longest: AtomicU32::new(0), told_at: AtomicI64::new(0) }
+        Self {
+            factor: AtomicU32::new(1000),
+            hosts: AtomicUsize::new(0),
+            longest: AtomicU32::new(0),
+            told_at: AtomicI64::new(0),
+        }
     }
 }
 
@@ -149,6 +156,7 @@ pub async fn run(state: AppState) {
     let mut signs = Signs::default();
     let mut polls = state.metrics.polls.total();
     loop {
+        state.load.hosts.store(state.view.hosts(), Ordering::Relaxed);
         let begun = Instant::now();
         let mut late = Duration::ZERO;
         for _ in 0..TICKS {
