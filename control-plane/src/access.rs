@@ -279,3 +279,36 @@ pub(crate) async fn add_admin_token(
     tx.add_token(&row, &hash(&secret)).await?;
     Ok((row, secret))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_say_what_they_are_and_those_of_hosts_are_short() {
+        for (kind, word, characters) in
+            [(TokenKind::Host, "host", 22), (TokenKind::Admin, "admin", 43), (TokenKind::Join, "join", 43)]
+        {
+            let (one, other) = (new_secret(kind).expect("a secret"), new_secret(kind).expect("a secret"));
+            assert_eq!(one.strip_prefix(&format!("titan_{word}_")).map(str::len), Some(characters));
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn fingerprints_differ_by_secret_and_by_process() {
+        let (here, elsewhere) = (CredentialCache::default(), CredentialCache::default());
+        assert_eq!(here.print(b"titan_host_a"), here.print(b"titan_host_a"));
+        assert_ne!(here.print(b"titan_host_a"), here.print(b"titan_host_b"));
+        assert_ne!(here.print(b"titan_host_a"), elsewhere.print(b"titan_host_a"));
+    }
+
+    #[test]
+    fn secret_is_what_follows_the_scheme() {
+        assert_eq!(bearer(b"Bearer x"), Some(&b"x"[..]));
+        assert_eq!(bearer(b"bearer  x "), Some(&b"x"[..]));
+        for other in [&b"Basic x"[..], b"Bearer", b"", b"Bearerx"] {
+            assert_eq!(bearer(other), None);
+        }
+    }
+}

@@ -5,14 +5,14 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use titan_api::Name;
-use tokio::{net::TcpListener, signal::unix};
+use tokio::signal::unix;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     access,
     clock::Clock,
     config::{Config, LogFormat, LogLevel},
-    render, serve,
+    connections, render, serve,
     store::Store,
 };
 
@@ -128,8 +128,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(settings) => {
             let config = settings.into_config()?;
             start_logging(&config);
-            let listener = TcpListener::bind(config.listen)
-                .await
+            let listener = connections::listen(config.listen)
                 .with_context(|| format!("{} cannot be listened on", config.listen))?;
             let shutdown = CancellationToken::new();
             stop_on_signals(shutdown.clone())?;

@@ -14,6 +14,7 @@ pub(crate) mod tls;
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,7 +26,7 @@ use axum::Router;
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::{
     io::AsyncWriteExt as _,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::timeout,
@@ -47,6 +48,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(10);
 /// How long a connection may be silent between requests, at least; at most twice that. Longer than clients keep one.
 const SILENCE: Duration = Duration::from_secs(100);
+/// Connections that the system keeps until they are accepted, if it may be so many: in a storm those over it are lost at
+/// first, and come again a second later.
+const QUEUE: u32 = 4096;
 /// How long to wait before accepting goes on after the system refused.
 const REFUSED: Duration = Duration::from_millis(100);
 /// How long the end of a connection may take to be told.
@@ -64,6 +68,15 @@ struct Service {
     draining: AtomicBool,
     /// Wakes the connections when draining begins.
     drain: CancellationToken,
+}
+
+/// Listens on an address.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // One that was closed a moment ago is no hindrance.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)
 }
 
 /// Serves connections of `listener` until `shutdown`; then the requests under way get `grace` to finish.
@@ -93,8 +106,10 @@ pub(crate) async fn serve(
             biased;
             () = shutdown.cancelled() => break,
             Some(_) = open.join_next() => {}
-            Some((socket, place)) = accept(&listener, &places) => {
-                open.spawn(connection(Arc::clone(&service), socket, place));
+            accepted = accept(&listener, &places) => {
+                if let Some((socket, place)) = accepted {
+                    open.spawn(connection(Arc::clone(&service), socket, place));
+                }
             }
         }
     }

@@ -104,7 +104,7 @@ pub fn poll_after(state: &AppState, held: bool) -> u32 {
 pub struct Load {
     /// The factor, in thousandths.
     factor: AtomicU32,
-    /// How many hosts there are, as of the last tick: a poll is too cheap to count them.
+    /// How many hosts there were a moment ago: to count them takes a lock, and every poll asks.
     hosts: AtomicUsize,
     /// The longest interval that a host may still be waiting out, in seconds, and when it was last told, in microseconds.
     longest: AtomicU32,
@@ -129,10 +129,9 @@ impl Load {
         f64::from(self.factor.load(Ordering::Relaxed)) / 1000.0
     }
 
-    /// Sets the factor by which hosts come less often; what is not between 1 and 16 is brought there.
-    pub fn set_factor(&self, factor: f64) {
+    fn set_factor(&self, factor: f64) {
         // Between 1 000 and 16 000.
-        self.factor.store((factor.clamp(1.0, MOST) * 1000.0).round() as u32, Ordering::Relaxed);
+        self.factor.store((factor * 1000.0).round() as u32, Ordering::Relaxed);
     }
 
     /// Returns the longest interval that a host may still be waiting out, in seconds.
@@ -152,17 +151,12 @@ impl Load {
     }
 }
 
-/// Counts the hosts at once, before anybody is told when to come again, and returns what measures and decides until
-/// shutdown.
-pub fn run(state: AppState) -> impl Future<Output = ()> + Send {
-    state.load.hosts.store(state.view.hosts(), Ordering::Relaxed);
-    watch(state)
-}
-
-async fn watch(state: AppState) {
+/// Measures and decides until shutdown.
+pub async fn run(state: AppState) {
     let mut signs = Signs::default();
     let mut polls = state.metrics.polls.total();
     loop {
+        state.load.hosts.store(state.view.hosts(), Ordering::Relaxed);
         let begun = Instant::now();
         let mut late = Duration::ZERO;
         for _ in 0..TICKS {
@@ -181,20 +175,13 @@ async fn watch(state: AppState) {
         };
         polls = total;
         signs = signs.smoothed(now, span);
-        decide(&state, &signs, span);
+        state.load.set_factor(factor(state.load.factor(), &signs, span));
+        state.load.tell(poll_after(&state, false), state.clock.now().micros());
+        let metrics = &state.metrics;
+        metrics.load_factor.set(state.load.factor());
+        metrics.lag_seconds.set(signs.lag.as_secs_f64());
+        metrics.reports_waiting.set(i64::try_from(state.reports.waiting()).unwrap_or(i64::MAX));
     }
-}
-
-/// Decides anew under these signs, and shows what was decided and why.
-fn decide(state: &AppState, signs: &Signs, span: Duration) {
-    let load = &state.load;
-    load.hosts.store(state.view.hosts(), Ordering::Relaxed);
-    load.set_factor(factor(load.factor(), signs, span));
-    load.tell(poll_after(state, false), state.clock.now().micros());
-    let metrics = &state.metrics;
-    metrics.load_factor.set(load.factor());
-    metrics.lag_seconds.set(signs.lag.as_secs_f64());
-    metrics.reports_waiting.set(i64::try_from(state.reports.waiting()).unwrap_or(i64::MAX));
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use titan_api::{Code, Problem};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::metrics::connections::ConnectionMetrics;
 
@@ -23,6 +23,25 @@ pub struct Places {
 /// A place, until it is dropped.
 #[derive(Debug)]
 pub struct Place(#[expect(dead_code, reason = "held for its end")] OwnedSemaphorePermit);
+
+impl Place {
+    /// Gives the place to something that is sent at the pace of its reader: it is over when that is dropped, and after
+    /// `longest` in any case, so that nobody can keep the places from the others.
+    pub(crate) fn lent(self, longest: Duration) -> Lent {
+        let (lent, over) = oneshot::channel();
+        tokio::spawn(async move {
+            let _over_or_too_long = tokio::time::timeout(longest, over).await;
+            drop(self);
+        });
+        Lent { _over: lent }
+    }
+}
+
+/// A place that is given back after some time.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    _over: oneshot::Sender<()>,
+}
 
 impl Default for Places {
     fn default() -> Self {
@@ -68,7 +87,12 @@ mod tests {
             assert_eq!(metrics.queued.get(), 1);
             drop(first);
         });
-        assert!(second.is_ok());
+        let lent = second.expect("a place").lent(Duration::from_secs(3600));
+        assert!(places.take(&metrics).await.is_err(), "it is lent");
+        drop(lent);
+        let third = places.take(&metrics).await.expect("a place");
+        let _lent_for_good = third.lent(Duration::from_millis(1));
+        assert!(places.take(&metrics).await.is_ok(), "nobody keeps a place for long");
         assert_eq!(metrics.queued.get(), 0);
     }
 }

@@ -111,6 +111,8 @@ impl Agent<'_> {
             told = polls::told(state, &slot, ask) => told,
             () = self.gone() => return false,
         };
+        // Where the process ends, the next poll is not to be sent to it.
+        let last = last || state.shutdown.is_cancelled();
         match told {
             Ok(Told::Unchanged(unchanged)) => self.reply(unchanged, id.as_deref(), last).await.is_ok() && !last,
             told => Box::pin(self.tell(told, id, last)).await,

@@ -1,5 +1,7 @@
 //! What handlers take: who calls, bodies, parameters, the author of a write.
 
+use std::time::Duration;
+
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{HeaderMap, request::Parts},
@@ -13,6 +15,9 @@ use crate::{
     state::AppState,
     writing::Author,
 };
+
+/// How long a body may take to arrive.
+const ARRIVE: Duration = Duration::from_secs(120);
 
 /// A caller with an admin token.
 #[derive(Debug, Clone)]
@@ -109,7 +114,9 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Large<T> {
 }
 
 async fn read(request: Request, limit: usize) -> Result<bytes::Bytes, Failure> {
-    axum::body::to_bytes(request.into_body(), limit).await.map_err(|error| {
+    let whole = tokio::time::timeout(ARRIVE, axum::body::to_bytes(request.into_body(), limit)).await;
+    let late = |_| Problem::new(Code::MalformedBody, format!("the body took longer than {ARRIVE:?}"));
+    whole.map_err(late)?.map_err(|error| {
         let mut source: Option<&dyn std::error::Error> = Some(&error);
         while let Some(cause) = source {
             if cause.is::<http_body_util::LengthLimitError>() {

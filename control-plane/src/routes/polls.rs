@@ -44,6 +44,9 @@ const POLL_AFTER: HeaderName = HeaderName::from_static(POLL_AFTER_HEADER);
 /// What a held poll is followed by if nothing else is said: the next one, at once.
 const AT_ONCE: u32 = 1;
 
+/// How long an answer keeps its place at most while it is read.
+const READ: Duration = Duration::from_secs(60);
+
 /// What a host is told.
 #[derive(Debug)]
 pub enum Told {
@@ -157,7 +160,7 @@ impl IntoResponse for Told {
                 }
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
                 *response.body_mut() = match place {
-                    Some(place) => Body::new(Placed { body: Some(body), _place: place }),
+                    Some(place) => Body::new(Placed { body: Some(body), _place: place.lent(READ) }),
                     None => Body::from(body),
                 };
             }

@@ -299,6 +299,7 @@ async fn held_polls_are_answered_when_the_process_ends() {
     world.plane.drain();
     let told = held.answer().await.expect("answered");
     assert_eq!((told.status, told.header("titan-poll-after")), (204, "1"), "not at once: nobody is there yet");
+    assert_eq!(told.header("connection"), "close");
     assert_eq!(held.rest().await.expect("ended"), "");
     assert_eq!(idle.rest().await.expect("ended"), "");
     let address = world.plane.address().to_owned();

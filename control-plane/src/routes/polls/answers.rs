@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     answers::Told,
-    connections::places::Place,
+    connections::places::{Lent, Place},
     fleet::{
         polls::{self, Answer as News},
         view::{Entry, HostSet},
@@ -88,7 +88,7 @@ impl Changed {
 #[derive(Debug)]
 pub(super) struct Placed {
     pub(super) body: Option<Bytes>,
-    pub(super) _place: Place,
+    pub(super) _place: Lent,
 }
 
 impl http_body::Body for Placed {
