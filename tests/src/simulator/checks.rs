@@ -22,6 +22,8 @@ use crate::simulator::{
 const AT_ONCE: usize = 256;
 /// How often an agent is asked that gets no answer, with pauses between: the control plane may be overloaded or restarting.
 const ATTEMPTS: u32 = 20;
+/// With so many differences nobody is compared any more: the control plane may be gone.
+const ENOUGH: u64 = 1000;
 
 /// What a fleet came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl Fleet {
             running.spawn(async move {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= fleet.agents() {
+                    if number >= fleet.agents() || fleet.tally.differences().0 >= ENOUGH {
                         return;
                     }
                     if let Err(why) = fleet.check(number as u32).await {
@@ -76,7 +78,8 @@ impl Fleet {
             }
         }
         let (differences, first) = self.tally.differences();
-        Verdict { agents: self.agents(), differences, first }
+        let agents = next.load(Ordering::Relaxed).min(self.agents());
+        Verdict { agents, differences, first }
     }
 
     /// Lets an agent catch up by one ordinary poll, then asks for everything and compares.
