@@ -41,6 +41,8 @@ fn script(measure: Measure, options: &Measuring, seconds: f64) -> Script {
             lost: 0.001,
             ..script
         },
+        // As many new connections a second as later on.
+        Measure::SustainedTls | Measure::SustainedMux => Script { ramp: script.cadence, ..script },
         Measure::AllFull => Script { ramp: Some(seconds), ..script },
         _ => script,
     }
