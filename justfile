@@ -28,6 +28,10 @@ demo *args:
 bench *args: edge
     TITAN_AGENT_BINARY={{justfile_directory()}}/target/edge/titan-agent cargo bench -p titan-tests --bench measures -- {{args}}
 
+# The simulated fleet (docs/simulator.md): `just sim quick`, `just sim measure storm --hosts 5000`
+sim *args:
+    cargo run --release -p titan-tests --bin fleet-sim -- {{args}}
+
 # The agent for small devices
 edge:
     cargo build -p titan-agent --profile edge

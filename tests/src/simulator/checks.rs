@@ -15,6 +15,8 @@ use crate::simulator::{
     credentials,
     fleet::Fleet,
     fold::{Envelope, Folded},
+    script::{Carrier, Script},
+    transports::Transport,
     wire::Ask,
 };
 
@@ -22,6 +24,8 @@ use crate::simulator::{
 const AT_ONCE: usize = 256;
 /// How often an agent is asked that gets no answer, with pauses between: the control plane may be overloaded or restarting.
 const ATTEMPTS: u32 = 20;
+/// With so many differences nobody is compared any more: the control plane may be gone.
+const ENOUGH: u64 = 1000;
 
 /// What a fleet came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,17 +58,24 @@ impl std::fmt::Display for Verdict {
 impl Fleet {
     /// Compares every agent with its full answer. The fleet is stopped, and nothing changes meanwhile.
     pub async fn verdict(self: &Arc<Self>) -> Verdict {
+        let transport = match self.comparing() {
+            Ok(transport) => Arc::new(transport),
+            Err(error) => {
+                let first = vec![format!("nobody could be compared: {error:#}")];
+                return Verdict { agents: 0, differences: 1, first };
+            }
+        };
         let next = Arc::new(AtomicUsize::new(0));
         let mut running = JoinSet::new();
         for _ in 0..AT_ONCE.min(self.agents()) {
-            let (fleet, next) = (Arc::clone(self), Arc::clone(&next));
+            let (fleet, next, transport) = (Arc::clone(self), Arc::clone(&next), Arc::clone(&transport));
             running.spawn(async move {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= fleet.agents() {
+                    if number >= fleet.agents() || fleet.tally.differences().0 >= ENOUGH {
                         return;
                     }
-                    if let Err(why) = fleet.check(number as u32).await {
+                    if let Err(why) = fleet.check(&transport, number as u32).await {
                         fleet.tally.difference(format!("{}: {why}", credentials::name(number)));
                     }
                 }
@@ -76,15 +87,23 @@ impl Fleet {
             }
         }
         let (differences, first) = self.tally.differences();
-        Verdict { agents: self.agents(), differences, first }
+        let agents = next.load(Ordering::Relaxed).min(self.agents());
+        Verdict { agents, differences, first }
+    }
+
+    /// Returns what carries the comparison: what carried the polls, unless that is a new connection for each.
+    fn comparing(&self) -> anyhow::Result<Transport> {
+        let carrier = if self.script.carrier == Carrier::Once { Carrier::Mux } else { self.script.carrier };
+        let script = Script { carrier, ..self.script.clone() };
+        Transport::new(&self.place, &script, self.agents(), &Arc::default())
     }
 
     /// Lets an agent catch up by one ordinary poll, then asks for everything and compares.
-    async fn check(&self, number: u32) -> Result<(), String> {
+    async fn check(&self, transport: &Transport, number: u32) -> Result<(), String> {
         let since = self.with(number, |agent| {
             agent.desired.cursor().filter(|_| !agent.ask_full).map(|cursor| (cursor, agent.desired.digest()))
         });
-        if let Some(newest) = self.asked(number, since).await? {
+        if let Some(newest) = self.asked(transport, number, since).await? {
             let folded = self.with(number, |agent| agent.desired.fold(&newest));
             if folded != Folded::Matches {
                 let held = self.with(number, |agent| agent.desired.digest());
@@ -94,7 +113,7 @@ impl Fleet {
                 ));
             }
         }
-        let full = self.asked(number, None).await?.ok_or("there is no full answer")?;
+        let full = self.asked(transport, number, None).await?.ok_or("there is no full answer")?;
         if !full.full {
             return Err("it asked for everything, and the answer says that it is not full".to_owned());
         }
@@ -104,6 +123,7 @@ impl Fleet {
     /// Asks until there is an answer; `None` if nothing changed.
     async fn asked(
         &self,
+        transport: &Transport,
         number: u32,
         since: Option<(titan_api::Revision, titan_api::SetDigest)>,
     ) -> Result<Option<Envelope>, String> {
@@ -111,7 +131,7 @@ impl Fleet {
         for attempt in 0..ATTEMPTS {
             let ask = Ask::poll(number, self.credentials.host(number as usize), since, 0, self.script.gzip);
             let mut asked = None;
-            match self.transport.exchange(number, &ask, false).await {
+            match transport.exchange(number, &ask, false).await {
                 Ok(told) => match told.status {
                     200 => {
                         let answer =

@@ -254,8 +254,18 @@ fn end_with_parent() {
     });
 }
 
+/// Lets this process and its children open as many files as the system allows: each connection is one.
+fn open_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // With fewer, connections fail and are counted.
+    let _best_effort = setrlimit(Resource::Nofile, limit);
+}
+
 fn run() -> anyhow::Result<ExitCode> {
     let command = Cli::parse().command;
+    open_many_files();
     planes::choose_tls();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
     let well = runtime.block_on(carry_out(command))?;

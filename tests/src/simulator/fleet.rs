@@ -43,6 +43,7 @@ pub(super) struct Agent {
 pub struct Fleet {
     /// What happened.
     pub tally: Arc<Tally>,
+    pub(super) place: Place,
     pub(super) script: Script,
     pub(super) credentials: Credentials,
     pub(super) transport: Transport,
@@ -74,6 +75,7 @@ impl Fleet {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Ok(Arc::new(Self {
             tally,
+            place: place.clone(),
             script,
             credentials,
             transport,
@@ -162,7 +164,7 @@ impl Fleet {
         });
     }
 
-    /// Lets no agent poll any more, cuts off held polls, and waits until nothing is under way.
+    /// Lets no agent poll any more, cuts off held polls, waits until nothing is under way, and closes all connections.
     pub async fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         if let Some(ticker) = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -172,6 +174,7 @@ impl Fleet {
             self.cut.notify_waiters();
             tokio::time::sleep(LOOK).await;
         }
+        self.transport.drop_all().await;
     }
 
     /// Whether the fleet was stopped.

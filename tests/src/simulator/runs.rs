@@ -43,6 +43,8 @@ pub struct Outcome {
     pub errors: u64,
     /// How long the script was played.
     pub played: Duration,
+    /// When it ended, since the fleet began.
+    pub ended: Duration,
 }
 
 /// Lets a fleet of `hosts` play `script` against `server` and compares everything at the end.
@@ -78,7 +80,7 @@ pub async fn played(server: &mut Server, fleet: &Arc<Fleet>, script: &Script) ->
         changing.abort();
         let _cancelled = changing.await;
     }
-    let played = begun.elapsed();
+    let (played, ended) = (begun.elapsed(), fleet.tally.elapsed());
     let spent = spent + server.processor()?.saturating_sub(processor);
     let last = server.resident()?;
     fleet.stop().await;
@@ -95,6 +97,7 @@ pub async fn played(server: &mut Server, fleet: &Arc<Fleet>, script: &Script) ->
         cores: spent.as_secs_f64() / played.as_secs_f64(),
         errors,
         played,
+        ended,
     })
 }
 
@@ -170,8 +173,7 @@ impl Outcome {
     /// Returns how even the arrivals were after each storm, from two cadences after it to the next one.
     #[must_use]
     pub fn evenness(&self, cadence: Duration) -> Vec<Evenness> {
-        let end = self.played;
-        let ends = self.storms.iter().skip(1).copied().chain([end]);
+        let ends = self.storms.iter().skip(1).copied().chain([self.ended]);
         let stretches = self.storms.iter().zip(ends).map(|(storm, end)| (*storm + cadence * 2, end));
         let long_enough = stretches.filter(|(from, to)| *to > *from + 5 * BUCKET);
         long_enough.map(|(from, to)| Evenness::of(&self.fleet.tally.arrivals(from, to))).collect()

@@ -3,12 +3,12 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::simulator::{churn::Weights, pace::Absence};
 
 /// What carries the polls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Carrier {
     /// A kept connection for each agent, HTTP/1.1.
@@ -20,7 +20,7 @@ pub enum Carrier {
 }
 
 /// What a fleet does. Times are in seconds, shares from 0 to 1.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Script {
     /// How long it runs before everything is compared.
@@ -157,6 +157,17 @@ mod tests {
         let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), text)?;
         Script::read(file.path())
+    }
+
+    #[test]
+    fn sample_with_every_comment_mark_removed_is_the_default_with_every_key() {
+        let sample = include_str!("../../fleet-sim.sample.yaml");
+        let open: Vec<_> = sample.lines().map(|line| line.strip_prefix("#:").map_or(line, str::trim_start)).collect();
+        assert_eq!(read(&open.join("\n")).expect("a script"), Script::default());
+        let keys = serde_json::to_value(Script::default()).expect("json");
+        for key in keys.as_object().expect("object").keys() {
+            assert!(open.iter().any(|line| line.starts_with(&format!("{key}:"))), "{key} is not in the sample");
+        }
     }
 
     #[test]

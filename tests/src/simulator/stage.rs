@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::Context as _;
 use tempfile::TempDir;
-use titan_api::{changes::ApplyRequest, client::WriteOptions};
+use titan_api::{Kind, changes::ApplyRequest, client::WriteOptions};
 
 use crate::simulator::{
-    credentials::Credentials,
+    credentials::{self, Credentials},
     documents, progress, seed,
     servers::{Server, Start},
 };
@@ -65,6 +65,10 @@ impl Stage {
             patience: options.patience,
         };
         let (server, started) = Server::start(start, &credentials).await?;
+        let last = credentials::name(options.hosts.saturating_sub(1));
+        server.admin.get(Kind::Host, None, &last, None).await.with_context(|| {
+            format!("{} has no {} hosts that were seeded with {:?}", file.display(), options.hosts, options.seed)
+        })?;
         let planned = if seeded { assign(&server, options).await? } else { Duration::ZERO };
         Ok(Self { server, credentials, hosts: options.hosts, started, planned, folder })
     }

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer};
 use titan_tests::simulator::{
     churn::Weights,
     documents,
@@ -16,6 +17,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 
 /// Agents of a fleet.
 const HOSTS: usize = 200;
@@ -180,4 +182,81 @@ async fn false_answer_is_told_with_the_agent_that_got_it() {
 async fn told_in_full(fleet: &Arc<Fleet>) {
     let polled = |fleet: &Fleet| fleet.tally.fulls.get() >= 20;
     fleet.until("the first answers", Duration::from_secs(30), polled).await.expect("answers");
+}
+
+/// Takes TLS off before a control plane.
+struct Terminator(JoinHandle<()>);
+
+impl Terminator {
+    async fn start(stage: &Stage) -> (Self, Place) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let trusted = stage.folder().join("trusted.pem");
+        std::fs::write(&trusted, made.cert.pem()).expect("written");
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())
+            .expect("a key");
+        config.ticketer = rustls::crypto::ring::Ticketer::new().expect("a ticketer");
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let server = stage.server.place.address.replace("localhost", "127.0.0.1");
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (acceptor, server) = (acceptor.clone(), server.clone());
+                tokio::spawn(async move {
+                    let mut client = acceptor.accept(client).await.ok()?;
+                    let mut server = TcpStream::connect(server).await.ok()?;
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await.ok()
+                });
+            }
+        });
+        (Self(task), Place { address: format!("localhost:{port}"), trusted: Some(trusted) })
+    }
+}
+
+impl Drop for Terminator {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_speak_tls_and_resume_their_sessions() {
+    let stage = stage(50).await;
+    let (terminator, place) = Terminator::start(&stage).await;
+    for (carrier, resumption) in
+        [(Carrier::Once, true), (Carrier::Once, false), (Carrier::Own, true), (Carrier::Mux, true)]
+    {
+        let script = Script {
+            carrier,
+            resumption,
+            connections: 2,
+            cadence: Some(0.2),
+            ramp: Some(0.3),
+            tls: true,
+            ..Script::default()
+        };
+        let fleet = Fleet::new(&place, script.clone(), stage.credentials.clone(), 50).expect("a fleet");
+        fleet.start(script.ramp());
+        let polled = |fleet: &Fleet| fleet.tally.polls() >= 200;
+        fleet.until("polls", Duration::from_secs(30), polled).await.expect("polls");
+        fleet.stop().await;
+        let verdict = fleet.verdict().await;
+        assert!(verdict.is_equal(), "{carrier:?}: {verdict}");
+        assert_eq!(fleet.tally.errors(), 0, "{carrier:?}: {:?}", fleet.tally.faults());
+        let (full, resumed) = (fleet.tally.handshakes.0.get(), fleet.tally.handshakes.1.get());
+        match (carrier, resumption) {
+            (Carrier::Once, true) => assert!(resumed > full, "{full} full, {resumed} resumed"),
+            (Carrier::Once, false) => assert_eq!(resumed, 0),
+            (Carrier::Own, _) => assert!(full + resumed <= 60, "{full} full, {resumed} resumed"),
+            (Carrier::Mux, _) => assert_eq!(full + resumed, 2),
+        }
+    }
+    drop(terminator);
 }

@@ -70,7 +70,6 @@ pub async fn measure(stage: &Stage, options: &Measuring, rounds: usize, span: Du
     let mut reference = Load::open(&address(&bare.place), &requests, CONNECTIONS).await?;
     let (mut rates, mut bare_rates) = (Samples::default(), Samples::default());
     let (mut costs, mut bare_costs) = (Samples::default(), Samples::default());
-    let mut ratios = Samples::default();
     // Every host is polled for once before it counts: the credential of each is looked up the first time.
     let least = Duration::from_secs_f64(hosts as f64 / 50_000.0);
     subject.run(least.max(span / 2)).await?;
@@ -84,7 +83,6 @@ pub async fn measure(stage: &Stage, options: &Measuring, rounds: usize, span: Du
         let stretch = subject.run(span).await?;
         rates.push(stretch.rate());
         costs.push((stage.server.processor()? - before).as_secs_f64() * 1e6 / stretch.answered.max(1) as f64);
-        ratios.push(rates.quantile(1.0) / bare_rates.quantile(1.0));
     }
     Ok(Unchanged {
         rate: (rates.median(), bare_rates.median()),
