@@ -34,6 +34,7 @@ use uuid::Uuid;
 use self::{
     chunks::{Chunk, Record},
     lookup::Lookup,
+    members::Members,
     pairs::{FACT, Given, Pairs},
     slab::place,
     specs::Specs,
@@ -68,7 +69,8 @@ impl Hosts {
     /// Takes in a host as it is declared; the facts of one that is known stay.
     pub fn put(&mut self, uid: Uuid, name: &Name, labels: &Labels, spec: HostSpec) -> HostNumber {
         let spec = self.specs.intern(spec);
-        let labels: Vec<_> = labels.iter().map(|(key, value)| self.pairs.intern(key, Given::Text(value))).collect();
+        let labels: Vec<_> =
+            labels.iter().map(|(key, value)| self.pairs.intern(key, Given::Text(value), None)).collect();
         let known = self.number(uid);
         let facts = known.and_then(|number| self.record(number.0)).map(|record| record.facts.to_vec());
         let number = known.unwrap_or_else(|| self.next());
@@ -84,7 +86,7 @@ impl Hosts {
             return;
         };
         let (name, spec, labels) = (record.name.to_owned(), record.spec, record.labels.to_vec());
-        let intern = |(name, value): (&String, _)| self.pairs.intern(&format!("{FACT}{name}"), Given::of(value));
+        let intern = |(name, value): (&String, _)| self.pairs.intern(&format!("{FACT}{name}"), Given::of(value), None);
         let facts: Vec<_> = facts.iter().map(intern).collect();
         self.write(number, Record { uid, name: &name, spec, labels: &labels, facts: &facts });
     }
@@ -143,32 +145,47 @@ impl Hosts {
             if let Some(spec) = spec {
                 self.specs.detach(spec, number);
             }
-            self.specs.attach(record.spec, number);
+            self.specs.attach(record.spec, &Members::One(number));
         }
         if renamed && let Some(before) = spec.and_then(|_| self.record(number)) {
             self.names.remove(self.hasher.hash_one(before.name), number);
         }
+        self.set(number, record);
+        if spec.is_none() {
+            Arc::make_mut(&mut self.live).insert(number);
+            self.file_uid(number, record.uid);
+        }
+        if renamed {
+            self.file_name(number, record.name);
+        }
+    }
+
+    /// Writes a record alone; `number` is at most one past the last.
+    fn set(&mut self, number: u32, record: Record<'_>) {
         let (chunk, slot) = place(number);
         if chunk == self.chunks.len() {
             self.chunks.push(Arc::default());
         }
         Arc::make_mut(&mut self.chunks[chunk]).set(slot, record);
-        if spec.is_none() {
-            Arc::make_mut(&mut self.live).insert(number);
-            let (chunks, hasher) = (&self.chunks, &self.hasher);
-            let hash = |number| record_of(chunks, number).map_or(0, |record| hasher.hash_one(record.uid));
-            self.uids.insert(hasher.hash_one(record.uid), number, hash);
+    }
+
+    /// Lets a host be found by its id.
+    fn file_uid(&mut self, number: u32, uid: Uuid) {
+        let (chunks, hasher) = (&self.chunks, &self.hasher);
+        let rehash = |number| record_of(chunks, number).map_or(0, |record| hasher.hash_one(record.uid));
+        self.uids.insert(hasher.hash_one(uid), number, rehash);
+    }
+
+    /// Lets a host be found by its name, which belongs to the host that took it last.
+    fn file_name(&mut self, number: u32, name: &str) {
+        let (chunks, hasher) = (&self.chunks, &self.hasher);
+        let hash = hasher.hash_one(name);
+        let is = |other| other != number && record_of(chunks, other).is_some_and(|record| record.name == name);
+        if let Some(other) = self.names.find(hash, is) {
+            self.names.remove(hash, other);
         }
-        if renamed {
-            // A name belongs to the host that took it last.
-            let hash = self.hasher.hash_one(record.name);
-            if let Some(other) = self.number_named(record.name) {
-                self.names.remove(hash, other.0);
-            }
-            let (chunks, hasher) = (&self.chunks, &self.hasher);
-            let rehash = |number| record_of(chunks, number).map_or(0, |record| hasher.hash_one(record.name));
-            self.names.insert(hash, number, rehash);
-        }
+        let rehash = |number| record_of(chunks, number).map_or(0, |record| hasher.hash_one(record.name));
+        self.names.insert(hash, number, rehash);
     }
 
     fn record(&self, number: u32) -> Option<Record<'_>> {

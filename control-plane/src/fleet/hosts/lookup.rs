@@ -33,6 +33,15 @@ impl Lookup {
         Arc::make_mut(&mut self.0[shard(hash)]).insert_unique(hash, number, |number| rehash(*number));
     }
 
+    /// Makes room for `more` numbers.
+    pub(super) fn reserve(&mut self, more: usize, rehash: impl Fn(u32) -> u64) {
+        // Shards are not all equally full.
+        let each = more.div_ceil(SHARDS) * 17 / 16;
+        if more >= SHARDS {
+            self.0.iter_mut().for_each(|shard| Arc::make_mut(shard).reserve(each, |number| rehash(*number)));
+        }
+    }
+
     /// Removes a number.
     pub(super) fn remove(&mut self, hash: u64, number: u32) {
         if let Ok(entry) = Arc::make_mut(&mut self.0[shard(hash)]).find_entry(hash, |known| *known == number) {

@@ -65,6 +65,32 @@ impl Members {
         }
     }
 
+    /// Adds a host whose number is higher than all that are there.
+    pub(super) fn push(&mut self, host: u32) {
+        match self {
+            Self::Many(bitmap) => {
+                let bitmap = Arc::make_mut(bitmap);
+                if bitmap.try_push(host).is_err() {
+                    bitmap.insert(host);
+                }
+            }
+            _ => self.insert(host),
+        }
+    }
+
+    /// Adds all of another set.
+    pub(super) fn join(&mut self, others: &Self) {
+        match (&mut *self, others) {
+            (_, Self::One(host)) => self.insert(*host),
+            (_, Self::Few(list)) => list.iter().for_each(|host| self.insert(*host)),
+            (Self::Many(bitmap), Self::Many(others)) => *Arc::make_mut(bitmap) |= &**others,
+            (few, Self::Many(others)) => {
+                let all = &*few.bitmap() | &**others;
+                *few = Self::Many(Arc::new(all));
+            }
+        }
+    }
+
     pub(super) fn remove(&mut self, host: u32) {
         match self {
             Self::One(known) if *known == host => *self = Self::default(),
@@ -123,6 +149,14 @@ mod tests {
                 prop_assert_eq!(members.len(), set.len() as u64);
                 prop_assert_eq!(matches!(members, Members::One(_)), set.len() == 1);
             }
+            let mut joined = Members::default();
+            joined.join(&members);
+            for host in 200..300 {
+                members.push(host);
+                set.insert(host);
+            }
+            joined.join(&members);
+            prop_assert_eq!(joined.bitmap(), members.bitmap());
             members.shrink();
             prop_assert_eq!(members.bitmap().iter().collect::<Vec<_>>(), set.into_iter().collect::<Vec<_>>());
         }

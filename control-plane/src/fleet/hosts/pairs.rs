@@ -113,9 +113,11 @@ impl Pairs {
         })
     }
 
-    /// Returns the number of a pair, new or known. A new one is to be attached to a host, or let go.
-    pub(super) fn intern(&mut self, name: &str, value: Given<'_>) -> u32 {
-        let key = self.key(name).unwrap_or_else(|| {
+    /// Returns the number of a pair, new or known. A new one is to be attached to a host, or let go. `guess` is a key that
+    /// may be the one.
+    pub(super) fn intern(&mut self, name: &str, value: Given<'_>, guess: Option<u32>) -> u32 {
+        let guess = guess.filter(|guess| self.keys.get(*guess).is_some_and(|key| *key.name == *name));
+        let key = guess.or_else(|| self.key(name)).unwrap_or_else(|| {
             let key = self.keys.insert(Key { name: name.into(), pairs: 0, members: Members::default() });
             let (keys, hasher) = (&self.keys, &self.hasher);
             let rehash = |key| keys.get(key).map_or(0, |key: &Key| hasher.hash_one(&*key.name));
@@ -147,6 +149,22 @@ impl Pairs {
         found.members.insert(host);
         if let Some(key) = self.keys.get_mut(found.key) {
             key.members.insert(host);
+        }
+    }
+
+    /// Adds a host, whose number is the highest, to those that have a pair; [`Pairs::join_keys`] is to follow.
+    pub(super) fn push(&mut self, pair: u32, host: u32) {
+        if let Some(pair) = self.pairs.get_mut(pair) {
+            pair.members.push(host);
+        }
+    }
+
+    /// Makes out of the hosts that have each pair those that have each key.
+    pub(super) fn join_keys(&mut self) {
+        for pair in self.pairs.values() {
+            if let Some(key) = self.keys.get_mut(pair.key) {
+                key.members.join(&pair.members);
+            }
         }
     }
 

@@ -53,21 +53,21 @@ impl Specs {
         number
     }
 
-    /// Adds a host to those of a spec.
-    pub(super) fn attach(&mut self, spec: u32, host: u32) {
+    /// Adds hosts to those of a spec.
+    pub(super) fn attach(&mut self, spec: u32, hosts: &Members) {
         let Some(entry) = self.entries.get_mut(spec) else { return };
-        entry.hosts += 1;
+        entry.hosts += u32::try_from(hosts.len()).unwrap_or(u32::MAX);
         let admitted = Arc::make_mut(&mut self.admitted);
         for workspace in &entry.spec.workspaces {
             match admitted.get_mut(workspace.as_str()) {
-                Some(hosts) => hosts.insert(host),
+                Some(known) => known.join(hosts),
                 None => {
-                    admitted.insert(workspace.as_str().into(), Members::One(host));
+                    admitted.insert(workspace.as_str().into(), hosts.clone());
                 }
             }
         }
         if entry.spec.cordoned {
-            Arc::make_mut(&mut self.cordoned).insert(host);
+            *Arc::make_mut(&mut self.cordoned) |= &*hosts.bitmap();
         }
     }
 

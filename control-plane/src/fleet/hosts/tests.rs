@@ -208,7 +208,7 @@ proptest! {
     ) {
         let (mut hosts, mut said) = (Hosts::default(), BTreeMap::new());
         changes.into_iter().for_each(|change| apply(&mut hosts, &mut said, change));
-        let mut loader = Loader::default();
+        let mut loader = Loader::new(said.len());
         for (uid, said) in &said {
             let text = |value: Value| value.to_string();
             let (labels, facts) = (text(json!(said.labels)), text(json!(said.facts)));
@@ -220,7 +220,7 @@ proptest! {
 
 #[test]
 fn hosts_that_cannot_be_read_leave_nothing_behind() {
-    let mut loader = Loader::default();
+    let mut loader = Loader::new(0);
     loader.add(uid(1), "a", r#"{"zone":"x"}"#, "{}", "").expect("a host");
     let many: BTreeMap<_, _> = (0..65).map(|number| (format!("k{number}"), "v")).collect();
     for (host, name, labels, spec, facts, said) in [
@@ -237,13 +237,16 @@ fn hosts_that_cannot_be_read_leave_nothing_behind() {
         let error = loader.add(uid(host), name, labels, spec, facts).expect_err("it cannot be read");
         assert!(error.to_string().starts_with(said), "{error}");
     }
+    loader.add(uid(3), "c", r#"{"z":"y"}"#, "{}", r#"{"z":5}"#).expect("a host");
     let hosts = loader.finish();
-    assert_eq!((hosts.len(), hosts.pairs.pairs.values().count(), hosts.pairs.keys.values().count()), (1, 1, 1));
+    assert_eq!((hosts.len(), hosts.pairs.pairs.values().count(), hosts.pairs.keys.values().count()), (2, 3, 3));
+    let host = hosts.number_named("c").and_then(|number| hosts.host(number)).expect("a host");
+    assert_eq!((host.lookup("z").as_deref(), host.lookup("fact/z").as_deref()), (Some("y"), Some("5")));
 }
 
 #[test]
 fn of_two_values_of_one_key_the_later_stands() {
-    let mut loader = Loader::default();
+    let mut loader = Loader::new(0);
     loader.add(uid(1), "a", r#"{"z":"x","b":"y","z":"w"}"#, "{}", r#"{"b":1,"a":2,"b":1.5}"#).expect("a host");
     let hosts = loader.finish();
     let host = hosts.host(HostNumber(0)).expect("a host");
@@ -270,7 +273,7 @@ fn a_name_belongs_to_the_host_that_took_it_last() {
 
 /// Returns a fleet of `count` hosts with four labels that many share, a serial number, and facts.
 fn fleet(count: u32, facts: bool) -> Hosts {
-    let mut loader = Loader::default();
+    let mut loader = Loader::new(count as usize);
     for host in 0..count {
         let labels = format!(
             r#"{{"env":"prod","rack":"r{}","serial":"sn-{host:012}","tier":"t{}","zone":"eu-{}"}}"#,
