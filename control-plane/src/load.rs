@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::state::AppState;
 
 /// Polls a second that one control plane asks for at most: with more hosts they come less often.
-pub const POLLS_PER_SECOND: usize = 20_000;
+pub const POLLS_PER_SECOND: usize = 50_000;
 /// How long a host may be told to wait at most, in seconds.
 pub const LONGEST: u32 = 3600;
 /// The largest factor.
@@ -129,9 +129,10 @@ impl Load {
         f64::from(self.factor.load(Ordering::Relaxed)) / 1000.0
     }
 
-    fn set_factor(&self, factor: f64) {
+    /// Sets the factor by which hosts come less often; what is not between 1 and 16 is brought there.
+    pub fn set_factor(&self, factor: f64) {
         // Between 1 000 and 16 000.
-        self.factor.store((factor * 1000.0).round() as u32, Ordering::Relaxed);
+        self.factor.store((factor.clamp(1.0, MOST) * 1000.0).round() as u32, Ordering::Relaxed);
     }
 
     /// Returns the longest interval that a host may still be waiting out, in seconds.
@@ -156,7 +157,11 @@ pub async fn run(state: AppState) {
     let mut signs = Signs::default();
     let mut polls = state.metrics.polls.total();
     loop {
-        state.load.hosts.store(state.view.hosts(), Ordering::Relaxed);
+        let hosts = state.view.hosts();
+        state.load.hosts.store(hosts, Ordering::Relaxed);
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        state.metrics.view_hosts.set(count(hosts));
+        state.metrics.view_bytes.set(count(state.view.bytes()));
         let begun = Instant::now();
         let mut late = Duration::ZERO;
         for _ in 0..TICKS {

@@ -42,6 +42,10 @@ pub struct Metrics {
     pub moved: Counter,
     /// The revision up to which the view is complete, in microseconds.
     pub view_revision: Gauge,
+    /// Hosts in the view.
+    pub view_hosts: Gauge,
+    /// Bytes of the view, counted.
+    pub view_bytes: Gauge,
     /// The revision up to which everything is decided, in microseconds.
     pub planned_revision: Gauge,
     /// Whether this replica leads.
@@ -127,6 +131,8 @@ impl Default for Metrics {
             lag_seconds: Gauge::default(),
             moved: Counter::<u64, AtomicU64>::default(),
             view_revision: Gauge::default(),
+            view_hosts: Gauge::default(),
+            view_bytes: Gauge::default(),
             planned_revision: Gauge::default(),
             leader: Gauge::default(),
         };
@@ -142,6 +148,8 @@ impl Default for Metrics {
         r.register("load_factor", "By how much hosts come less often", metrics.load_factor.clone());
         r.register_with_unit("lag", "How late the runtime is", Unit::Seconds, metrics.lag_seconds.clone());
         r.register("assignments_moved", "Assignments that moved", metrics.moved.clone());
+        r.register("view_hosts", "Hosts in the view", metrics.view_hosts.clone());
+        r.register("view_bytes", "Bytes of the view, counted", metrics.view_bytes.clone());
         r.register("view_revision_us", "The revision up to which the view is complete", metrics.view_revision.clone());
         r.register("planned_revision_us", "The revision up to which all is decided", metrics.planned_revision.clone());
         r.register("leader", "Whether this replica leads", metrics.leader.clone());

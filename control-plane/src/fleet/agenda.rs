@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roaring::RoaringBitmap;
-use titan_api::Revision;
 use uuid::Uuid;
 
 use crate::fleet::{
@@ -25,8 +24,6 @@ enum Scope {
 /// What is left of one deployment, as numbers of the model's table.
 #[derive(Debug, Clone, Default)]
 struct Left {
-    /// As of which model.
-    revision: Revision,
     /// Hosts that are to have it.
     present: RoaringBitmap,
     /// Hosts that are not.
@@ -192,29 +189,17 @@ impl Agenda {
         }
     }
 
-    /// Works out what is left of each deployment that was asked for, and again of those that were begun before the model
-    /// moved on.
+    /// Works out what is left of each deployment that was asked for. What was left before stays left, though the model may
+    /// have moved on: each pair is decided by the model of its moment.
     fn begin(&mut self, ground: Ground<'_>) {
-        let Ground { model, holders, .. } = ground;
-        for (uid, left) in &mut self.begun {
-            if left.revision != model.revision {
-                let (present, absent) = wanted(ground, *uid);
-                // Whoever came or went by itself meanwhile is on the agenda by itself.
-                left.present &= present;
-                left.absent &= absent;
-                left.revision = model.revision;
-            }
-        }
         for (uid, scope) in std::mem::take(&mut self.deployments) {
-            let (mut present, mut absent) = wanted(ground, uid);
+            let (mut present, absent) = wanted(ground, uid);
             if scope == Scope::Hosts {
-                present -= holders.of(uid);
+                present -= ground.holders.of(uid);
             }
-            if let Some(begun) = self.begun.get(&uid) {
-                present |= &begun.present;
-                absent |= &begun.absent;
-            }
-            self.begun.insert(uid, Left { revision: model.revision, present, absent });
+            let left = self.begun.entry(uid).or_default();
+            left.present |= present;
+            left.absent |= absent;
         }
     }
 }

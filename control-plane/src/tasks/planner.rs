@@ -245,7 +245,7 @@ impl Planner {
         let mut tx = self.state.store.read().await?;
         let revision = tx.clock().await?;
         let documents = tx.documents_beside_hosts().await?;
-        let mut hosts = Loader::default();
+        let mut hosts = Loader::new(0);
         tx.hosts(|uid, name, labels, spec, facts| {
             if let Err(error) = hosts.add(uid, name, labels, spec, facts) {
                 let error: &dyn std::error::Error = &error;
