@@ -71,9 +71,14 @@ pub async fn open(
     ensure_default_workspace(&state).await?;
     ensure_admin_token(&state).await?;
     let mut planner = Planner::new(state.clone());
-    // What cannot be decided now is tried again while serving: whoever polls gets what was decided before.
-    while planner.pass().await.unwrap_or_default() {}
-    follow::pass(&state).await?;
+    // Side by side: with a million hosts each takes seconds. What is not decided yet is decided while serving; whoever
+    // polls gets what was decided before.
+    let view = tokio::spawn({
+        let state = state.clone();
+        async move { follow::pass(&state).await }
+    });
+    planner.load().await?;
+    view.await.map_err(|error| Problem::new(titan_api::Code::Internal, format!("the view was not loaded: {error}")))??;
     Ok((state, planner))
 }
 

@@ -235,7 +235,7 @@ impl Planner {
     }
 
     /// Builds the model from one snapshot.
-    async fn load(&mut self) -> Result<(), StoreError> {
+    pub async fn load(&mut self) -> Result<(), StoreError> {
         if self.state.store.postgres().is_none() {
             // This process holds the file's lock: whoever held a lease is gone.
             let mut tx = self.state.store.write("lease").await?;
@@ -311,6 +311,7 @@ impl Planner {
         let lease = tx.take_lease("planner", &self.holder, now, self.state.clock.after(LEASE)).await?;
         tx.commit().await?;
         if let Some(lease) = lease
+            && self.state.store.postgres().is_some()
             && self.lease.is_none_or(|(held, _)| held.token != lease.token)
         {
             // Whoever led before may have taken facts off the queue that this replica has not seen.
