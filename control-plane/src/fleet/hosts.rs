@@ -1,9 +1,9 @@
 //! The table of hosts: compact records, found by id and by name, indexed by what selectors ask for.
 //!
-//! A million hosts are some 150 bytes each, and a clone of the table shares all of them: it copies a few thousand pointers,
-//! and whoever writes after that copies the few chunks that it touches. Hosts have dense numbers, so a set of them is a
-//! bitmap and a selector is algebra over bitmaps ([`Hosts::matching`]); labels and facts are numbers of pairs that are stored
-//! once ([`pairs`]).
+//! A host is some 130 bytes, and 100 more for each label that nobody else has. Clones share them: one copies a few thousand
+//! pointers, and whoever writes after that copies the few chunks that it touches. Hosts have dense numbers, so a set of them
+//! is a bitmap and a selector is algebra over bitmaps ([`Hosts::matching`]); labels and facts are numbers of pairs of key and
+//! value that are stored once.
 
 mod chunks;
 mod host;
