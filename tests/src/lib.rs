@@ -11,5 +11,6 @@ pub mod operators;
 pub mod planes;
 pub mod postgres;
 pub mod processes;
+pub mod records;
 pub mod simulator;
 pub mod worlds;

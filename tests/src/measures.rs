@@ -203,7 +203,7 @@ pub fn table(figures: &[Figure]) -> String {
 }
 
 /// Returns a number with as many digits as a person can use: three at least, thousands apart.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     if value.abs() < 1000.0 {
         let digits = if value.abs() >= 100.0 || value.fract() == 0.0 {
             0

@@ -4,6 +4,7 @@ mod assignments;
 mod documents;
 mod history;
 mod leases;
+mod migrations;
 mod observed;
 mod schema;
 mod tampering;
