@@ -245,9 +245,9 @@ mod tests {
     fn interval_grows_with_fleet_and_factor_within_bounds() {
         assert_eq!(interval(5, 0, 1.0), 5);
         assert_eq!(interval(5, 99_999, 1.0), 5);
-        assert_eq!(interval(5, 1_000_000, 1.0), 50);
+        assert_eq!(interval(5, 1_000_000, 1.0), 20);
         assert_eq!(interval(5, 0, 1.5), 8);
-        assert_eq!(interval(1, 1_000_000, 16.0), 800);
+        assert_eq!(interval(1, 1_000_000, 16.0), 320);
         assert_eq!(interval(3600, 0, 16.0), LONGEST);
         assert_eq!(interval(5, usize::MAX, f64::NAN.max(1.0)), LONGEST);
     }

@@ -78,7 +78,8 @@ pub async fn open(
         async move { follow::pass(&state).await }
     });
     planner.load().await?;
-    view.await.map_err(|error| Problem::new(titan_api::Code::Internal, format!("the view was not loaded: {error}")))??;
+    view.await
+        .map_err(|error| Problem::new(titan_api::Code::Internal, format!("the view was not loaded: {error}")))??;
     Ok((state, planner))
 }
 

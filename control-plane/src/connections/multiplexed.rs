@@ -155,15 +155,20 @@ fn recognised(state: &AppState, request: &Request<Incoming>) -> Option<(Arc<Slot
     Some((slot, Ask { gzip: accepted.any(|value| ask::takes_gzip(value.as_bytes())), ..ask }))
 }
 
-async fn held(
+/// Holds a poll.
+#[expect(clippy::manual_async_fn, reason = "an async function would keep what it is given twice")]
+fn held(
     shared: Arc<Shared>,
     slot: Arc<Slot>,
     ask: Ask,
     id: Option<Box<HeaderValue>>,
-    _under_way: Held,
-) -> Result<Response, Infallible> {
-    let told = polls::told(&shared.state, &slot, ask).await;
-    Ok(answered(told.map(Told::into_response), id))
+    under_way: Held,
+) -> impl Future<Output = Result<Response, Infallible>> + Send {
+    async move {
+        let _under_way = under_way;
+        let told = polls::told(&shared.state, &slot, &ask).await;
+        Ok(answered(told.map(Told::into_response), id))
+    }
 }
 
 /// Gives an answer the id of its request where it takes one.

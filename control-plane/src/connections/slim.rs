@@ -108,7 +108,7 @@ impl Agent<'_> {
         let state = &self.service.state;
         let told = tokio::select! {
             biased;
-            told = polls::told(state, &slot, ask) => told,
+            told = polls::told(state, &slot, &ask) => told,
             () = self.gone() => return false,
         };
         // Where the process ends, the next poll is not to be sent to it.

@@ -93,7 +93,7 @@ pub(crate) fn at_once(state: &AppState, slot: &Slot, ask: &Ask) -> Option<Unchan
 /// Tells a host what moved, as soon as something did or its time is over.
 ///
 /// What is rare is boxed: this is what a hundred thousand held polls are made of.
-pub(crate) async fn told(state: &AppState, slot: &Arc<Slot>, ask: Ask) -> Answer<Told> {
+pub(crate) async fn told(state: &AppState, slot: &Arc<Slot>, ask: &Ask) -> Answer<Told> {
     let since = match ask.since {
         Some(since) if !catch_up::covered(state, since) => Box::pin(catch_up::catch_up(state, since)).await?,
         since => since,
@@ -189,7 +189,7 @@ async fn poll(state: &AppState, parts: &mut Parts) -> Answer<Response> {
     let Params(params) = Params::<PollParams>::from_request_parts(parts, state).await?;
     let accepted = parts.headers.get_all(header::ACCEPT_ENCODING);
     let gzip = accepted.into_iter().any(|value| ask::takes_gzip(value.as_bytes()));
-    Ok(told(state, &slot, params.ask(gzip)).await?.into_response())
+    Ok(told(state, &slot, &params.ask(gzip)).await?.into_response())
 }
 
 /// `GET /v1/hosts/{name}/bundles/{digest}`: the bytes of a bundle that is assigned to the host.
