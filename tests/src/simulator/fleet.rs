@@ -185,8 +185,8 @@ impl Fleet {
     /// Drops every connection and lets all agents that are there reconnect at once.
     pub async fn storm(self: &Arc<Self>) {
         let resting = self.wheel.drain();
-        self.transport.drop_all().await;
         self.cut.notify_waiters();
+        self.transport.drop_all().await;
         for agent in resting {
             self.send(agent);
         }

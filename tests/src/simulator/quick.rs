@@ -19,6 +19,8 @@ use crate::{
 /// Hosts that wait for a template edit at most, and the connections they share.
 const WAITERS: usize = 10_000;
 const CONNECTIONS: usize = 100;
+/// Agents whose end is compared for each second that is left.
+const COMPARED: usize = 500;
 
 /// Everything is to end in this time; what was slow before leaves fewer rounds for what comes after.
 const BUDGET: Duration = Duration::from_secs(45);
@@ -52,18 +54,19 @@ pub async fn take(options: &Measuring) -> anyhow::Result<Quick> {
     let waiters = stage.hosts.min(waiters);
     let fanout = measured::fanout::measure(&stage, options, waiters, CONNECTIONS, rounds).await?;
     tell(&format!("fan-out measured after {:.0} s", begun.elapsed().as_secs_f64()));
-    let verdict = verdict(&stage, &fanout).await?;
+    let compared = usize::try_from(left().as_secs()).unwrap_or_default() * COMPARED;
+    let verdict = verdict(&stage, &fanout, compared.max(1000).min(stage.hosts)).await?;
     let hosts = stage.hosts;
     stage.server.stop().await?;
     Ok(Quick { unchanged, fanout, view_bytes_per_host, hosts, verdict, took: begun.elapsed() })
 }
 
-/// Lets every host of the stage poll, changes something, and compares everything.
-async fn verdict(stage: &Stage, fanout: &Fanout) -> anyhow::Result<Verdict> {
+/// Lets `agents` hosts of the stage poll, changes something, and compares everything that they hold.
+async fn verdict(stage: &Stage, fanout: &Fanout, agents: usize) -> anyhow::Result<Verdict> {
     let script = Script { connections: CONNECTIONS, cadence: Some(1.0), ramp: Some(0.5), ..Script::default() };
-    let fleet = Fleet::new(&stage.server.place, script, stage.credentials.clone(), stage.hosts)?;
+    let fleet = Fleet::new(&stage.server.place, script, stage.credentials.clone(), agents)?;
     fleet.start(Duration::from_millis(500));
-    let all = stage.hosts as u64;
+    let all = agents as u64;
     fleet.until("every first answer", Duration::from_secs(60), |fleet| fleet.tally.fulls.get() >= all).await?;
     let mut churn =
         crate::simulator::churn::Churn::begin(stage.server.admin.clone(), stage.hosts, Default::default(), 1).await?;

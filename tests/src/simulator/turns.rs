@@ -85,10 +85,13 @@ impl Fleet {
         if self.is_stopped() {
             return None;
         }
-        tokio::select! {
-            told = exchange => Some(told.unwrap_or(Err(Fault::Timeout))),
-            () = cut => None,
-        }
+        let told = tokio::select! {
+            biased;
+            () = cut => return None,
+            told = exchange => told.unwrap_or(Err(Fault::Timeout)),
+        };
+        // Whoever is cut off takes others on the same connection along.
+        if told.is_err() && self.is_stopped() { None } else { Some(told) }
     }
 
     async fn poll(&self, number: u32, wait: u64) -> Polled {
