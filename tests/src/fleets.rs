@@ -129,7 +129,7 @@ impl Fleet {
         let (clock, mut all) = (tx.clock().await?, Everything::default());
         tx.assignments_after(&mut Descriptions::default(), Revision::ZERO, |assignment| all.take(assignment)).await?;
         let rebuilt = FleetView::default();
-        rebuilt.load(all, clock);
+        rebuilt.load(&all, clock);
         Ok(said(&rebuilt) == said(&self.state.view))
     }
 

@@ -6,7 +6,7 @@ mod slot;
 use std::{
     borrow::Borrow,
     collections::{BTreeMap, BTreeSet, HashMap},
-    hash::{BuildHasher as _, Hash, Hasher, RandomState},
+    hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher, RandomState},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering},
@@ -78,10 +78,27 @@ impl Slots {
 /// Every assignment there is, on its way into the view.
 #[derive(Debug, Default)]
 pub struct Everything {
-    places: HashMap<Uuid, u32>,
-    hosts: Vec<Uuid>,
+    places: HashMap<Uuid, u32, BuildHasherDefault<LastBytes>>,
+    /// The hosts by their place, with how many assignments they have.
+    hosts: Vec<(Uuid, u32)>,
     /// With the place of their host. In one piece, so that all of it goes back to the system in the end.
     entries: Vec<(u32, Entry)>,
+}
+
+/// Hashes ids by their last bytes, which are random in all that the control plane makes.
+#[derive(Debug, Default, Clone, Copy)]
+struct LastBytes(u64);
+
+impl Hasher for LastBytes {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(last) = bytes.last_chunk::<8>() {
+            self.0 ^= u64::from_le_bytes(*last).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        }
+    }
 }
 
 impl Everything {
@@ -89,10 +106,34 @@ impl Everything {
     pub fn take(&mut self, assignment: Assignment) {
         let Self { places, hosts, entries } = self;
         let place = *places.entry(assignment.host).or_insert_with(|| {
-            hosts.push(assignment.host);
+            hosts.push((assignment.host, 0));
             u32::try_from(hosts.len() - 1).unwrap_or(u32::MAX)
         });
+        if let Some((_, count)) = hosts.get_mut(place as usize) {
+            *count += 1;
+        }
         entries.push((place, Entry::from(assignment)));
+    }
+
+    /// Returns the hosts, each with the numbers of its entries.
+    fn grouped(&self) -> (Vec<u32>, impl Iterator<Item = (Uuid, std::ops::Range<usize>)>) {
+        let mut ends: Vec<usize> = Vec::with_capacity(self.hosts.len());
+        let mut end = 0;
+        for (_, count) in &self.hosts {
+            ends.push(end);
+            end += *count as usize;
+        }
+        let mut order = vec![0_u32; self.entries.len()];
+        for (number, (place, _)) in self.entries.iter().enumerate() {
+            if let Some(at) = ends.get_mut(*place as usize) {
+                if let Some(slot) = order.get_mut(*at) {
+                    *slot = u32::try_from(number).unwrap_or(u32::MAX);
+                }
+                *at += 1;
+            }
+        }
+        let groups = self.hosts.iter().zip(ends).map(|((host, count), end)| (*host, end - *count as usize..end));
+        (order, groups.collect::<Vec<_>>().into_iter())
     }
 }
 
@@ -207,15 +248,18 @@ impl FleetView {
     }
 
     /// Takes in every assignment there is as of `revision`, while nobody polls yet.
-    pub fn load(&self, all: Everything, revision: Revision) {
-        let Everything { places, hosts, mut entries } = all;
-        drop(places);
-        entries.sort_by_key(|(place, _)| *place);
-        for group in entries.chunk_by(|one, other| one.0 == other.0) {
-            let Some(host) = group.first().and_then(|(place, _)| hosts.get(*place as usize)) else { continue };
-            let set = HostSet::new(*host, group.iter().map(|(_, entry)| entry.clone()).collect::<Box<[_]>>());
-            let slot = self.slot(*host);
-            self.change(&slot, |_| set.clone());
+    pub fn load(&self, all: &Everything, revision: Revision) {
+        let (order, groups) = all.grouped();
+        for (host, range) in groups {
+            let numbers = order.get(range).unwrap_or_default();
+            let entries = numbers.iter().filter_map(|number| all.entries.get(*number as usize));
+            let set = HostSet::new(host, entries.map(|(_, entry)| entry.clone()).collect::<Box<[_]>>());
+            let slot = self.slot(host);
+            self.entries.fetch_add(set.entries().len(), Ordering::Relaxed);
+            if set.has_tombstone() {
+                self.leaving.lock().unwrap_or_else(PoisonError::into_inner).insert(host);
+            }
+            slot.set.store(Arc::new(set));
         }
         self.revision.fetch_max(revision.micros(), Ordering::AcqRel);
     }

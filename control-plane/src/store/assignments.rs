@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
+use sqlx::{FromRow as _, Row as _};
 use titan_api::{Digest, Revision, poll::RemovalReason};
 use uuid::Uuid;
 
@@ -68,14 +69,21 @@ type Row = (Vec<u8>, Vec<u8>, i64, i64, Option<Vec<u8>>);
 
 /// Returns what a row says; `description` is the one that it names.
 fn assignment(row: &Row, description: Arc<Description>) -> Result<Assignment> {
-    const TABLE: &str = "assignments";
     let (deployment, host, _, revision, bundle) = row;
+    assignment_of((deployment, host, *revision, bundle.as_deref()), description)
+}
+
+fn assignment_of(
+    (deployment, host, revision, bundle): (&[u8], &[u8], i64, Option<&[u8]>),
+    description: Arc<Description>,
+) -> Result<Assignment> {
+    const TABLE: &str = "assignments";
     let id = || format!("({}, {})", hex::encode(deployment), hex::encode(host));
     Ok(Assignment {
         deployment: uuid(TABLE, "deployment", id, deployment)?,
         host: uuid(TABLE, "host", id, host)?,
-        revision: Revision::from_micros(*revision),
-        bundle: bundle.as_ref().map(|bytes| digest(TABLE, "bundle", &id(), bytes)).transpose()?,
+        revision: Revision::from_micros(revision),
+        bundle: bundle.map(|bytes| digest(TABLE, "bundle", &id(), bytes)).transpose()?,
         description,
     })
 }
@@ -106,11 +114,15 @@ impl Tx {
         }
         let mut unknown: Vec<Row> = Vec::new();
         both!(self, conn => {
-            let mut rows = sqlx::query_as::<_, Row>(if all { ALL } else { SINCE }).bind(seen.micros()).fetch(&mut **conn);
+            let mut rows = sqlx::query(if all { ALL } else { SINCE }).bind(seen.micros()).fetch(&mut **conn);
             while let Some(row) = rows.try_next().await? {
-                match known.get(row.2) {
-                    Some(description) => take(assignment(&row, description)?),
-                    None => unknown.push(row),
+                match known.get(row.try_get(2)?) {
+                    Some(description) => {
+                        // Read in place: there may be millions.
+                        let parts = (row.try_get(0)?, row.try_get(1)?, row.try_get(3)?, row.try_get(4)?);
+                        take(assignment_of(parts, description)?);
+                    }
+                    None => unknown.push(Row::from_row(&row)?),
                 }
             }
         });

@@ -1,6 +1,7 @@
 //! Documents as they are declared now.
 
 use futures_util::TryStreamExt as _;
+use sqlx::Row as _;
 use titan_api::{
     Document, Kind, Name, Revision, Spec,
     documents::{API_VERSION, Declared, Metadata},
@@ -183,12 +184,13 @@ impl Tx {
     pub async fn hosts(&mut self, mut take: impl FnMut(Uuid, &str, &str, &str, &str)) -> Result<()> {
         const SQL: &str = "SELECT r.uid, r.name, r.labels, r.spec, s.facts FROM resources r \
              LEFT JOIN host_status s ON s.host_uid = r.uid WHERE r.kind = 'Host' AND r.deleted_revision IS NULL";
-        type HostRow = (String, String, String, String, Option<String>);
         both!(self, conn => {
-            let mut rows = sqlx::query_as::<_, HostRow>(SQL).fetch(&mut **conn);
-            while let Some((uid, name, labels, spec, facts)) = rows.try_next().await? {
-                if let Some(uid) = readable(parsed("resources", "uid", &uid, &uid)) {
-                    take(uid, &name, &labels, &spec, facts.as_deref().unwrap_or_default());
+            let mut rows = sqlx::query(SQL).fetch(&mut **conn);
+            while let Some(row) = rows.try_next().await? {
+                let uid: &str = row.try_get(0)?;
+                if let Some(uid) = readable(parsed("resources", "uid", uid, uid)) {
+                    let facts: Option<&str> = row.try_get(4)?;
+                    take(uid, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, facts.unwrap_or_default());
                 }
             }
         });

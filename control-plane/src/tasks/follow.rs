@@ -25,7 +25,7 @@ pub async fn pass(state: &AppState) -> Result<(), StoreError> {
         let mut all = Everything::default();
         tx.assignments_after(&mut known, seen, |assignment| all.take(assignment)).await?;
         drop(tx);
-        state.view.load(all, revision);
+        state.view.load(&all, revision);
         state.metrics.view_revision.set(revision.micros());
         return Ok(());
     }

@@ -44,7 +44,7 @@ async fn rebuilt(fleet: &Fleet) -> (Said, Revision) {
     tx.assignments_after(&mut Descriptions::default(), Revision::ZERO, |assignment| all.take(assignment))
         .await
         .expect("assignments");
-    view.load(all, clock);
+    view.load(&all, clock);
     (said(&view), clock)
 }
 
