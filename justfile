@@ -24,8 +24,17 @@ lint:
 demo *args:
     cargo run --release -- demo {{args}}
 
-# The benchmarks of docs/performance.md, all of them or some: `just bench polls renders`, `just bench --json`
-bench *args: edge
+# Everything in docs/performance.md, written there and to docs/performance/ beside the run before; about an hour, two cores to itself
+bench: edge
+    mkdir -p target/bench
+    rm -f target/bench/million.db*
+    TITAN_AGENT_BINARY={{justfile_directory()}}/target/edge/titan-agent cargo bench -p titan-tests --bench measures -- --json > target/bench/measures.jsonl
+    cargo run --release -p titan-tests --bin fleet-sim -- measure fanout waiting-own waiting-mux change-latency storm day --json > target/bench/fleet.jsonl
+    cargo run --release -p titan-tests --bin fleet-sim -- measure unchanged start target-edit all-full sustained-mux sustained-tls --database target/bench/million.db --hosts 1000000 --json > target/bench/million.jsonl
+    cargo run --release -p titan-tests --bin fleet-sim -- record target/bench/measures.jsonl target/bench/fleet.jsonl target/bench/million.jsonl
+
+# Some of the small benchmarks: `just measure polls renders`, `just measure --json`
+measure *args: edge
     TITAN_AGENT_BINARY={{justfile_directory()}}/target/edge/titan-agent cargo bench -p titan-tests --bench measures -- {{args}}
 
 # The simulated fleet (docs/simulator.md): `just sim quick`, `just sim measure storm --hosts 5000`

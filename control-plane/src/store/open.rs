@@ -57,7 +57,10 @@ async fn open_sqlite(url: &str, alone: bool) -> Result<Engine> {
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
-        .connect_with(options.clone())
+        .connect_with(
+            // Plans touch many pages: they are kept, and brought into the file less often than by default.
+            options.clone().pragma("cache_size", "-65536").pragma("wal_autocheckpoint", "4000"),
+        )
         .await?;
     sqlx::migrate!("migrations/sqlite").run(&write).await?;
     let read = SqlitePoolOptions::new()

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     measures::{Figure, table},
     planes,
+    records::{self, Record},
     simulator::{
         bare,
         credentials::Credentials,
@@ -92,6 +93,15 @@ enum Command {
         /// One JSON object a line instead of a table
         #[arg(long)]
         json: bool,
+    },
+    /// Keep figures that were measured with --json, and tell them beside the run before
+    Record {
+        /// What the benchmarks printed, one JSON object a line
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The repository: its docs/performance/ gets the record, its docs/performance.md the table
+        #[arg(long, default_value = ".")]
+        repository: PathBuf,
     },
     /// Fill a new database with hosts
     Seed {
@@ -307,6 +317,16 @@ async fn carry_out(command: Command) -> anyhow::Result<bool> {
             let options = measuring(stage.options(0, false)?);
             let options = Measuring { hosts, seconds, cadence, wait, connections, rounds, carrier, ..options };
             measure(&measures, &options, json).await
+        }
+        Command::Record { files, repository } => {
+            let texts = files
+                .iter()
+                .map(|file| std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display())));
+            let record = Record::of(&texts.collect::<anyhow::Result<Vec<_>>>()?, records::run(&repository)?)?;
+            let docs = repository.join("docs");
+            let table = records::keep(&record, &docs.join("performance"), &docs.join("performance.md"))?;
+            say(table.trim_end());
+            Ok(true)
         }
         Command::Seed { database_url, hosts, assignments, seed } => {
             fill(&database_url, hosts, assignments, seed).await?;
