@@ -105,7 +105,9 @@ impl Tx {
         seen: Revision,
         mut take: impl FnMut(Assignment),
     ) -> Result<()> {
-        const ALL: &str = "SELECT deployment, host, description, revision, bundle FROM assignments WHERE revision > $1";
+        // Without an index: it would look each of them up.
+        const ALL: &str = "SELECT deployment, host, description, revision, bundle FROM assignments \
+             WHERE revision + 0 > $1";
         const SINCE: &str = "SELECT deployment, host, description, revision, bundle FROM assignments \
              WHERE revision > $1 ORDER BY revision";
         let all = seen == Revision::ZERO;
