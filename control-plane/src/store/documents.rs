@@ -184,7 +184,8 @@ impl Tx {
     pub async fn hosts(&mut self, mut take: impl FnMut(Uuid, &str, &str, &str, &str)) -> Result<()> {
         // Without an index on the kind: it would look each of them up.
         const SQL: &str = "SELECT r.uid, r.name, r.labels, r.spec, s.facts FROM resources r \
-             LEFT JOIN host_status s ON s.host_uid = r.uid WHERE r.kind || '' = 'Host' AND r.deleted_revision IS NULL";
+             LEFT JOIN host_status s ON s.host_uid = r.uid \
+             WHERE r.kind || '' = 'Host' AND COALESCE(r.deleted_revision, 0) = 0";
         both!(self, conn => {
             let mut rows = sqlx::query(SQL).fetch(&mut **conn);
             while let Some(row) = rows.try_next().await? {
