@@ -148,7 +148,8 @@ proptest! {
         }
         for change in &asked {
             let affected = causes::affected([change], &model);
-            prop_assert_eq!(affected.deployments, scanned(&model, change), "{:?}", change.kind);
+            let found = if change.kind == Kind::Target { affected.targets } else { affected.deployments };
+            prop_assert_eq!(found, scanned(&model, change), "{:?}", change.kind);
         }
         for host in model.hosts().iter() {
             let candidates: BTreeSet<_> =
