@@ -6,12 +6,12 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
-use sqlx::{FromRow as _, Row as _};
+use sqlx::Row as _;
 use titan_api::{Digest, Revision, poll::RemovalReason};
 use uuid::Uuid;
 
 use super::{
-    Connection, Result, Tx, both, bytes_of,
+    Connection, Result, Tx, both, bytes_of, corrupt,
     descriptions::{Description, Descriptions},
     digest, parsed, uuid,
 };
@@ -69,23 +69,34 @@ type Row = (Vec<u8>, Vec<u8>, i64, i64, Option<Vec<u8>>);
 
 /// Returns what a row says; `description` is the one that it names.
 fn assignment(row: &Row, description: Arc<Description>) -> Result<Assignment> {
-    let (deployment, host, _, revision, bundle) = row;
-    assignment_of((deployment, host, *revision, bundle.as_deref()), description)
-}
-
-fn assignment_of(
-    (deployment, host, revision, bundle): (&[u8], &[u8], i64, Option<&[u8]>),
-    description: Arc<Description>,
-) -> Result<Assignment> {
     const TABLE: &str = "assignments";
+    let (deployment, host, _, revision, bundle) = row;
     let id = || format!("({}, {})", hex::encode(deployment), hex::encode(host));
     Ok(Assignment {
         deployment: uuid(TABLE, "deployment", id, deployment)?,
         host: uuid(TABLE, "host", id, host)?,
-        revision: Revision::from_micros(revision),
-        bundle: bundle.map(|bytes| digest(TABLE, "bundle", &id(), bytes)).transpose()?,
+        revision: Revision::from_micros(*revision),
+        bundle: bundle.as_ref().map(|bytes| digest(TABLE, "bundle", &id(), bytes)).transpose()?,
         description,
     })
+}
+
+/// Returns the assignment of a host and maybe its bundle, one behind the other.
+fn moved(revision: i64, both: &[u8], description: Arc<Description>) -> Result<Assignment> {
+    let parts = both.split_first_chunk::<16>().map(|(host, bundle)| (host, bundle, Digest::from_bytes(bundle)));
+    match parts {
+        Some((host, bundle, digest)) if bundle.is_empty() || digest.is_some() => Ok(Assignment {
+            deployment: description.deployment,
+            host: Uuid::from_bytes(*host),
+            revision: Revision::from_micros(revision),
+            bundle: digest,
+            description,
+        }),
+        _ => {
+            let detail = format!("{} bytes, not 16 or 48", both.len());
+            Err(corrupt("assignments", "host, bundle", &hex::encode(both), detail))
+        }
+    }
 }
 
 /// Rows that are written by one statement: deployment, description and revision are the same, and all are present or all
@@ -105,32 +116,32 @@ impl Tx {
         seen: Revision,
         mut take: impl FnMut(Assignment),
     ) -> Result<()> {
-        // Without an index: it would look each of them up.
-        const ALL: &str = "SELECT deployment, host, description, revision, bundle FROM assignments \
+        // Three columns: each costs, and there may be millions of rows. The description knows the deployment. And without
+        // an index where all are asked for: it would look each of them up.
+        const ALL: &str = "SELECT description, revision, host || COALESCE(bundle, substr(host, 1, 0)) FROM assignments \
              WHERE revision + 0 > $1";
-        const SINCE: &str = "SELECT deployment, host, description, revision, bundle FROM assignments \
-             WHERE revision > $1 ORDER BY revision";
+        const SINCE: &str = "SELECT description, revision, host || COALESCE(bundle, substr(host, 1, 0)) \
+             FROM assignments WHERE revision > $1 ORDER BY revision";
         let all = seen == Revision::ZERO;
         if all {
             self.descriptions(known).await?;
         }
-        let mut unknown: Vec<Row> = Vec::new();
+        let mut unknown: Vec<(i64, i64, Vec<u8>)> = Vec::new();
         both!(self, conn => {
             let mut rows = sqlx::query(if all { ALL } else { SINCE }).bind(seen.micros()).fetch(&mut **conn);
             while let Some(row) = rows.try_next().await? {
-                match known.get(row.try_get(2)?) {
-                    Some(description) => {
-                        // Read in place: there may be millions.
-                        let parts = (row.try_get(0)?, row.try_get(1)?, row.try_get(3)?, row.try_get(4)?);
-                        take(assignment_of(parts, description)?);
-                    }
-                    None => unknown.push(Row::from_row(&row)?),
+                // Bytes that were put together count as text with one of the engines.
+                let (id, revision, both): (i64, i64, &[u8]) =
+                    (row.try_get(0)?, row.try_get(1)?, row.try_get_unchecked(2)?);
+                match known.get(id) {
+                    Some(description) => take(moved(revision, both, description)?),
+                    None => unknown.push((id, revision, both.to_vec())),
                 }
             }
         });
-        for row in unknown {
-            let description = self.description(known, row.2).await?;
-            take(assignment(&row, description)?);
+        for (id, revision, both) in unknown {
+            let description = self.description(known, id).await?;
+            take(moved(revision, &both, description)?);
         }
         Ok(())
     }

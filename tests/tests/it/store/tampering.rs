@@ -32,11 +32,23 @@ async fn tampered<T: std::fmt::Debug>(
     bad: &str,
     read_back: impl AsyncFn(&mut Tx) -> Result<T>,
 ) {
+    tampered_by(database, store, (table, column, id), &format!("{column} = {bad}"), read_back).await;
+}
+
+/// Sets what `set` says in every row, reads, which is to name the column, and sets it back.
+async fn tampered_by<T: std::fmt::Debug>(
+    database: &Database,
+    store: &Store,
+    (table, column, id): (&str, &str, &str),
+    set: &str,
+    read_back: impl AsyncFn(&mut Tx) -> Result<T>,
+) {
+    let changed = set.split(' ').next().unwrap_or_default();
     let keep = format!("CREATE TABLE kept AS SELECT * FROM {table}");
     database.execute(&keep).await.expect("keep");
-    database.execute(&format!("UPDATE {table} SET {column} = {bad}")).await.expect("tamper");
+    database.execute(&format!("UPDATE {table} SET {set}")).await.expect("tamper");
     names(read_back(&mut read(store).await).await, table, column, id);
-    database.execute(&format!("UPDATE {table} SET {column} = (SELECT {column} FROM kept)")).await.expect("restore");
+    database.execute(&format!("UPDATE {table} SET {changed} = (SELECT {changed} FROM kept)")).await.expect("restore");
     database.execute("DROP TABLE kept").await.expect("drop");
     read_back(&mut read(store).await).await.expect("as it was");
 }
@@ -65,14 +77,11 @@ async fn unreadable_documents_and_assignments_name_table_column_and_id() {
             tampered(&database, &store, place, bad, async |tx| tx.document_by_uid(document.uid).await).await;
         }
         let short = if database.is_sqlite() { "X'00'" } else { "'\\x00'" };
-        let (deployment, host) = (assigned.deployment.simple(), assigned.host.simple());
-        for (column, row) in [
-            ("deployment", format!("(00, {host})")),
-            ("host", format!("({deployment}, 00)")),
-            ("bundle", format!("({deployment}, {host})")),
-        ] {
-            let place = ("assignments", column, row.as_str());
-            tampered(&database, &store, place, short, async |tx| super::moved_after(tx, 0).await).await;
+        let (host, bundle) = (assigned.host.simple(), Digest::of(b"bundle"));
+        for (column, both) in [("host", format!("00{bundle}")), ("bundle", format!("{host}00"))] {
+            let set = format!("{column} = {short}");
+            let place = ("assignments", "host, bundle", both.as_str());
+            tampered_by(&database, &store, place, &set, async |tx| super::moved_after(tx, 0).await).await;
         }
         let place = ("assignments", "description", "7");
         tampered(&database, &store, place, "7", async |tx| super::moved_after(tx, 0).await).await;
