@@ -102,7 +102,8 @@ impl Record {
             of("cpu"),
             self.run["cores"],
             of("kernel"),
-            before.map_or("none".to_owned(), |before| format!("commit {}", before.run["commit"].as_str().unwrap_or("?"))),
+            before
+                .map_or("none".to_owned(), |before| format!("commit {}", before.run["commit"].as_str().unwrap_or("?"))),
         );
         text.push_str("| measure | figure | beside | ratio | goal | before |\n|---|---|---|---|---|---|\n");
         for figure in &self.figures {
@@ -161,12 +162,16 @@ pub fn run(repository: &Path) -> anyhow::Result<Value> {
 /// `page`. Returns the table.
 pub fn keep(record: &Record, folder: &Path, page: &Path) -> anyhow::Result<String> {
     std::fs::create_dir_all(folder)?;
-    let name = |run: &Value| format!("{}-{}.json", run["day"].as_str().unwrap_or("?"), run["commit"].as_str().unwrap_or("?"));
+    let name =
+        |run: &Value| format!("{}-{}.json", run["day"].as_str().unwrap_or("?"), run["commit"].as_str().unwrap_or("?"));
     let own = folder.join(name(&record.run));
-    let mut others: Vec<PathBuf> = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<_>>()?;
+    let mut others: Vec<PathBuf> =
+        std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<_>>()?;
     others.retain(|path| path.extension().is_some_and(|ending| ending == "json") && *path != own);
     // Of one day the one that was written last.
-    others.sort_by_key(|path| (path.file_name().map(|name| name.to_string_lossy()[..10.min(name.len())].to_owned()), modified(path)));
+    others.sort_by_key(|path| {
+        (path.file_name().map(|name| name.to_string_lossy()[..10.min(name.len())].to_owned()), modified(path))
+    });
     let before = others.last().map(|path| Record::read(path)).transpose()?;
     let text = serde_json::to_string_pretty(&json!({ "run": record.run, "figures": record.figures }))?;
     std::fs::write(&own, text + "\n")?;
