@@ -36,7 +36,7 @@ use crate::{
     state::AppState,
 };
 use alive::Alive;
-use turns::Turns;
+use turns::{Turn, Turns};
 use waiting::{Back, Outcome, Waiting};
 
 /// With what a client begins HTTP/2.
@@ -79,12 +79,13 @@ async fn begun(stream: Stream, service: &Service) -> Option<Box<Gateway<'_>>> {
         .initial_connection_window_size(WINDOW)
         .max_send_buffer_size(HELD_BACK)
         .max_header_list_size(HEADERS);
+    let (turns, turn) = Turns::of(stream);
     let begun = tokio::select! {
-        begun = timeout(HEAD, builder.handshake(Turns::of(stream))) => begun,
+        begun = timeout(HEAD, builder.handshake(turns)) => begun,
         () = service.drain.cancelled() => return None,
     };
     match begun {
-        Ok(Ok(connection)) => Some(Box::new(Gateway::of(connection, service))),
+        Ok(Ok(connection)) => Some(Box::new(Gateway::of(connection, turn, service))),
         Ok(Err(error)) => {
             broke(&error);
             None
@@ -103,6 +104,7 @@ fn broke(error: &h2::Error) {
 /// A connection on which many ask.
 struct Gateway<'c> {
     connection: Connection<Turns<Stream>, Bytes>,
+    turn: Turn,
     service: &'c Service,
     waiting: Waiting,
     /// Requests that have a task of their own.
@@ -119,11 +121,12 @@ struct Gateway<'c> {
 }
 
 impl<'c> Gateway<'c> {
-    fn of(mut connection: Connection<Turns<Stream>, Bytes>, service: &'c Service) -> Self {
+    fn of(mut connection: Connection<Turns<Stream>, Bytes>, turn: Turn, service: &'c Service) -> Self {
         let look = Instant::now() + SILENCE;
         Self {
             alive: connection.ping_pong().map(Alive::of),
             connection,
+            turn,
             service,
             waiting: Waiting::new(),
             under_way: Level::default(),
@@ -153,7 +156,7 @@ impl<'c> Gateway<'c> {
                     None => return Poll::Ready(Ok(())),
                 }
             }
-            let mut progress = !asked.is_empty();
+            let mut progress = self.turn.next() || !asked.is_empty();
             for (request, respond) in asked {
                 self.take(request, respond);
             }

@@ -1,12 +1,16 @@
 //! A connection that is read a little at a time.
 //!
 //! Whatever is read is taken apart before anybody looks at it, and the place for that is never given back: requests that
-//! come together are taken in a few at a time, so that it stays small.
+//! come together are taken in a few at a time, so that it stays small. Whoever answers them says when there may be more.
 
 use std::{
     io,
     mem::MaybeUninit,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -19,13 +23,24 @@ const TURN: usize = 512;
 #[derive(Debug)]
 pub(super) struct Turns<S> {
     inner: S,
-    /// Whether this turn is over.
-    over: bool,
+    turn: Turn,
+}
+
+/// Whether a turn is over. Then nothing more is read, and nobody is woken to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    /// Begins the next turn; returns whether one was over.
+    pub(super) fn next(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
 }
 
 impl<S> Turns<S> {
-    pub(super) const fn of(inner: S) -> Self {
-        Self { inner, over: false }
+    pub(super) fn of(inner: S) -> (Self, Turn) {
+        let turn = Turn::default();
+        (Self { inner, turn: turn.clone() }, turn)
     }
 }
 
@@ -35,8 +50,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Turns<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if std::mem::take(&mut self.over) {
-            context.waker().wake_by_ref();
+        if self.turn.0.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
         let mut bytes = [MaybeUninit::uninit(); TURN];
@@ -44,7 +58,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Turns<S> {
         let mut read = ReadBuf::uninit(&mut bytes[..length]);
         ready!(Pin::new(&mut self.inner).poll_read(context, &mut read))?;
         buffer.put_slice(read.filled());
-        self.over = read.filled().len() == TURN;
+        self.turn.0.store(read.filled().len() == TURN, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 }
@@ -77,50 +91,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Turns<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{
-            Arc,
-            atomic::{AtomicUsize, Ordering},
-        },
-        task::{Wake, Waker},
-    };
-
-    use tokio::io::AsyncReadExt as _;
+    use std::task::Waker;
 
     use super::*;
 
-    #[derive(Default)]
-    struct Woken(AtomicUsize);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    #[tokio::test]
-    async fn much_is_read_in_turns_and_all_of_it() {
-        let much: Vec<u8> = (0..3 * TURN + 5).map(|n| (n % 251) as u8).collect();
-        let mut turns = Turns::of(&much[..]);
-        let mut read = Vec::new();
-        turns.read_to_end(&mut read).await.expect("read");
-        assert_eq!(read, much);
-    }
-
     #[test]
-    fn turn_that_is_over_comes_again() {
-        let much = vec![7; 2 * TURN];
-        let mut turns = Turns::of(&much[..]);
-        let woken = Arc::new(Woken::default());
-        let waker = Waker::from(Arc::clone(&woken));
-        let mut bytes = [0; 4 * TURN];
-        let mut lengths = Vec::new();
-        for _ in 0..3 {
-            let mut buffer = ReadBuf::new(&mut bytes);
-            let step = Pin::new(&mut turns).poll_read(&mut Context::from_waker(&waker), &mut buffer);
-            lengths.push((step.is_ready(), buffer.filled().len()));
+    fn much_is_read_in_turns_and_all_of_it() {
+        let much: Vec<u8> = (0..2 * TURN + 5).map(|n| (n % 251) as u8).collect();
+        let (mut turns, turn) = Turns::of(&much[..]);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut bytes = vec![0; 4 * TURN];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        for read in [TURN, 2 * TURN] {
+            assert!(Pin::new(&mut turns).poll_read(&mut context, &mut buffer).is_ready());
+            assert!(Pin::new(&mut turns).poll_read(&mut context, &mut buffer).is_pending(), "the turn is over");
+            assert_eq!(buffer.filled().len(), read);
+            assert!(turn.next());
         }
-        assert_eq!(lengths, [(true, TURN), (false, 0), (true, TURN)]);
-        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(Pin::new(&mut turns).poll_read(&mut context, &mut buffer).is_ready());
+        assert_eq!(buffer.filled(), much);
+        assert!(!turn.next(), "there was no more");
     }
 }
