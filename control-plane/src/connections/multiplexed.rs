@@ -50,6 +50,9 @@ const WINDOW: u32 = 1024 * 1024;
 const HELD_BACK: usize = 64 * 1024;
 /// Bytes of all headers of a request.
 const HEADERS: u32 = 16 * 1024;
+/// Bytes of headers that are remembered for a client, so that it can name them. Each of them would keep the 4 KiB into which
+/// it was once decoded, and most of what a gateway sends is different for each host.
+const REMEMBERED: u32 = 0;
 /// Requests that are taken in before the first of them is answered: their answers travel together.
 const TOGETHER: usize = 32;
 
@@ -78,7 +81,8 @@ async fn begun(stream: Stream, service: &Service) -> Option<Box<Gateway<'_>>> {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_send_buffer_size(HELD_BACK)
-        .max_header_list_size(HEADERS);
+        .max_header_list_size(HEADERS)
+        .header_table_size(REMEMBERED);
     let (turns, turn) = Turns::of(stream);
     let begun = tokio::select! {
         begun = timeout(HEAD, builder.handshake(turns)) => begun,
