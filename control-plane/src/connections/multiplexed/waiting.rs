@@ -108,11 +108,16 @@ impl News {
 }
 
 impl Held {
-    /// Waits for the next news. Returns what moved meanwhile.
-    fn look(&mut self, state: &AppState, bell: &mut Context<'_>) -> Option<Box<Moved>> {
+    /// Waits for the next news. Returns what moved meanwhile, if there was news or if it is to be looked for `anyway`.
+    fn look(&mut self, state: &AppState, bell: &mut Context<'_>, anyway: bool) -> Option<Box<Moved>> {
+        let mut news = anyway;
         // Subscribe, then read, then wait: what moves in between is not missed.
         while self.news.0.as_mut().poll(bell).is_ready() {
             self.news = News::of(Arc::clone(&self.slot), state.metrics.waiting.hold());
+            news = true;
+        }
+        if !news {
+            return None;
         }
         polls::moved(state, &self.slot, self.since, self.have).ok()
     }
@@ -147,7 +152,7 @@ impl Waiting {
         if held.is_given_up(&mut bell) {
             return None;
         }
-        if let Some(moved) = held.look(state, &mut bell) {
+        if let Some(moved) = held.look(state, &mut bell, true) {
             return Some((held.back, Outcome::Moved(moved, ask.gzip)));
         }
         if self.polls.len() == self.polls.capacity() {
@@ -182,7 +187,7 @@ impl Waiting {
                 self.polls.swap_remove(at);
                 continue;
             }
-            let outcome = match if rung || late { held.look(state, &mut bell) } else { None } {
+            let outcome = match if rung || late { held.look(state, &mut bell, late) } else { None } {
                 Some(moved) => Outcome::Moved(moved, held.gzip),
                 None if late => {
                     let cursor = state.view.revision().next();
