@@ -1,38 +1,43 @@
 //! HTTP/2: many hosts on one connection, as behind a gateway. Polls are picked out in front of the router.
+//!
+//! A connection is one task. Polls that wait are a list in it; whatever else is asked has a task of its own until it is
+//! answered.
+
+mod alive;
+mod routed;
+mod turns;
+mod waiting;
 
 use std::{
-    convert::Infallible,
+    future::poll_fn,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
+    task::{Context, Poll},
 };
 
-use axum::{
-    body::Body,
-    response::{IntoResponse as _, Response},
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use h2::{
+    RecvStream,
+    server::{Builder, Connection, SendResponse},
 };
 use http::{HeaderMap, HeaderValue, Method, Request, header};
-use hyper::{
-    body::{Body as _, Incoming},
-    server::conn::http2,
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tower::Service as _;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::{SILENCE, Service, stream::Stream};
+use super::{HEAD, SILENCE, Service, stream::Stream};
 use crate::{
     access,
     fleet::view::Slot,
-    metrics::connections::{Held, Level, Transport},
+    metrics::connections::{Level, Transport},
     routes::{
-        polls::{self, Ask, Told, ask},
-        respond::{REQUEST_ID, finished},
+        polls::{self, Ask, Told, ask, catch_up::covered},
+        respond::{Answer, REQUEST_ID, finished},
     },
     state::AppState,
 };
+use alive::Alive;
+use turns::{Turn, Turns};
+use waiting::{Back, Outcome, Waiting};
 
 /// With what a client begins HTTP/2.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -45,104 +50,226 @@ const WINDOW: u32 = 1024 * 1024;
 const HELD_BACK: usize = 64 * 1024;
 /// Bytes of all headers of a request.
 const HEADERS: u32 = 16 * 1024;
-/// How often a silent client is asked whether it is there, and how long it may take to say so.
-const ALIVE: Duration = Duration::from_secs(45);
-const ANSWERED: Duration = Duration::from_secs(20);
+/// Bytes of headers that are remembered for a client, so that it can name them. Each of them would keep the 4 KiB into which
+/// it was once decoded, and most of what a gateway sends is different for each host.
+const REMEMBERED: u32 = 0;
+/// Requests that are taken in before the first of them is answered: their answers travel together.
+const TOGETHER: usize = 32;
 
 /// Serves a connection until its end.
 pub(super) async fn serve(stream: Stream, service: &Service) {
     let _open = service.metrics.open(Transport::Http2);
-    let front = Front(Arc::new(Shared {
-        state: service.state.clone(),
-        router: service.router.clone(),
-        under_way: Level::default(),
-        used: AtomicBool::new(false),
-    }));
-    let shared = Arc::clone(&front.0);
-    let mut server = http2::Builder::new(TokioExecutor::new());
-    server
-        .timer(TokioTimer::new())
+    // It needs more than the connection does later on.
+    let Some(mut gateway) = Box::pin(begun(stream, service)).await else { return };
+    let mut drained = pin!(service.drain.cancelled());
+    let ended = poll_fn(|context| {
+        if !gateway.ending && drained.as_mut().poll(context).is_ready() {
+            gateway.end();
+        }
+        gateway.poll(context)
+    });
+    if let Err(error) = ended.await {
+        broke(&error);
+    }
+}
+
+/// Greets a client.
+async fn begun(stream: Stream, service: &Service) -> Option<Box<Gateway<'_>>> {
+    let mut builder = Builder::new();
+    builder
         .max_concurrent_streams(STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(WINDOW)
-        .max_send_buf_size(HELD_BACK)
+        .max_send_buffer_size(HELD_BACK)
         .max_header_list_size(HEADERS)
-        .keep_alive_interval(ALIVE)
-        .keep_alive_timeout(ANSWERED);
-    let mut served = pin!(server.serve_connection(TokioIo::new(stream), front));
-    let mut ending = false;
-    let ended = loop {
-        tokio::select! {
-            ended = served.as_mut() => break ended,
-            () = service.drain.cancelled(), if !ending => ending = true,
-            () = silent(&shared), if !ending => ending = true,
-        }
-        served.as_mut().graceful_shutdown();
+        .header_table_size(REMEMBERED);
+    let (turns, turn) = Turns::of(stream);
+    let begun = tokio::select! {
+        begun = timeout(HEAD, builder.handshake(turns)) => begun,
+        () = service.drain.cancelled() => return None,
     };
-    if let Err(error) = ended {
-        tracing::debug!(error = &error as &dyn std::error::Error, "a connection broke");
-    }
-}
-
-/// Ends when nothing was asked for a while.
-async fn silent(shared: &Shared) {
-    loop {
-        tokio::time::sleep(SILENCE).await;
-        if !shared.used.swap(false, Ordering::Relaxed) && shared.under_way.get() == 0 {
-            return;
+    match begun {
+        Ok(Ok(connection)) => Some(Box::new(Gateway::of(connection, turn, service))),
+        Ok(Err(error)) => {
+            broke(&error);
+            None
+        }
+        Err(_) => {
+            service.metrics.timed_out.inc();
+            None
         }
     }
 }
 
-/// What is asked of on one connection.
-#[derive(Debug, Clone)]
-struct Front(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    state: AppState,
-    router: axum::Router,
-    /// Requests that are not answered.
-    under_way: Level,
-    /// Whether there was one since somebody looked.
-    used: AtomicBool,
+fn broke(error: &h2::Error) {
+    tracing::debug!(error = error as &dyn std::error::Error, "a connection broke");
 }
 
-/// An answer on its way. It is boxed at its own size: a held poll is what there are many of, and it is small.
-type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+/// A connection on which many ask.
+struct Gateway<'c> {
+    connection: Connection<Turns<Stream>, Bytes>,
+    turn: Turn,
+    service: &'c Service,
+    waiting: Waiting,
+    /// Requests that have a task of their own.
+    under_way: Level,
+    alive: Option<Alive>,
+    /// Whether there was a request since somebody looked.
+    used: bool,
+    /// When somebody looks next.
+    look: Instant,
+    /// Whether no more is asked.
+    ending: bool,
+    /// One for all times.
+    timer: Pin<Box<Sleep>>,
+}
 
-impl hyper::service::Service<Request<Incoming>> for Front {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Answering;
+impl<'c> Gateway<'c> {
+    fn of(mut connection: Connection<Turns<Stream>, Bytes>, turn: Turn, service: &'c Service) -> Self {
+        let look = Instant::now() + SILENCE;
+        Self {
+            alive: connection.ping_pong().map(Alive::of),
+            connection,
+            turn,
+            service,
+            waiting: Waiting::new(),
+            under_way: Level::default(),
+            used: true,
+            look,
+            ending: false,
+            timer: Box::pin(sleep_until(look)),
+        }
+    }
 
-    fn call(&self, request: Request<Incoming>) -> Answering {
-        let shared = &self.0;
-        shared.used.store(true, Ordering::Relaxed);
-        let under_way = shared.under_way.hold();
-        let Some((slot, ask)) = recognised(&shared.state, &request) else {
-            let mut router = shared.router.clone();
-            return Box::pin(async move {
+    /// Tells the client to ask elsewhere.
+    fn end(&mut self) {
+        self.ending = true;
+        self.connection.graceful_shutdown();
+    }
+
+    /// Does all that can be done; is over when the connection is.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        loop {
+            let mut asked = Vec::new();
+            while asked.len() < TOGETHER
+                && let Poll::Ready(next) = self.connection.poll_accept(context)
+            {
+                match next {
+                    Some(Ok(request)) => asked.push(request),
+                    Some(Err(error)) => return Poll::Ready(Err(error)),
+                    None => return Poll::Ready(Ok(())),
+                }
+            }
+            let mut progress = self.turn.next() || !asked.is_empty();
+            for (request, respond) in asked {
+                self.take(request, respond);
+            }
+            for (back, outcome) in self.waiting.over(&self.service.state, context) {
+                progress = true;
+                self.tell(back, outcome);
+            }
+            // What is to be written is written by the connection.
+            if progress {
+                continue;
+            }
+            if !self.in_time(context) {
+                self.service.metrics.timed_out.inc();
+                return Poll::Ready(Ok(()));
+            }
+            let next = self.next();
+            if self.timer.deadline() != next {
+                self.timer.as_mut().reset(next);
+            }
+            if self.timer.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Returns when something is to be done at the latest.
+    fn next(&self) -> Instant {
+        let times = [self.alive.as_ref().map(Alive::next), self.waiting.earliest()];
+        times.into_iter().flatten().fold(self.look, Instant::min)
+    }
+
+    /// Looks whether the client is there, and whether it has said nothing for a while; `false` if it is gone.
+    fn in_time(&mut self, context: &mut Context<'_>) -> bool {
+        if let Some(alive) = &mut self.alive
+            && !alive.poll(context)
+        {
+            return false;
+        }
+        if self.look <= Instant::now() {
+            self.look += SILENCE;
+            let idle = self.waiting.is_empty() && self.under_way.get() == 0;
+            if !std::mem::take(&mut self.used) && idle && !self.ending {
+                self.end();
+            }
+        }
+        true
+    }
+
+    /// Takes in a request.
+    fn take(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        self.used = true;
+        let state = &self.service.state;
+        let Some((slot, ask)) = recognised(state, &request) else {
+            let (router, under_way) = (self.service.router.clone(), self.under_way.hold());
+            tokio::spawn(async move {
                 let _under_way = under_way;
-                router.call(request).await
+                routed::routed(router, request, respond).await;
             });
+            return;
         };
         let id = request.headers().get(REQUEST_ID).cloned().map(Box::new);
-        if let Some(unchanged) = polls::at_once(&shared.state, &slot, &ask) {
-            let mut response = Told::Unchanged(unchanged).into_response();
-            if let Some(id) = id {
-                response = answered(Ok(response), Some(id));
-            }
-            return Box::pin(std::future::ready(Ok(response)));
-        }
         // The request with its headers is gone before the wait begins.
         drop(request);
-        Box::pin(held(Arc::clone(shared), slot, ask, id, under_way))
+        let back = Back { respond, id };
+        if let Some(unchanged) = polls::at_once(state, &slot, &ask) {
+            reply(back, unchanged);
+        } else if ask.wait > 0 && ask.since.is_none_or(|since| covered(state, since)) {
+            if let Some((back, outcome)) = self.waiting.hold(state, slot, ask, back) {
+                self.tell(back, outcome);
+            }
+        } else {
+            let state = state.clone();
+            self.answer(back, async move { polls::told(&state, &slot, &ask).await });
+        }
+    }
+
+    /// Tells what became of a poll.
+    fn tell(&self, back: Back, outcome: Outcome) {
+        match outcome {
+            Outcome::Unchanged(unchanged) => reply(back, unchanged),
+            Outcome::Moved(moved, gzip) => {
+                let state = self.service.state.clone();
+                self.answer(back, async move { polls::changed(&state, *moved, gzip).await });
+            }
+        }
+    }
+
+    /// Answers in a task of its own, which ends when nobody waits for the answer any more.
+    fn answer(&self, back: Back, told: impl Future<Output = Answer<Told>> + Send + 'static) {
+        let under_way = self.under_way.hold();
+        tokio::spawn(async move {
+            let _under_way = under_way;
+            let Back { mut respond, id } = back;
+            let mut told = pin!(told);
+            let told = poll_fn(|context| {
+                if respond.poll_reset(context).is_ready() {
+                    return Poll::Ready(None);
+                }
+                told.as_mut().poll(context).map(Some)
+            });
+            if let Some(told) = told.await {
+                routed::send(answered(told.map(Told::into_response), id), respond, false).await;
+            }
+        });
     }
 }
 
 /// Returns whose poll a request is and what it asks, if it is one of the usual sort.
-fn recognised(state: &AppState, request: &Request<Incoming>) -> Option<(Arc<Slot>, Ask)> {
+fn recognised(state: &AppState, request: &Request<RecvStream>) -> Option<(Arc<Slot>, Ask)> {
     if *request.method() != Method::GET || !request.body().is_end_stream() {
         return None;
     }
@@ -155,27 +282,21 @@ fn recognised(state: &AppState, request: &Request<Incoming>) -> Option<(Arc<Slot
     Some((slot, Ask { gzip: accepted.any(|value| ask::takes_gzip(value.as_bytes())), ..ask }))
 }
 
-/// Holds a poll.
-#[expect(clippy::manual_async_fn, reason = "an async function would keep what it is given twice")]
-fn held(
-    shared: Arc<Shared>,
-    slot: Arc<Slot>,
-    ask: Ask,
-    id: Option<Box<HeaderValue>>,
-    under_way: Held,
-) -> impl Future<Output = Result<Response, Infallible>> + Send {
-    async move {
-        let _under_way = under_way;
-        let told = polls::told(&shared.state, &slot, &ask).await;
-        Ok(answered(told.map(Told::into_response), id))
+/// Answers that nothing moved.
+fn reply(Back { mut respond, id }: Back, unchanged: polls::Unchanged) {
+    let mut response = Told::Unchanged(unchanged).into_response();
+    if id.is_some() {
+        response = answered(Ok(response), id);
     }
+    // Whoever is gone does not hear it.
+    let _sent = respond.send_response(response.map(|_nothing| ()), true);
 }
 
 /// Gives an answer the id of its request where it takes one.
-fn answered(answer: crate::routes::respond::Answer<Response>, id: Option<Box<HeaderValue>>) -> Response {
+fn answered(answer: Answer<Response>, id: Option<Box<HeaderValue>>) -> Response {
     let mut headers = HeaderMap::new();
     if let Some(id) = id {
         headers.insert(REQUEST_ID, *id);
     }
-    finished(&headers, Ok(answer)).map(Body::new)
+    finished(&headers, Ok(answer))
 }

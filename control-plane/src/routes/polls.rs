@@ -5,7 +5,7 @@
 
 mod answers;
 pub(crate) mod ask;
-mod catch_up;
+pub(crate) mod catch_up;
 
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use axum::{
 };
 use futures_util::FutureExt as _;
 use titan_api::{
-    Digest, Problem, Revision,
+    Digest, Problem, Revision, SetDigest,
     poll::{CURSOR_HEADER, POLL_AFTER_HEADER},
 };
 use tokio::time::Instant;
@@ -36,7 +36,8 @@ use crate::{
     },
     state::AppState,
 };
-use answers::{Moved, Placed};
+pub(crate) use answers::Moved;
+use answers::Placed;
 use ask::PollParams;
 
 const CURSOR: HeaderName = HeaderName::from_static(CURSOR_HEADER);
@@ -85,9 +86,25 @@ pub(crate) fn at_once(state: &AppState, slot: &Slot, ask: &Ask) -> Option<Unchan
     if (ask.wait > 0 && !state.shutdown.is_cancelled()) || !catch_up::covered(state, ask.since?) {
         return None;
     }
+    let cursor = moved(state, slot, ask.since, ask.have).err()?;
+    Some(unchanged(state, cursor, false))
+}
+
+/// Returns what moved for a host since it asked, or else the cursor from which it asks next.
+pub(crate) fn moved(
+    state: &AppState,
+    slot: &Slot,
+    since: Option<Revision>,
+    have: Option<SetDigest>,
+) -> Result<Box<Moved>, Revision> {
     // The revision first and the set after it: the set has everything up to that revision.
     let cursor = state.view.revision().next();
-    Moved::of(slot.uid(), &slot.set(), cursor, ask.since, ask.have).is_none().then(|| unchanged(state, cursor, false))
+    Moved::of(slot.uid(), &slot.set(), cursor, since, have).map(Box::new).ok_or(cursor)
+}
+
+/// Tells a host what moved.
+pub(crate) async fn changed(state: &AppState, moved: Moved, gzip: bool) -> Answer<Told> {
+    Ok(Told::Changed(Changed::of(state, moved, gzip).await?))
 }
 
 /// Tells a host what moved, as soon as something did or its time is over.
@@ -100,13 +117,12 @@ pub(crate) async fn told(state: &AppState, slot: &Arc<Slot>, ask: &Ask) -> Answe
     };
     let deadline = Instant::now() + Duration::from_secs(ask.wait.into());
     loop {
-        let moved = {
+        let news = {
             // Subscribe, then read, then wait: what moves in between is not missed.
             let mut news = pin!(slot.moved().notified());
             news.as_mut().enable();
-            let cursor = state.view.revision().next();
-            let moved = Moved::of(slot.uid(), &slot.set(), cursor, since, ask.have).map(Box::new);
-            if moved.is_none() {
+            let moved = moved(state, slot, since, ask.have);
+            if let Err(cursor) = moved {
                 let ended = state.shutdown.is_cancelled();
                 if ask.wait == 0 || ended || Instant::now() >= deadline {
                     // Where the process ends, the next one should be there before the host comes back.
@@ -125,13 +141,14 @@ pub(crate) async fn told(state: &AppState, slot: &Arc<Slot>, ask: &Ask) -> Answe
             }
             moved
         };
-        if let Some(moved) = moved {
-            return Ok(Told::Changed(Box::pin(Changed::of(state, *moved, ask.gzip)).await?));
+        if let Ok(moved) = news {
+            return Box::pin(changed(state, *moved, ask.gzip)).await;
         }
     }
 }
 
-fn unchanged(state: &AppState, cursor: Revision, held: bool) -> Unchanged {
+/// Tells a host that nothing moved; `held` says whether it waited for news.
+pub(crate) fn unchanged(state: &AppState, cursor: Revision, held: bool) -> Unchanged {
     state.metrics.polls.count(PollKind::Unchanged);
     let poll_after = load::poll_after(state, held);
     Unchanged { cursor, poll_after: Some(poll_after).filter(|after| !held || *after > AT_ONCE) }

@@ -269,6 +269,57 @@ async fn many_polls_share_one_connection_and_end_with_the_process() {
     world.plane.stop().await.expect("stopped");
 }
 
+/// HTTP/2: bodies of any size in both directions, at the pace of whoever reads them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_travel_over_http2_as_they_are_read() {
+    let (world, pi) = world().await;
+    let socket = TcpStream::connect(world.plane.address()).await.expect("connected");
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(1000);
+    let (mut client, connection) = builder.handshake::<_, bytes::Bytes>(socket).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let request = |method: &str, path: &str| {
+        let request = http::Request::builder().method(method).uri(format!("http://titan{path}"));
+        request.header("authorization", format!("Bearer {}", pi.credential))
+    };
+    // More than all windows together.
+    let length = limits::REPORT_BODY_BYTES;
+    let report = request("POST", "/v1/hosts/pi/report").header("content-type", "application/json");
+    let (answer, mut stream) = client.send_request(report.body(()).expect("a request"), false).expect("sent");
+    let mut body = format!("{{\"seq\":1}}{}", " ".repeat(length - 9));
+    while !body.is_empty() {
+        stream.reserve_capacity(body.len());
+        let room = std::future::poll_fn(|context| stream.poll_capacity(context)).await.expect("open").expect("room");
+        let rest = body.split_off(room);
+        stream.send_data(body.into(), rest.is_empty()).expect("sent");
+        body = rest;
+    }
+    assert_eq!(answer.await.expect("answered").status(), 204);
+    let whole = reqwest::get(format!("{}/openapi.json", world.plane.server)).await.expect("answered");
+    let whole = whole.bytes().await.expect("read");
+    for method in ["HEAD", "GET"] {
+        let asked = request(method, "/openapi.json").body(()).expect("a request");
+        let answer = client.send_request(asked, true).expect("sent").0.await.expect("answered");
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-length"], whole.len().to_string().as_str());
+        let mut read = Vec::new();
+        let mut stream = answer.into_body();
+        while let Some(data) = stream.data().await {
+            let data = data.expect("read");
+            stream.flow_control().release_capacity(data.len()).expect("released");
+            read.extend_from_slice(&data);
+        }
+        assert_eq!(read, if method == "GET" { &whole[..] } else { &[] });
+    }
+    // A poll that is told something: everything, as it does not say from where it goes on.
+    let asked = request("GET", "/v1/hosts/pi/changes?wait=60").body(()).expect("a request");
+    let answer = client.send_request(asked, true).expect("sent").0.await.expect("answered");
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()["content-type"].as_bytes()),
+        (200, &b"application/json"[..])
+    );
+}
+
 /// Sends a poll over HTTP/2.
 async fn ask(
     client: &mut h2::client::SendRequest<bytes::Bytes>,

@@ -28,7 +28,7 @@ const BUFFERED: usize = 64 * 1024;
 
 /// What a host that asked is told of its set.
 #[derive(Debug)]
-pub(super) struct Moved {
+pub(crate) struct Moved {
     host: Uuid,
     digest: SetDigest,
     cursor: Revision,

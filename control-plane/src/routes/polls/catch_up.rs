@@ -14,7 +14,7 @@ const AHEAD: Duration = Duration::from_secs(60);
 const CLOCK_MOVES: Duration = Duration::from_secs(1);
 
 /// Whether the view covers a cursor.
-pub(super) fn covered(state: &AppState, since: Revision) -> bool {
+pub(crate) fn covered(state: &AppState, since: Revision) -> bool {
     since <= state.view.revision().next()
 }
 
