@@ -84,14 +84,20 @@ impl Site {
         found["phase"].clone()
     }
 
-    /// Lets reports queue up behind another writer, then lets them through.
+    /// Lets reports queue up behind another writer, one after the other, then lets them through.
     async fn at_once(&self, reports: &[(usize, Value)]) -> Vec<Answered> {
         let other = self.fleet.state.store.write("test").await.expect("begin");
-        let all = join_all(reports.iter().map(|(host, report)| self.report(*host, report)));
-        let let_through = async {
-            while self.fleet.state.reports.waiting() < reports.len() {
+        let queued = async |count| {
+            while self.fleet.state.reports.waiting() < count {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
+        };
+        let all = join_all(reports.iter().enumerate().map(async |(before, (host, report))| {
+            queued(before).await;
+            self.report(*host, report).await
+        }));
+        let let_through = async {
+            queued(reports.len()).await;
             drop(other);
         };
         tokio::join!(all, let_through).0
