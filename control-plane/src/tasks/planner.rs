@@ -15,7 +15,12 @@ use titan_api::{
 use uuid::Uuid;
 
 use crate::{
-    fleet::{agenda::Agenda, causes, hosts::Loader, model::Model},
+    fleet::{
+        agenda::Agenda,
+        causes::{self, Affected},
+        hosts::Loader,
+        model::Model,
+    },
     planning::{Planning, Standing, WriteError, Writing},
     state::AppState,
     store::{ChangeFilter, Lease, StoreError, Tx},
@@ -150,7 +155,13 @@ impl Planner {
     async fn begin(&self, lease: Lease) -> Result<Leading, PlannerError> {
         let bookmark = self.state.store.read().await?.bookmark("planner").await?;
         let standing = Standing::of(&self.state.view, &self.state.model(), &self.state.store).await?;
-        let (agenda, queued) = (Agenda::default(), HashMap::new());
+        let (model, mut agenda, queued) = (self.state.model(), Agenda::default(), HashMap::new());
+        if bookmark < model.revision {
+            // Chunks that nobody finished may have taken replicas off hosts that nothing else leads back to.
+            let targets = model.deployments().filter(|deployment| deployment.spec.replicas.is_some());
+            let targets = targets.map(|deployment| deployment.uid).collect();
+            agenda.add(&Affected { targets, ..Affected::default() });
+        }
         Ok(Leading { lease, standing, agenda, read: bookmark, bookmark, queued, deleted: false })
     }
 
