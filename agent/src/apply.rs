@@ -1,6 +1,13 @@
 //! Appliers: what brings a bundle onto the host. Applying makes no choices, and every step may run twice.
+//!
+//! Every bundle is files first: [`files`] switches them from old to new in the deployment's own directory, journalled.
+//! What lives beside files (units, pods, objects) is the business of an [`Applier`]: it makes links to those files or sends
+//! what they say to whoever runs it. What a deployment owns of that kind are its [`Claims`], which the ledger writes down
+//! in the same step as the files, before anything is started: whatever is cut short is done again, and nothing is owned
+//! by nobody.
 
 pub(crate) mod accounts;
+pub(crate) mod appliers;
 pub(crate) mod changes;
 pub(crate) mod files;
 pub(crate) mod root;
@@ -8,10 +15,16 @@ pub(crate) mod stage;
 pub(crate) mod step;
 pub(crate) mod switch;
 
-use titan_api::{Digest, Name, Revision, poll::Bundle};
+use std::path::Path;
+
+use titan_api::{Digest, Name, Revision, deployments::Dependency, drift::Drift, templates};
 use uuid::Uuid;
 
-use crate::{desired::DesiredEntry, ledger::Ledger};
+use crate::{
+    bundles::{Bundle, BundleError},
+    claims::{Claim, Claims},
+    desired::DesiredEntry,
+};
 
 /// Why a bundle cannot be applied or removed. What was there before still is, unless a switch is open.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +38,42 @@ pub(crate) enum ApplyError {
     /// The switch from old to new.
     #[error(transparent)]
     Switch(#[from] switch::SwitchError),
+    /// A file of the bundle cannot be read.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// The host's owner does not allow this applier.
-    #[error("the host's configuration does not allow the applier \"files\"; add appliers.files to agent.yaml")]
-    NotAllowed,
+    #[error("the host's configuration does not allow the applier \"{name}\"; add appliers.{name} to agent.yaml", name = .0.as_str())]
+    NotAllowed(templates::Applier),
+    /// The agent was built without it.
+    #[error("this agent was built without the applier \"{}\"", .0.as_str())]
+    NotBuilt(templates::Applier),
+    /// The bundle asks for more than the host's owner allows.
+    #[error("{what} is not allowed on this host; {key} in agent.yaml says what is")]
+    Beyond {
+        /// What was asked for, such as "the unit sshd.service".
+        what: String,
+        /// The key that would have to allow it.
+        key: &'static str,
+    },
+    /// A file of the bundle does not say what the applier needs.
+    #[error("{path}: {message}")]
+    Malformed {
+        /// The file, below the deployment's directory.
+        path: String,
+        /// What is wrong with it, and where.
+        message: String,
+    },
+    /// Something that nobody owns is in the place of what would be made.
+    #[error("{0} exists and was not made by the agent; remove it, or allow the agent to adopt it in agent.yaml")]
+    Foreign(Claim),
+    /// Whoever runs it refused or failed.
+    #[error("{what}: {message}")]
+    Platform {
+        /// What was being done, such as "starting app.service".
+        what: String,
+        /// What it said.
+        message: String,
+    },
 }
 
 /// Which deployment, at which release.
@@ -46,7 +92,7 @@ pub(crate) struct Target {
     /// The bundle's digest.
     pub(crate) digest: Digest,
     /// What goes first.
-    pub(crate) depends_on: Vec<Name>,
+    pub(crate) depends_on: Vec<Dependency>,
 }
 
 impl Target {
@@ -68,7 +114,7 @@ impl Target {
     }
 }
 
-/// What applying did.
+/// Changes of files, or of what lives beside them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Applied {
     /// Files that were written.
@@ -82,26 +128,89 @@ pub(crate) struct Applied {
 /// Whoever is to take over a path that is given up, if anybody.
 pub(crate) type Heir<'a> = &'a dyn Fn(&str) -> Option<Uuid>;
 
-/// What applies bundles of one kind. The ledger that is passed is up to date, in memory and on disk, after every call
-/// that succeeds, and untouched after one that fails; whether a switch is open then tells whether that is the last word.
-pub(crate) trait Applier {
-    /// Brings the host to the bundle, from whatever it finds.
-    fn apply(
-        &self,
-        ledger: &mut Ledger,
-        target: &Target,
-        bundle: &Bundle,
-        heir: Heir<'_>,
-        now: Revision,
-    ) -> Result<Applied, ApplyError>;
+/// One deployment as an applier sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Work<'a> {
+    /// Which deployment.
+    pub(crate) target: &'a Target,
+    /// The deployment's own directory, absolute.
+    pub(crate) home: &'a Path,
+    /// The bundle that is in place, or on its way there; absent when the deployment leaves.
+    pub(crate) bundle: Option<&'a Bundle>,
+    /// What the deployment owned before.
+    pub(crate) before: &'a Claims,
+    /// What it is to own. Whatever is in `before` with the same digest need not be touched.
+    pub(crate) after: &'a Claims,
+}
 
-    /// Removes whatever the deployment owns, save what an heir takes over. With `noted`, the tombstone's revision, the
-    /// ledger keeps in mind that the removal is to be committed to Git.
-    fn remove(
-        &self,
-        ledger: &mut Ledger,
-        id: Uuid,
-        noted: Option<Revision>,
-        heir: Heir<'_>,
-    ) -> Result<Applied, ApplyError>;
+/// Whether something that may take long is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// It is.
+    Ready,
+    /// It is under way in the background; the agent is woken when there is more to say. The text is for people, such as
+    /// "pulling quay.io/x (34 %)".
+    Underway(String),
+}
+
+/// How one claim does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Observation {
+    /// The claim.
+    pub(crate) claim: Claim,
+    /// How it does.
+    pub(crate) condition: Condition,
+    /// How it differs from what was applied, if it does. Enforcing means [`Applier::apply`] with this claim left out of
+    /// `before`.
+    pub(crate) drift: Option<Drift>,
+}
+
+/// How something does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// As it should.
+    Well,
+    /// Not yet, which is usual after a change; why, for people.
+    Starting(String),
+    /// Not well, which may pass; why, with the last lines that it said.
+    Ill(String),
+    /// Not well, and it will not become so by itself; why, with the last lines that it said.
+    Failed(String),
+}
+
+/// What looks after one kind of thing beside files: the way between claims and what runs.
+///
+/// No call takes long: what may (a pull) goes into the background, and what the platform does by itself (a unit starts)
+/// is not waited for but observed. Every call may come again after a cut at any instruction of it, so each looks at what
+/// is there first. Calls come from a thread that may block; a runtime's handle is at hand for whoever needs one.
+pub(crate) trait Applier: std::fmt::Debug + Send {
+    /// Plan: returns what the bundle claims, after checking that the owner's configuration allows all that it asks for.
+    /// Looks at nothing but its arguments.
+    fn plan(&self, target: &Target, bundle: &Bundle) -> Result<Claims, ApplyError>;
+
+    /// Prepares: checks what can be checked and fetches what has to be fetched before the switch. Nothing that runs is
+    /// touched. Claims in `after` that are not in `before` and exist already are refused, unless they may be adopted.
+    fn prepare(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
+        let _nothing_to_prepare = work;
+        Ok(Readiness::Ready)
+    }
+
+    /// Apply: the files are in place; takes what is only in `before` down, and makes, changes or restarts what differs.
+    fn apply(&mut self, work: &Work<'_>) -> Result<(), ApplyError>;
+
+    /// Observe: returns how each claim of `after` does.
+    fn observe(&mut self, work: &Work<'_>) -> Result<Vec<Observation>, ApplyError>;
+
+    /// Remove: takes down what is in `before` and not in `after`, while the files are still there.
+    fn remove(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError>;
+
+    /// Adopt: returns what files of the bundle would have to say for what is there now to be right, by path below the
+    /// deployment's directory. What is in files anyway is not this applier's to tell.
+    fn adopt(&mut self, work: &Work<'_>) -> Result<Vec<(String, String)>, ApplyError> {
+        let _files_say_it_all = work;
+        Ok(Vec::new())
+    }
+
+    /// Watches what it looks after from now on, and wakes the agent when something may have changed.
+    fn watch(&mut self) {}
 }

@@ -1,8 +1,15 @@
 //! The cache of bundles, by digest. What comes out of it has been checked against its digest.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
-use titan_api::{Digest, poll::Bundle};
+use titan_api::{
+    Digest,
+    drift::DriftPolicy,
+    health::Health,
+    hooks::Hooks,
+    poll,
+    templates::{Applier, FileMode},
+};
 
 use crate::{
     disk::{self, DiskError},
@@ -32,6 +39,97 @@ pub(crate) enum BundleError {
         /// What does not fit.
         message: String,
     },
+    /// A file is larger than what is to be done with it allows.
+    #[error("{path:?} has {size} bytes, at most {limit} are allowed for a file of this kind")]
+    Large {
+        /// The file.
+        path: String,
+        /// Its bytes.
+        size: u64,
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// A file that has to be text is not.
+    #[error("{0:?} is not UTF-8 text")]
+    NotText(String),
+}
+
+/// What a release comes to on this host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bundle {
+    /// What applies it.
+    pub(crate) applier: Applier,
+    /// What has to hold for it to be healthy.
+    pub(crate) health: Health,
+    /// Commands around what the applier does.
+    pub(crate) hooks: Hooks,
+    /// What is done when others change what was applied.
+    pub(crate) drift: DriftPolicy,
+    /// The files, by path.
+    pub(crate) files: Vec<BundleFile>,
+}
+
+/// One file of a bundle.
+#[derive(Debug, Clone)]
+pub(crate) struct BundleFile {
+    /// Path below the deployment's directory, or below the agent's root if `rooted`.
+    pub(crate) path: String,
+    /// Whether `path` begins at the agent's root.
+    pub(crate) rooted: bool,
+    /// Permissions.
+    pub(crate) mode: FileMode,
+    /// The owning user's name; absent: the agent's.
+    pub(crate) owner: Option<String>,
+    /// The owning group's name; absent: the agent's.
+    pub(crate) group: Option<String>,
+    /// SHA-256 of the content.
+    pub(crate) sha256: Digest,
+    /// Bytes of the content.
+    pub(crate) size: u64,
+    content: Vec<u8>,
+}
+
+impl BundleFile {
+    /// Returns the content if it has at most `limit` bytes.
+    pub(crate) fn content(&self, limit: usize) -> Result<Vec<u8>, BundleError> {
+        if self.content.len() > limit {
+            return Err(BundleError::Large { path: self.path.clone(), size: self.size, limit });
+        }
+        Ok(self.content.clone())
+    }
+
+    /// Returns the content as text if it is text of at most `limit` bytes.
+    pub(crate) fn text(&self, limit: usize) -> Result<String, BundleError> {
+        String::from_utf8(self.content(limit)?).map_err(|_| BundleError::NotText(self.path.clone()))
+    }
+
+    /// Returns the content to be read bit by bit.
+    pub(crate) fn reader(&self) -> impl io::Read + '_ {
+        self.content.as_slice()
+    }
+}
+
+impl TryFrom<poll::Bundle> for Bundle {
+    type Error = String;
+
+    fn try_from(bundle: poll::Bundle) -> Result<Self, String> {
+        let file = |file: poll::BundleFile| {
+            let content =
+                file.bytes().ok_or_else(|| format!("the content of {:?} is not valid", file.path))?.into_owned();
+            Ok::<_, String>(BundleFile {
+                sha256: Digest::of(&content),
+                size: content.len() as u64,
+                path: file.path,
+                rooted: file.rooted,
+                mode: file.mode,
+                owner: file.owner,
+                group: file.group,
+                content,
+            })
+        };
+        let poll::Bundle { applier, health, hooks, drift, files } = bundle;
+        Ok(Self { applier, health, hooks, drift, files: files.into_iter().map(file).collect::<Result<_, _>>()? })
+    }
 }
 
 /// The cache.
@@ -76,9 +174,9 @@ impl Bundles {
             disk::remove(&file)?;
             return Ok(None);
         }
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| BundleError::Unreadable { digest: digest.short(), message: error.to_string() })
+        let unreadable = |message| BundleError::Unreadable { digest: digest.short(), message };
+        let bundle: poll::Bundle = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+        bundle.try_into().map(Some).map_err(unreadable)
     }
 
     /// Throws away whatever is not in `keep`.
@@ -108,9 +206,9 @@ mod tests {
         assert!(matches!(bundles.put(&digest, b"{}"), Err(BundleError::Mismatch { .. })));
         assert!(!bundles.holds(&digest));
         bundles.put(&digest, bytes).expect("put");
-        assert_eq!(bundles.get(&digest).expect("get").expect("there").files, []);
+        assert_eq!(bundles.get(&digest).expect("get").expect("there").files.len(), 0);
         fs::write(bundles.file(&digest), b"rot").expect("rot");
-        assert_eq!(bundles.get(&digest).expect("get"), None, "rotten");
+        assert!(bundles.get(&digest).expect("get").is_none(), "rotten");
         bundles.put(&digest, bytes).expect("put again");
         bundles.keep(&BTreeSet::new()).expect("keep");
         assert!(!bundles.holds(&digest));

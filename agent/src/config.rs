@@ -3,18 +3,19 @@
 //! [`Settings`] is the result, checked once at the start; nothing reads the environment afterwards. The file's shape
 //! is in [`file`]; `agent.sample.yaml` shows every key.
 
+pub mod appliers;
 pub mod file;
 
 use std::{
     ffi::OsString,
     fmt,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
-use serde::{Deserialize, de};
+use serde::Deserialize;
 
+use appliers::Appliers;
 use file::ConfigFile;
 
 /// Where the file is looked for if neither a flag nor the environment names one.
@@ -29,6 +30,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// The `files` applier; absent: the host's owner does not allow it.
     pub files: Option<FilesSettings>,
+    /// What else the host's owner allows.
+    pub appliers: Appliers,
     /// The Git sink; absent: nothing is committed.
     pub git: Option<GitSettings>,
     /// How often what is done.
@@ -42,6 +45,8 @@ pub struct Settings {
 pub struct FilesSettings {
     /// The directory that all files are below.
     pub root: PathBuf,
+    /// Directories below the root in which files may have a `destination`; absent: all of it.
+    pub paths: Option<Vec<String>>,
     /// Whether files that the agent does not own are overwritten.
     pub overwrite: bool,
     /// How a new set of files takes the place of the old one.
@@ -173,35 +178,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A length of time with its unit, as in `"30s"`; units are `ms`, `s`, `m` and `h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(pub Duration);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("{text:?} is not a length of time such as \"30s\"; units are ms, s, m and h");
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| bad())?;
-        let millis = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(bad()),
-        };
-        number.checked_mul(millis).map(|millis| Self(Duration::from_millis(millis))).ok_or_else(bad)
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
-
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -233,7 +209,13 @@ impl Settings {
         let state_dir = state_dir.into();
         Self {
             server: None,
-            files: Some(FilesSettings { root: state_dir.join("files"), overwrite: false, switch: Switch::default() }),
+            files: Some(FilesSettings {
+                root: state_dir.join("files"),
+                paths: None,
+                overwrite: false,
+                switch: Switch::default(),
+            }),
+            appliers: Appliers::default(),
             git: Some(GitSettings::new(state_dir.join("git"))),
             polling: Polling::default(),
             logging: Logging::default(),
@@ -304,15 +286,6 @@ fn default_state_dir(env: &impl Fn(&str) -> Option<OsString>) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans_need_a_unit() {
-        assert_eq!("30s".parse::<Span>().map(|span| span.0), Ok(Duration::from_secs(30)));
-        assert_eq!("2h".parse::<Span>().map(|span| span.0), Ok(Duration::from_secs(7200)));
-        for bad in ["30", "s", "", "-1s", "1d", "99999999999999999h", "1 s"] {
-            assert!(bad.parse::<Span>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn secrets_are_not_shown() {

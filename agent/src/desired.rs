@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use titan_api::{
     Digest, Name, Revision, SetDigest,
-    deployments::OnRemove,
+    deployments::{Dependency, OnRemove},
     poll::{DesiredDeployment, PollAnswer, RemovalReason, Tombstone},
 };
 use uuid::Uuid;
@@ -41,8 +41,8 @@ pub struct DesiredEntry {
     pub revision: Revision,
     /// The digest of the bundle.
     pub digest: Digest,
-    /// Names of deployments of the same workspace that go first.
-    pub depends_on: Vec<Name>,
+    /// Deployments of the same workspace that go first.
+    pub depends_on: Vec<Dependency>,
     /// What happens to the files when it leaves.
     pub on_remove: OnRemove,
     /// Whether the last full answer left it out without a tombstone.

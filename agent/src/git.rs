@@ -15,6 +15,7 @@ pub(crate) mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -23,9 +24,10 @@ use std::{
 use git2::{
     Commit, ConfigLevel, ErrorCode, Oid, Repository, RepositoryInitOptions, Signature, Tree, build::CheckoutBuilder,
 };
-use titan_api::{Digest, poll::Bundle};
+use titan_api::Digest;
 
 use crate::{
+    bundles::Bundle,
     config::GitSettings,
     disk::{self, DiskError},
     ledger::{Committed, LedgerEntry, Removal},
@@ -60,9 +62,15 @@ pub(crate) enum GitError {
     /// A tree cannot be built.
     #[error(transparent)]
     Tree(#[from] TreeError),
-    /// A file of the bundle has no valid content.
-    #[error("the content of {0:?} is not valid")]
-    Content(String),
+    /// A file of the bundle cannot be taken into the repository.
+    #[error("{path:?} cannot be taken into the repository")]
+    Content {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The remote.
     #[error("the remote {remote} cannot be used")]
     Remote {
@@ -124,10 +132,12 @@ impl Sink {
         let mut edits = Edits::new();
         let mut paths = BTreeSet::new();
         for file in &bundle.files {
-            let bytes = file.bytes().ok_or_else(|| GitError::Content(file.path.clone()))?;
+            let mut blob = repo.blob_writer(None)?;
+            io::copy(&mut file.reader(), &mut blob)
+                .map_err(|source| GitError::Content { path: file.path.clone(), source })?;
             let mode = if file.mode.bits() & 0o111 == 0 { 0o100_644 } else { 0o100_755 };
             let path = self.path(&entry.title(), &file.path, file.rooted);
-            edits.insert(path.clone(), Some((repo.blob(&bytes)?, mode)));
+            edits.insert(path.clone(), Some((blob.commit()?, mode)));
             paths.insert(path);
         }
         let before = entry.committed.iter().flat_map(|committed| &committed.paths);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use titan_api::{Digest, Name, Revision, templates::FileMode};
+use titan_api::{Digest, Name, Revision, deployments::Dependency, templates::FileMode};
 use uuid::Uuid;
 
 use crate::{
@@ -53,7 +53,7 @@ pub struct LedgerEntry {
     /// The digest of the bundle before, kept in the cache.
     pub previous: Option<Digest>,
     /// What it depends on, for the order of removal.
-    pub depends_on: Vec<Name>,
+    pub depends_on: Vec<Dependency>,
     /// The files, by path below the root.
     pub files: BTreeMap<String, OwnedFile>,
     /// Since when it is healthy, by the host's clock.

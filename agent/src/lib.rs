@@ -7,7 +7,9 @@
 
 pub mod agent;
 mod apply;
+mod background;
 mod bundles;
+pub mod claims;
 mod cli;
 pub mod config;
 pub mod desired;
@@ -28,6 +30,7 @@ mod settle;
 mod state;
 mod status;
 mod summary;
+mod wake;
 
 pub use agent::{Agent, AgentError};
 pub use cli::{main, run_with};

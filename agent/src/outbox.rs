@@ -183,6 +183,7 @@ mod tests {
             healthy_since: None,
             commit: None,
             push: None,
+            drift: Vec::new(),
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use titan_api::Name;
+use titan_api::{Name, deployments::Dependency};
 use uuid::Uuid;
 
 /// One deployment as far as its order matters.
@@ -18,8 +18,8 @@ pub struct Item {
     pub workspace: Name,
     /// The name.
     pub name: Name,
-    /// Names of the same workspace that go first.
-    pub depends_on: Vec<Name>,
+    /// Deployments of the same workspace that go first.
+    pub depends_on: Vec<Dependency>,
     /// Paths that it owns now.
     pub owns: BTreeSet<String>,
     /// Paths that it is to own.
@@ -78,7 +78,7 @@ pub fn clashes<'a>(set: &'a BTreeSet<String>, path: &'a str) -> impl Iterator<It
 fn dependencies(items: &[Item]) -> Vec<BTreeSet<usize>> {
     let known: BTreeMap<_, _> = items.iter().enumerate().map(|(i, item)| ((&item.workspace, &item.name), i)).collect();
     let of = |(own, item): (usize, &Item)| {
-        let found = item.depends_on.iter().filter_map(|name| known.get(&(&item.workspace, name)).copied());
+        let found = item.depends_on.iter().filter_map(|on| known.get(&(&item.workspace, &on.name)).copied());
         found.filter(|index| *index != own).collect()
     };
     items.iter().enumerate().map(of).collect()
@@ -150,7 +150,7 @@ mod tests {
             id: Uuid::from_u128(name.bytes().fold(0, |sum, byte| sum * 256 + u128::from(byte))),
             workspace: Name::new("default").expect("name"),
             name: Name::new(name).expect("name"),
-            depends_on: depends_on.iter().map(|name| Name::new(*name).expect("name")).collect(),
+            depends_on: depends_on.iter().map(|name| name.parse().expect("name")).collect(),
             owns: set(owns),
             wants: set(wants),
         }

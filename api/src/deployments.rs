@@ -1,5 +1,7 @@
 //! Deployments: a workload with its template, target and values.
 
+use std::{fmt, str::FromStr};
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Name, selectors::Selector, values::Values};
@@ -31,7 +33,8 @@ pub struct DeploymentSpec {
     pub overrides: Vec<Override>,
     /// Deployments of the same workspace that are applied before it on a host that has both.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub depends_on: Vec<Name>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub depends_on: Vec<Dependency>,
     /// What a host does with the files when the deployment leaves it.
     #[serde(default)]
     pub on_remove: OnRemove,
@@ -48,6 +51,89 @@ pub struct Override {
     /// The values.
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub values: Values,
+}
+
+/// A deployment that goes first, and how far it has to be. Written as its name alone, or `name:state`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Dependency {
+    /// The deployment, of the same workspace. One that the host does not have is not waited for.
+    pub name: Name,
+    /// What it has to be before whoever depends on it is applied.
+    pub state: DependencyState,
+}
+
+/// How far a deployment has to be for those that depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum DependencyState {
+    /// Proven healthy in its present release.
+    #[default]
+    Healthy,
+    /// In place, whether it works or not.
+    Applied,
+}
+
+/// Why a text is not a [`Dependency`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not the name of a deployment, alone or with :healthy or :applied behind it: {why}")]
+pub struct DependencyError {
+    text: String,
+    why: String,
+}
+
+impl DependencyState {
+    /// Returns the state as it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Applied => "applied",
+        }
+    }
+}
+
+impl From<Name> for Dependency {
+    fn from(name: Name) -> Self {
+        Self { name, state: DependencyState::default() }
+    }
+}
+
+impl FromStr for Dependency {
+    type Err = DependencyError;
+
+    fn from_str(text: &str) -> Result<Self, DependencyError> {
+        let fault = |why: String| DependencyError { text: text.to_owned(), why };
+        let (name, state) = text.split_once(':').unwrap_or((text, "healthy"));
+        let state = match state {
+            "healthy" => DependencyState::Healthy,
+            "applied" => DependencyState::Applied,
+            other => return Err(fault(format!("there is no state {other:?}"))),
+        };
+        Ok(Self { name: Name::new(name).map_err(|error| fault(error.to_string()))?, state })
+    }
+}
+
+impl TryFrom<String> for Dependency {
+    type Error = DependencyError;
+
+    fn try_from(text: String) -> Result<Self, DependencyError> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Dependency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.state {
+            DependencyState::Healthy => f.write_str(&self.name),
+            state => write!(f, "{}:{}", self.name, state.as_str()),
+        }
+    }
+}
+
+impl From<Dependency> for String {
+    fn from(dependency: Dependency) -> Self {
+        dependency.to_string()
+    }
 }
 
 /// What a host does when a deployment leaves it.
@@ -69,6 +155,22 @@ impl OnRemove {
         match self {
             Self::Delete => "delete",
             Self::Orphan => "orphan",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_are_names_with_a_state_behind_them() {
+        for text in ["db", "db:applied"] {
+            assert_eq!(text.parse::<Dependency>().expect(text).to_string(), text);
+        }
+        assert_eq!("db:healthy".parse::<Dependency>().expect("state").to_string(), "db");
+        for bad in ["", "db:", "db:up", "DB", ":healthy"] {
+            assert!(bad.parse::<Dependency>().is_err(), "{bad}");
         }
     }
 }

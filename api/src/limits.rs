@@ -36,6 +36,14 @@ pub const SELECTOR_TERMS: usize = 256;
 pub const FACTS: usize = 64;
 /// Bytes of one fact's value.
 pub const FACT_BYTES: usize = 256;
+/// Things that have drifted in one deployment's report; more are counted in the last one.
+pub const DRIFTS: usize = 32;
+/// Bytes of one thing's difference in a report, and of what was found in its place.
+pub const DRIFT_BYTES: usize = 64 * 1024;
+/// Probes of one bundle.
+pub const PROBES: usize = 32;
+/// Words of a command in a hook or probe.
+pub const COMMAND_WORDS: usize = 64;
 /// Bytes of a report's message for one deployment; longer ones are cut by the agent.
 pub const MESSAGE_BYTES: usize = 16 * 1024;
 /// A bundle up to this many bytes travels in the poll's answer; a larger one is fetched by digest.

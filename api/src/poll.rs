@@ -6,7 +6,10 @@ use uuid::Uuid;
 
 use crate::{
     Digest, Name, Revision, SetDigest,
-    deployments::OnRemove,
+    deployments::{Dependency, OnRemove},
+    drift::DriftPolicy,
+    health::Health,
+    hooks::Hooks,
     templates::{Applier, FileMode},
 };
 
@@ -52,9 +55,10 @@ pub struct DesiredDeployment {
     pub revision: Revision,
     /// SHA-256 of the bundle's bytes.
     pub digest: Digest,
-    /// Names of deployments of the same workspace that go first.
+    /// Deployments of the same workspace that go first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub depends_on: Vec<Name>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub depends_on: Vec<Dependency>,
     /// What to do with the files when the deployment leaves.
     #[serde(default)]
     pub on_remove: OnRemove,
@@ -121,12 +125,21 @@ impl RemovalReason {
 }
 
 /// What a release renders to on one host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Bundle {
     /// What applies it.
     pub applier: Applier,
+    /// What has to hold for it to be healthy.
+    #[serde(default, skip_serializing_if = "Health::is_default")]
+    pub health: Health,
+    /// Commands around what the applier does.
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
+    /// What the host does when others change what was applied.
+    #[serde(default, skip_serializing_if = "DriftPolicy::is_default")]
+    pub drift: DriftPolicy,
     /// The files, by path.
     pub files: Vec<BundleFile>,
 }

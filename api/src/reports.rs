@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Digest, Name, Revision, hosts::Facts};
+use crate::{Digest, Name, Revision, drift::Drift, hosts::Facts};
 
 /// The body of `POST /v1/hosts/{host}/report`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -59,6 +59,9 @@ pub struct DeploymentReport {
     /// Where the commit stands towards the remote: `pushed`, or why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push: Option<String>,
+    /// What on the host is or was not as it was applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<Drift>,
 }
 
 /// How far a deployment is on a host.

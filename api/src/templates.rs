@@ -88,13 +88,35 @@ pub struct TemplateManifest {
 }
 
 /// What applies a bundle on the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Applier {
     /// Files below the agent's root.
     #[default]
     Files,
+    /// Units of systemd.
+    Systemd,
+    /// Pods of podman from `kube` YAML, and quadlets.
+    Podman,
+    /// A project of Compose.
+    Compose,
+    /// Objects of a Kubernetes cluster.
+    Kubernetes,
+}
+
+impl Applier {
+    /// Returns the applier as it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Systemd => "systemd",
+            Self::Podman => "podman",
+            Self::Compose => "compose",
+            Self::Kubernetes => "kubernetes",
+        }
+    }
 }
 
 /// Settings of the files that a pattern matches.

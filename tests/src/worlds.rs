@@ -325,6 +325,7 @@ impl PolledHost {
             healthy_since: None,
             commit: None,
             push: None,
+            drift: Vec::new(),
         };
         let held = self.held.values().map(|h| report(h.id, h.revision, &h.release, Some(h.digest), Phase::Healthy));
         let gone = news.removed.values().map(|t| report(t.id, t.revision, "", None, Phase::Removed));

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use titan_api::{
     Digest,
-    poll::{Bundle, BundleFile},
     templates::{FileMode, PathError, check_path},
 };
 
@@ -12,7 +11,10 @@ use super::{
     Target,
     accounts::{AccountError, Accounts},
 };
-use crate::ledger::OwnedFile;
+use crate::{
+    bundles::{Bundle, BundleFile},
+    ledger::OwnedFile,
+};
 
 /// The name that no path may have a part of: the agent stages below it.
 pub(crate) const STAGING: &str = ".titan";
@@ -35,9 +37,6 @@ pub(crate) enum Refusal {
     /// Two files of the bundle have paths of which one is the other or lies below it.
     #[error("the paths {0:?} and {1:?} of the bundle cannot both be files")]
     Twice(String, String),
-    /// A file has no valid content.
-    #[error("the content of {0:?} is not valid")]
-    Content(String),
     /// The owner or group cannot be had.
     #[error("{path:?} cannot have the owner that it is to have")]
     Account {
@@ -79,8 +78,8 @@ pub(crate) enum Refusal {
 /// One file as the bundle wants it.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted<'a> {
-    /// The content.
-    pub(crate) bytes: std::borrow::Cow<'a, [u8]>,
+    /// The file, which has the content.
+    pub(crate) file: &'a BundleFile,
     /// How the ledger writes it down.
     pub(crate) record: OwnedFile,
     /// The owning user's id, if it matters.
@@ -147,12 +146,11 @@ pub(crate) fn wanted<'a>(
     let mut wanted: BTreeMap<String, Wanted<'a>> = BTreeMap::new();
     for file in &bundle.files {
         let path = place(target, file)?;
-        let bytes = file.bytes().ok_or_else(|| Refusal::Content(path.clone()))?;
         let account = |source| Refusal::Account { path: path.clone(), source };
         let uid = file.owner.as_deref().map(|name| accounts.user(name)).transpose().map_err(account)?;
         let gid = file.group.as_deref().map(|name| accounts.group(name)).transpose().map_err(account)?;
         let record = OwnedFile {
-            sha256: Digest::of(&bytes),
+            sha256: file.sha256,
             mode: file.mode,
             owner: file.owner.clone(),
             group: file.group.clone(),
@@ -164,7 +162,7 @@ pub(crate) fn wanted<'a>(
         if let Some((known, _)) = wanted.get_key_value(&path).or(above).or_else(below) {
             return Err(Refusal::Twice(known.clone(), path));
         }
-        wanted.insert(path, Wanted { bytes, record, uid, gid });
+        wanted.insert(path, Wanted { file, record, uid, gid });
     }
     Ok(wanted)
 }
@@ -231,7 +229,10 @@ pub(crate) const fn attributes(file: &Wanted<'_>) -> super::root::Attributes {
 
 #[cfg(test)]
 mod tests {
-    use titan_api::{Name, Revision, templates::Applier};
+    use titan_api::{
+        Name, Revision,
+        poll::{self, BundleFile},
+    };
     use uuid::Uuid;
 
     use super::*;
@@ -258,7 +259,7 @@ mod tests {
             content: Some((*content).to_owned()),
             content_base64: None,
         };
-        Bundle { applier: Applier::Files, files: files.iter().map(file).collect() }
+        poll::Bundle { files: files.iter().map(file).collect(), ..poll::Bundle::default() }.try_into().expect("bundle")
     }
 
     fn file(content: &str, mode: u32) -> Found {

@@ -6,11 +6,11 @@ use std::{
 };
 
 use rustix::fs::FileType;
-use titan_api::{Digest, Revision, poll::Bundle};
+use titan_api::{Digest, Revision};
 use uuid::Uuid;
 
 use super::{
-    Applied, Applier, ApplyError, Heir, Target,
+    Applied, ApplyError, Heir, Target,
     accounts::Accounts,
     changes::{self, Changes, Found, Refusal, Wanted},
     root::{Root, RootError},
@@ -19,6 +19,7 @@ use super::{
     switch::{Switch, SwitchError},
 };
 use crate::{
+    bundles::Bundle,
     config::{FilesSettings, Switch as How},
     ledger::{Ledger, LedgerEntry, OwnedFile, Removal},
     state::StateDir,
@@ -150,7 +151,7 @@ impl Files {
             let mount = self.root.mount_of(path)?;
             let from = switch.fresh(&mount, name);
             let file = &work.wanted[path];
-            self.root.write_new(&from, &file.bytes, changes::attributes(file))?;
+            self.root.write_new(&from, file.file.reader(), changes::attributes(file))?;
             crate::faults::fault!("file-staged");
             let backup = match work.found.get(path) {
                 Some(Found::File { .. } | Found::Link) => {
@@ -252,8 +253,11 @@ impl Files {
     }
 }
 
-impl Applier for Files {
-    fn apply(
+impl Files {
+    /// Brings the files to the bundle, from whatever it finds. The ledger that is passed is up to date, in memory and on
+    /// disk, after a call that succeeds, and untouched after one that fails; whether a switch is open then tells whether
+    /// that is the last word.
+    pub(crate) fn apply(
         &self,
         ledger: &mut Ledger,
         target: &Target,
@@ -301,7 +305,9 @@ impl Applier for Files {
         Ok(applied)
     }
 
-    fn remove(
+    /// Removes whatever the deployment owns, save what an heir takes over. With `noted`, the tombstone's revision, the
+    /// ledger keeps in mind that the removal is to be committed to Git.
+    pub(crate) fn remove(
         &self,
         ledger: &mut Ledger,
         id: Uuid,

@@ -140,8 +140,8 @@ impl Root {
         Ok(bytes)
     }
 
-    /// Writes a new file, synced. There must not be one.
-    pub(crate) fn write_new(&self, path: &str, bytes: &[u8], attributes: Attributes) -> Result<()> {
+    /// Writes a new file with what `content` brings, synced. There must not be one.
+    pub(crate) fn write_new(&self, path: &str, mut content: impl io::Read, attributes: Attributes) -> Result<()> {
         let (dir, name) = self.existing("written", path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&dir, name, flags, Mode::from_raw_mode(0o600)).map_err(self.io("written", path))?;
@@ -152,7 +152,7 @@ impl Root {
         }
         fs::fchmod(&fd, Mode::from_raw_mode(attributes.mode)).map_err(self.io("given its mode", path))?;
         let mut file = File::from(fd);
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|source| RootError::Io {
+        io::copy(&mut content, &mut file).and_then(|_| file.sync_all()).map_err(|source| RootError::Io {
             what: "written",
             path: self.full(path),
             source,
@@ -320,12 +320,12 @@ mod tests {
         let root = Root::open(dir.path()).expect("root");
         std::os::unix::fs::symlink(outside.path(), dir.path().join("link")).expect("link");
         assert!(matches!(root.read("link/secret"), Err(RootError::Link(_))));
-        assert!(matches!(root.write_new("link/x", b"", PLAIN), Err(RootError::Link(_))));
+        assert!(matches!(root.write_new("link/x", io::empty(), PLAIN), Err(RootError::Link(_))));
         assert!(matches!(root.unlink("link/secret"), Err(RootError::Link(_))));
         assert!(matches!(root.make_dir("link", 0o755), Err(RootError::Link(_))));
         std::os::unix::fs::symlink(outside.path().join("secret"), dir.path().join("file")).expect("link");
         assert!(root.read("file").is_err());
-        assert!(root.write_new("file", b"", PLAIN).is_err());
+        assert!(root.write_new("file", io::empty(), PLAIN).is_err());
         assert_eq!(std::fs::read(outside.path().join("secret")).expect("secret"), b"s");
     }
 
@@ -333,10 +333,10 @@ mod tests {
     fn a_file_in_the_way_is_no_directory() {
         let dir = tempfile::tempdir().expect("dir");
         let root = Root::open(&dir.path().join("made/too")).expect("root");
-        root.write_new("a", b"x", PLAIN).expect("write");
+        root.write_new("a", b"x".as_slice(), PLAIN).expect("write");
         assert!(matches!(root.stat("a/b"), Err(RootError::NotDirectory(_))));
         assert!(root.stat("b/c").expect("missing").is_none());
         assert_eq!(root.mount_of("a/b/c").expect("mount"), "");
-        assert!(root.write_new("a", b"y", PLAIN).is_err(), "exists");
+        assert!(root.write_new("a", b"y".as_slice(), PLAIN).is_err(), "exists");
     }
 }

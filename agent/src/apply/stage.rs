@@ -114,7 +114,7 @@ impl Whole<'_> {
         for path in self.files() {
             let (file, to) = (&self.wanted[path], staged(path));
             if self.changes.put.contains(path) || !root.link(path, &to)? {
-                root.write_new(&to, &file.bytes, changes::attributes(file))?;
+                root.write_new(&to, file.file.reader(), changes::attributes(file))?;
                 crate::faults::fault!("file-staged");
             }
         }
@@ -138,7 +138,7 @@ pub(crate) fn back_up(root: &Root, path: &str, backup: &str) -> Result<()> {
         uid: Some(stat.st_uid),
         gid: Some(stat.st_gid),
     });
-    root.write_new(backup, &bytes, attributes)
+    root.write_new(backup, bytes.as_slice(), attributes)
 }
 
 /// Whether any of `paths` lies below `dir`.

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use titan_api::templates::check_path;
+use titan_api::{spans::Span, templates::check_path};
 
 use super::{
-    ConfigError, Credentials, FilesSettings, Format, GitSettings, Level, Logging, Polling, Secret, Settings, Span,
-    SshSettings, Switch,
+    ConfigError, Credentials, FilesSettings, Format, GitSettings, Level, Logging, Polling, Secret, Settings,
+    SshSettings, appliers::Appliers,
 };
 
 /// The whole file. Unknown keys are refused.
@@ -26,26 +26,6 @@ pub struct ConfigFile {
     pub polling: Option<PollingKeys>,
     /// What is logged, and how.
     pub logging: Option<LoggingKeys>,
-}
-
-/// What may be applied.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Appliers {
-    /// Files.
-    pub files: Option<Files>,
-}
-
-/// The `files` applier.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Files {
-    /// The directory that all files are below.
-    pub root: Option<PathBuf>,
-    /// Whether files that the agent does not own are overwritten.
-    pub overwrite: bool,
-    /// How a new set of files takes the place of the old one.
-    pub switch: Switch,
 }
 
 /// The Git sink.
@@ -165,11 +145,13 @@ impl ConfigFile {
         settings.server = self.server;
         if let Some(appliers) = self.appliers {
             let default_root = settings.state_dir.join("files");
-            settings.files = appliers.files.map(|files| FilesSettings {
+            settings.files = appliers.files.clone().map(|files| FilesSettings {
                 root: files.root.unwrap_or(default_root),
+                paths: files.paths,
                 overwrite: files.overwrite,
                 switch: files.switch,
             });
+            settings.appliers = appliers;
         }
         if let Some(root) = settings.files.as_ref().map(|files| &files.root).filter(|root| !root.is_absolute()) {
             return Err(fault("appliers.files.root", format!("{} is not absolute", root.display())));

@@ -47,6 +47,7 @@ impl Worker {
                 healthy_since: owned.filter(|_| phase == Phase::Healthy).map(|owned| owned.healthy_since),
                 commit: committed.map(|committed| committed.commit.clone()),
                 push,
+                drift: Vec::new(),
             });
         }
         let orphans = self.desired.orphans().map(|(id, entry)| Orphan {

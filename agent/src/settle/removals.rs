@@ -6,12 +6,13 @@ use titan_api::{
     deployments::OnRemove,
     poll::Tombstone,
     reports::{DeploymentReport, Phase},
+    templates::Applier as Kind,
 };
 use uuid::Uuid;
 
 use super::{Action, Done, SettleError, Worker, recovery::Outcome, steps::waits_for};
 use crate::{
-    apply::{Applied, Applier, ApplyError, switch::SwitchError},
+    apply::{Applied, ApplyError, switch::SwitchError},
     faults::fault,
 };
 
@@ -62,6 +63,7 @@ impl Worker {
             healthy_since: None,
             commit: None,
             push: None,
+            drift: Vec::new(),
         });
         if gone {
             // The report must be on disk before the tombstone leaves it.
@@ -107,7 +109,7 @@ impl Worker {
             }
             OnRemove::Delete => {
                 self.open_files()?;
-                let files = self.files.as_ref().ok_or(ApplyError::NotAllowed)?;
+                let files = self.files.as_ref().ok_or(ApplyError::NotAllowed(Kind::Files))?;
                 let noted = self.git.is_some().then_some(tombstone.revision);
                 files.remove(&mut self.ledger, id, noted, &|path| heirs.get(path).copied())
             }

@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use titan_api::{poll::Bundle, reports::Phase};
+use titan_api::{reports::Phase, templates::Applier as Kind};
 use uuid::Uuid;
 
 use super::{Action, Done, Pass, SettleError, Worker, chain, now, recovery::Outcome};
 use crate::{
-    apply::{Applied, Applier, ApplyError, Target, changes::Refusal, files::Files, switch::SwitchError},
-    bundles::BundleError,
+    apply::{Applied, ApplyError, Target, changes::Refusal, files::Files, switch::SwitchError},
+    bundles::{Bundle, BundleError},
     plan::{self, Item, Step, paths_clash},
 };
 
@@ -167,7 +167,7 @@ impl Worker {
 
     fn apply(&mut self, target: &Target, bundle: &Bundle, heirs: &BTreeMap<&str, Uuid>) -> Result<Applied, ApplyError> {
         self.open_files()?;
-        let files = self.files.as_ref().ok_or(ApplyError::NotAllowed)?;
+        let files = self.files.as_ref().ok_or(ApplyError::NotAllowed(Kind::Files))?;
         if !self.stuck.is_empty() {
             let wants = Files::wants(target, bundle)?;
             let clash = |path: &String| wants.iter().any(|wanted| paths_clash(wanted, path));

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 use titan_api::{
     Kind, Name, Spec,
-    deployments::{DeploymentSpec, OnRemove},
+    deployments::{Dependency, DeploymentSpec, OnRemove},
     labels::Labels,
     values::MergedValues,
 };
@@ -55,9 +55,10 @@ pub(crate) struct Create {
     /// File with values; --set goes over it.
     #[arg(long, value_name = "FILE")]
     values: Option<PathBuf>,
-    /// Deployments that are applied before it on a host that has both.
+    /// Deployments that go before it on a host that has both, each once it is healthy, or with :applied behind its
+    /// name once it is in place.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    depends_on: Vec<Name>,
+    depends_on: Vec<Dependency>,
     /// What a host does with the files when the deployment leaves it.
     #[arg(long, value_enum, default_value_t = Leaving::Delete)]
     on_remove: Leaving,

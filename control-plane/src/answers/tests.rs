@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use tempfile::TempDir;
 use titan_api::{
     Digest, Name,
-    deployments::OnRemove,
+    deployments::{Dependency, OnRemove},
     limits::INLINE_BUNDLE_BYTES,
     poll::{DesiredDeployment, PollAnswer, RemovalReason, Tombstone},
 };
@@ -162,7 +162,7 @@ fn descriptions() -> impl Strategy<Value = Description> {
         name(),
         name(),
         any::<String>(),
-        prop::collection::vec(name(), 0..3),
+        prop::collection::vec(name().prop_map(Dependency::from), 0..3),
         prop::sample::select(vec![OnRemove::Delete, OnRemove::Orphan]),
         prop::option::of(prop::sample::select(reasons.to_vec())),
     )

@@ -142,7 +142,7 @@ pub fn difference(before: Option<&Bundle>, after: Option<&Bundle>, context: usiz
 
 #[cfg(test)]
 mod tests {
-    use titan_api::templates::{Applier, FileMode};
+    use titan_api::templates::FileMode;
 
     use super::*;
 
@@ -156,7 +156,7 @@ mod tests {
             content: Some((*content).to_owned()),
             content_base64: None,
         };
-        Bundle { applier: Applier::Files, files: files.iter().map(file).collect() }
+        Bundle { files: files.iter().map(file).collect(), ..Bundle::default() }
     }
 
     #[test]

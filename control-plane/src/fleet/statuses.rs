@@ -97,6 +97,7 @@ mod tests {
             healthy_since: None,
             commit: None,
             push: None,
+            drift: Vec::new(),
         };
         ObservedDeployment { host: Uuid::nil(), deployment: Uuid::nil(), report, reported_at: at(200) }
     }

@@ -170,7 +170,7 @@ impl Engine {
         if !failures.is_empty() {
             return Err(failures);
         }
-        let empty = Bundle { applier: manifest.applier, files: Vec::new() };
+        let empty = Bundle { applier: manifest.applier, ..Bundle::default() };
         let mut opening =
             serde_json::to_vec(&empty).map_err(|error| vec![Failure::new("", format!("the bundle: {error}"))])?;
         // The list of files is the last thing in it.

@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use titan_api::{Digest, Name, Revision, deployments::OnRemove, poll::RemovalReason};
+use titan_api::{
+    Digest, Name, Revision,
+    deployments::{Dependency, OnRemove},
+    poll::RemovalReason,
+};
 use uuid::Uuid;
 
 use super::{Result, Tx, both, bytes_of, corrupt, from_word, json, parsed, uuid, word};
@@ -19,7 +23,7 @@ pub struct Description {
     /// The release, such as `prod#7`.
     pub release: String,
     /// What goes first on the host.
-    pub depends_on: Vec<Name>,
+    pub depends_on: Vec<Dependency>,
     /// What the host does with the files in the end.
     pub on_remove: OnRemove,
     /// Why it is to be removed, if it is.
@@ -30,7 +34,7 @@ impl Description {
     /// Returns the id: made of the content, so that the same is stored once.
     #[must_use]
     pub fn id(&self) -> i64 {
-        let depends_on: Vec<_> = self.depends_on.iter().map(Name::as_str).collect();
+        let depends_on: Vec<_> = self.depends_on.iter().map(Dependency::to_string).collect();
         let reason = self.reason.map(RemovalReason::as_str).unwrap_or_default();
         let parts =
             [&self.workspace, self.name.as_str(), &self.release, &depends_on.join(","), &word(&self.on_remove), reason];

@@ -58,6 +58,7 @@ impl TryFrom<Row> for ObservedDeployment {
                 healthy_since: row.healthy_since.map(Revision::from_micros),
                 commit: row.commit_id,
                 push: row.push,
+                drift: Vec::new(),
             },
             reported_at: Revision::from_micros(row.reported_at),
         })

@@ -59,7 +59,7 @@ impl Writer<'_> {
         if self.tx.document(Kind::Target, workspace, &spec.target).await?.is_none() {
             return Err(missing("/spec/target", format!("{by}there is no target {} in {workspace}", spec.target)));
         }
-        for (index, name) in spec.depends_on.iter().enumerate() {
+        for (index, name) in spec.depends_on.iter().map(|dependency| &dependency.name).enumerate() {
             let pointer = format!("/spec/dependsOn/{index}");
             if *name == stored.name {
                 return Err(missing(&pointer, "a deployment cannot depend on itself".to_owned()));
@@ -113,9 +113,11 @@ impl Writer<'_> {
     /// Returns the deployments that name the one at `place` in their `dependsOn`.
     async fn dependants(&mut self, place: &Place) -> Result<Vec<Place>, Problem> {
         let all = self.tx.documents_of(Kind::Deployment, place.workspace()).await?;
-        let dependants = all
-            .into_iter()
-            .filter(|stored| matches!(&stored.spec, Spec::Deployment(spec) if spec.depends_on.contains(&place.name)));
+        let depends = |stored: &Stored| match &stored.spec {
+            Spec::Deployment(spec) => spec.depends_on.iter().any(|dependency| dependency.name == place.name),
+            _ => false,
+        };
+        let dependants = all.into_iter().filter(depends);
         let place = |stored: Stored| Place { kind: Kind::Deployment, workspace: stored.workspace, name: stored.name };
         Ok(dependants.map(place).collect())
     }

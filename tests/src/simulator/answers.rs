@@ -104,6 +104,7 @@ pub fn report(id: Uuid, revision: Revision, phase: Phase) -> DeploymentReport {
         healthy_since: None,
         commit: None,
         push: None,
+        drift: Vec::new(),
     }
 }
 

@@ -265,6 +265,7 @@ async fn late_report_changes_nothing_and_no_report_moves_the_clock() {
             healthy_since: None,
             commit: None,
             push: None,
+            drift: Vec::new(),
         }],
         ..Report::default()
     };

@@ -77,7 +77,7 @@ pub(crate) fn assignment(deployment: Uuid, host: Uuid, revision: i64) -> Assignm
         workspace: name("default"),
         name: name("prod"),
         release: "prod#1".to_owned(),
-        depends_on: vec![name("base"), name("net")],
+        depends_on: vec![name("base").into(), name("net").into()],
         on_remove: OnRemove::Orphan,
         reason: None,
     };

@@ -78,6 +78,7 @@ async fn report_is_all_or_nothing_wherever_the_power_is_cut() {
         healthy_since: Some(revision),
         commit: None,
         push: None,
+        drift: Vec::new(),
     };
     let stays = whole.deployments.iter().find(|deployment| *deployment.name == *"stays").expect("assigned");
     let report = Report {

@@ -74,7 +74,7 @@ async fn assignments_of_the_first_schema_are_all_there_in_the_narrow_one() {
         ];
         assert_eq!(told, expected, "{engine}");
         assert_eq!(moved[0].bundle, Some(Digest::of(b"bundle")), "{engine}");
-        assert_eq!(moved[0].description.depends_on, [super::name("db")], "{engine}");
+        assert_eq!(moved[0].description.depends_on, [super::name("db").into()], "{engine}");
         let reasons: Vec<_> = moved.iter().map(|it| it.description.reason).collect();
         assert_eq!(reasons, [None, Some(RemovalReason::Unmatched), Some(RemovalReason::Pruned)], "{engine}");
         let known = tx.renderings(&[Digest::of(b"key")]).await.expect("read");

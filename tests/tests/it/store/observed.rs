@@ -34,6 +34,7 @@ fn report(of: &Assignment, phase: Phase) -> ObservedDeployment {
         healthy_since: Some(at(31)),
         commit: Some("abc".to_owned()),
         push: None,
+        drift: Vec::new(),
     };
     ObservedDeployment { host: of.host, deployment: of.deployment, report, reported_at: at(40) }
 }

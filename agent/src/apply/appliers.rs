@@ -1,0 +1,64 @@
+//! The appliers of this host: those that the owner allows, opened when the first deployment needs them.
+
+use std::collections::BTreeMap;
+
+use titan_api::templates::Applier as Kind;
+use tokio::runtime::Handle;
+
+use super::{Applier, ApplyError};
+use crate::{config::appliers::Appliers as Allowed, state::StateDir, wake::Wake};
+
+/// What an applier may use of the agent.
+#[derive(Debug, Clone)]
+pub(crate) struct Ground {
+    /// Runs what waits, on the agent's one thread.
+    pub(crate) io: Handle,
+    /// Wakes the agent.
+    pub(crate) wake: Wake,
+    /// Where it may keep what it has to remember, below a folder of its own.
+    pub(crate) state: StateDir,
+}
+
+/// The appliers.
+#[derive(Debug)]
+pub(crate) struct Appliers {
+    allowed: Allowed,
+    ground: Ground,
+    open: BTreeMap<Kind, Box<dyn Applier>>,
+}
+
+impl Appliers {
+    pub(crate) const fn new(allowed: Allowed, ground: Ground) -> Self {
+        Self { allowed, ground, open: BTreeMap::new() }
+    }
+
+    /// Returns what looks after bundles of a kind beside their files: nobody, if they are nothing but files.
+    pub(crate) fn of(&mut self, kind: Kind) -> Result<Option<&mut dyn Applier>, ApplyError> {
+        if kind == Kind::Files {
+            return Ok(None);
+        }
+        if !self.open.contains_key(&kind) {
+            let mut applier = open(kind, &self.allowed, &self.ground)?;
+            applier.watch();
+            self.open.insert(kind, applier);
+        }
+        // Not `map(Box::as_mut)`: the object's lifetime would be that of the box.
+        match self.open.get_mut(&kind) {
+            Some(applier) => Ok(Some(applier.as_mut())),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Opens the applier of a kind. One line each.
+fn open(kind: Kind, allowed: &Allowed, ground: &Ground) -> Result<Box<dyn Applier>, ApplyError> {
+    let named = match kind {
+        Kind::Files => allowed.files.is_some(),
+        Kind::Systemd => allowed.systemd.is_some(),
+        Kind::Podman => allowed.podman.is_some(),
+        Kind::Compose => allowed.compose.is_some(),
+        Kind::Kubernetes => allowed.kubernetes.is_some(),
+    };
+    let _ground_is_for_those_that_are_built = ground;
+    Err(if named { ApplyError::NotBuilt(kind) } else { ApplyError::NotAllowed(kind) })
+}
