@@ -56,6 +56,20 @@ pub(crate) enum Refusal {
         /// The path that it owns.
         owned: String,
     },
+    /// Another deployment owns something beside files.
+    #[error("{claim} belongs to the deployment {owner}")]
+    Claimed {
+        /// What is wanted.
+        claim: String,
+        /// The owner, as `workspace/name`.
+        owner: String,
+    },
+    /// A path is outside of what the host's owner allows.
+    #[error("the path {path:?} is not allowed on this host; appliers.files.paths in agent.yaml says what is")]
+    Beyond {
+        /// The path below the root.
+        path: String,
+    },
     /// Something that the agent did not put there is at the path.
     #[error(
         "{path:?} exists with other content and was not put there by the agent; move it away, or set \
