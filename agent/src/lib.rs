@@ -11,6 +11,7 @@ mod background;
 mod bundles;
 pub mod claims;
 mod cli;
+mod commands;
 pub mod config;
 pub mod desired;
 mod disk;
