@@ -11,6 +11,7 @@ mod background;
 mod bundles;
 pub mod claims;
 mod cli;
+mod clocks;
 mod commands;
 pub mod config;
 pub mod desired;
@@ -31,6 +32,7 @@ mod settle;
 mod state;
 mod status;
 mod summary;
+pub mod trials;
 mod wake;
 
 pub use agent::{Agent, AgentError};
