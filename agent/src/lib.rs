@@ -28,6 +28,7 @@ mod outbox;
 mod output;
 mod pace;
 pub mod plan;
+mod probes;
 mod settle;
 mod state;
 mod status;
