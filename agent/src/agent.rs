@@ -74,6 +74,7 @@ pub struct Agent {
     unfetched: BTreeMap<Digest, String>,
     ask_full: bool,
     refetched: Option<Instant>,
+    recounted: bool,
     mismatches: u64,
     contact: Contact,
     pushing: Option<Pushing>,
@@ -106,6 +107,7 @@ impl Agent {
             unfetched,
             ask_full: false,
             refetched: None,
+            recounted: false,
             mismatches: 0,
             contact,
             pushing: None,
@@ -178,6 +180,22 @@ impl Agent {
         let unheard = summary.fault.as_ref().map(|fault| chain(fault)).or_else(|| summary.refused.clone());
         self.tell(trouble.or(unheard)).await;
         Ok(summary)
+    }
+
+    /// Fetches a bundle into the cache.
+    async fn fetch(&self, digest: Digest) -> Result<(), String> {
+        self.fetching(digest).await.await.1
+    }
+
+    /// Returns a bundle that is being fetched into the cache, which can be waited for beside other things.
+    async fn fetching(&self, digest: Digest) -> impl Future<Output = (Digest, Result<(), String>)> + use<> {
+        let (client, host) = (self.client.clone(), self.host.clone());
+        let bundles = self.with_worker(|worker| worker.bundles.clone()).await;
+        async move {
+            let fetched = client.bundle(&host, &digest).await.map_err(|error| chain(&error));
+            let kept = fetched.and_then(|bytes| bundles.put(&digest, &bytes).map_err(|error| chain(&error)));
+            (digest, kept)
+        }
     }
 
     /// Asks what is missing of the bundles, one after the other.

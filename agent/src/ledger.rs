@@ -19,7 +19,7 @@ use crate::{
     faults::{self, fault},
     plan::clashes,
     state::StateDir,
-    trials::Trial,
+    trials::TrialMark,
 };
 
 const FILE: &str = "ledger.json";
@@ -75,7 +75,7 @@ pub struct LedgerEntry {
     pub unfinished: Option<Claims>,
     /// The proof of its health, while that is not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trial: Option<Trial>,
+    pub trial: Option<TrialMark>,
     /// Since when it is healthy, by the host's clock; absent as long as it never was.
     pub healthy_since: Option<Revision>,
     /// Bundles that proved bad on this host, and why: they are not applied again.

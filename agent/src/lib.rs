@@ -24,6 +24,7 @@ mod git;
 mod identity;
 pub mod ledger;
 mod logs;
+mod notify;
 mod outbox;
 mod output;
 mod pace;

@@ -210,7 +210,9 @@ impl Worker {
         if self.recover().is_some() {
             self.succeed()?;
             self.take_steps(&mut pass)?;
-            if self.halted.is_none() && self.watch_over()? {
+            let kinds = pass.stirred.clone();
+            let stirred = |kind| *all || kinds.contains(&kind);
+            if self.halted.is_none() && self.watch_over(&stirred)? {
                 // Whatever proved bad goes back at once.
                 (pass.all, pass.stirred) = (false, BTreeSet::new());
                 self.take_steps(&mut pass)?;
@@ -274,11 +276,13 @@ impl Worker {
         Ok(chosen)
     }
 
-    fn collect_garbage(&self) -> Result<(), DiskError> {
+    fn collect_garbage(&mut self) -> Result<(), DiskError> {
         let desired = self.desired.entries.values().map(|entry| entry.digest);
         let previous = |entry: &crate::ledger::LedgerEntry| entry.previous.as_ref().map(|previous| previous.digest);
         let owned = self.ledger.entries.values().flat_map(|entry| [Some(entry.digest), previous(entry)]);
-        self.bundles.keep(&desired.chain(owned.flatten()).collect())
+        let keep = desired.chain(owned.flatten()).collect();
+        self.proofs.keep(&keep);
+        self.bundles.keep(&keep)
     }
 }
 

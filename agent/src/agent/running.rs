@@ -97,7 +97,7 @@ impl Agent {
         }
         let reachable = rhythm.failures == 0 && rhythm.beat.is_some();
         if reachable && errands.report.is_none() && now >= rhythm.report {
-            match self.due(false).await {
+            match self.due().await {
                 Ok(Some(report)) => errands.report = Some(Box::pin(self.reporting(report))),
                 Ok(None) => {}
                 Err(error) => tracing::warn!("reports cannot be written down: {}", chain(&error)),

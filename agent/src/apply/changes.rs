@@ -126,11 +126,16 @@ pub(crate) struct Changes {
     pub(crate) take: BTreeSet<String>,
     /// Wanted paths at which a directory is that holds only what is given up.
     pub(crate) over_directory: BTreeSet<String>,
-    /// What had drifted, a phrase for each file.
-    pub(crate) drift: Vec<String>,
+    /// What had drifted: each path, and how.
+    pub(crate) drift: Vec<(String, &'static str)>,
 }
 
 impl Changes {
+    /// Returns a phrase for each file that had drifted.
+    pub(crate) fn phrases(&self) -> Vec<String> {
+        self.drift.iter().map(|(path, how)| format!("{path} ({how})")).collect()
+    }
+
     /// Whether nothing has to change.
     pub(crate) fn is_empty(&self) -> bool {
         self.put.is_empty() && self.take.is_empty()
@@ -224,7 +229,7 @@ pub(crate) fn changes(
             Found::Special => return Err(Refusal::InTheWay { path: path.clone(), kind: "neither file nor directory" }),
         };
         if settled {
-            changes.drift.push(format!("{path} ({drift})"));
+            changes.drift.push((path.clone(), drift));
         }
         changes.put.insert(path.clone());
     }
@@ -316,7 +321,7 @@ mod tests {
             (Found::Link, "link"),
         ] {
             let changes = run(&bundle(&[("a", "x")]), &[(A, "x")], &[(A, found)], false).expect("changes");
-            assert!(changes.put.contains(A) && changes.drift[0].contains(word), "{changes:?}");
+            assert!(changes.put.contains(A) && changes.phrases()[0].contains(word), "{changes:?}");
         }
         let changes = run(&bundle(&[("a", "new")]), &[(A, "x")], &[(A, file("x", 0o644))], false).expect("changes");
         assert!(changes.put.contains(A) && changes.drift.is_empty(), "a new release is no drift");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::fs::FileType;
-use titan_api::{Digest, Revision};
+use titan_api::{Digest, Revision, drift::Drift};
 use uuid::Uuid;
 
 use super::{
@@ -24,7 +24,7 @@ use crate::{
     claims::Claims,
     ledger::{Ledger, LedgerEntry, OwnedFile, Previous, Removal},
     state::StateDir,
-    trials::Trial,
+    trials::TrialMark,
 };
 
 /// The applier.
@@ -44,7 +44,7 @@ pub(crate) struct Beside {
     /// What it is to own.
     pub(crate) after: Claims,
     /// The proof that a bundle that was not there before has to bring; absent if nothing has to be proven.
-    pub(crate) trial: Option<Trial>,
+    pub(crate) trial: Option<TrialMark>,
 }
 
 /// A change of the ledger that is on its way: what was, what is to be, and what leads there.
@@ -333,11 +333,27 @@ impl Files {
         let applied = Applied {
             written: changes.put.len(),
             removed: changes.take.len(),
-            repaired: if same { changes.drift.clone() } else { Vec::new() },
+            repaired: if same { changes.phrases() } else { Vec::new() },
         };
         let mut work = Work { id: target.id, home: target.home(), wanted, owned, found, changes, kept, next };
         self.carry_out(&mut work, ledger)?;
         Ok(applied)
+    }
+
+    /// Returns what of a bundle that is in place is not as it was applied.
+    pub(crate) fn examine(&self, ledger: &Ledger, target: &Target, bundle: &Bundle) -> Result<Vec<Drift>, ApplyError> {
+        let wanted = changes::wanted(target, bundle, &Accounts::read())?;
+        let owned = ledger.owned(target.id);
+        let found = self.found(&wanted, &owned)?;
+        let changes = changes::changes(&wanted, &owned, &found, true)?;
+        let drift = |(path, how): &(String, &'static str)| Drift {
+            what: path.clone(),
+            how: (*how).to_owned(),
+            diff: String::new(),
+            found: None,
+            repaired: false,
+        };
+        Ok(changes.drift.iter().map(drift).collect())
     }
 
     /// Removes whatever the deployment owns, save what an heir takes over. With `noted`, the tombstone's revision, the

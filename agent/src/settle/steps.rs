@@ -21,6 +21,7 @@ use crate::{
     },
     bundles::{Bundle, BundleError},
     claims::{Claim, Claims},
+    commands,
     config::appliers::HookKind,
     plan::{self, Item, Step, paths_clash},
 };
@@ -266,6 +267,8 @@ impl Worker {
         after: &Claims,
         earlier: &BTreeSet<Uuid>,
     ) -> Result<Option<Held>, ApplyError> {
+        let (target, home) = (&course.target, self.home(&course.target));
+        commands::check(target, &home, &bundle.hooks, &bundle.health, self.exec.as_ref())?;
         if let Some(held) = self.held_back(course, earlier) {
             return Ok(Some(held));
         }
