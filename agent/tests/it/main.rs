@@ -11,3 +11,4 @@ mod plane;
 mod readers;
 mod remotes;
 mod run;
+mod trials;
