@@ -14,6 +14,7 @@ mod cli;
 mod clocks;
 mod commands;
 pub mod config;
+mod descriptors;
 pub mod desired;
 mod disk;
 mod doctor;
