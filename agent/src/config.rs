@@ -15,6 +15,7 @@ use std::{
 
 use serde::Deserialize;
 
+use crate::windows::Windows;
 use appliers::Appliers;
 use file::ConfigFile;
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub appliers: Appliers,
     /// The Git sink; absent: nothing is committed.
     pub git: Option<GitSettings>,
+    /// When the host's owner lets things be changed.
+    pub windows: Windows,
     /// How often what is done.
     pub polling: Polling,
     /// What is logged, and how.
@@ -217,6 +220,7 @@ impl Settings {
             }),
             appliers: Appliers::default(),
             git: Some(GitSettings::new(state_dir.join("git"))),
+            windows: Windows::default(),
             polling: Polling::default(),
             logging: Logging::default(),
             state_dir,

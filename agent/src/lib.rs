@@ -36,6 +36,7 @@ mod status;
 mod summary;
 pub mod trials;
 mod wake;
+pub mod windows;
 
 pub use agent::{Agent, AgentError};
 pub use cli::{main, run_with};

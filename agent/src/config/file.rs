@@ -9,6 +9,7 @@ use super::{
     ConfigError, Credentials, FilesSettings, Format, GitSettings, Level, Logging, Polling, Secret, Settings,
     SshSettings, appliers::Appliers,
 };
+use crate::windows::Windows;
 
 /// The whole file. Unknown keys are refused.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -22,6 +23,8 @@ pub struct ConfigFile {
     pub appliers: Option<Appliers>,
     /// The Git sink.
     pub git: Option<Git>,
+    /// When things may be changed, as in `Mon-Fri 09:00-16:00 Europe/Berlin`; absent: always.
+    pub windows: Option<Vec<String>>,
     /// How often what is done.
     pub polling: Option<PollingKeys>,
     /// What is logged, and how.
@@ -158,6 +161,10 @@ impl ConfigFile {
         }
         if let Some(git) = self.git {
             settings.git = git.settings(settings.git.take(), &fault)?;
+        }
+        if let Some(windows) = &self.windows {
+            settings.windows =
+                Windows::parse(windows).map_err(|(index, message)| fault(&format!("windows[{index}]"), message))?;
         }
         if let Some(polling) = self.polling {
             settings.polling = polling.settings(&fault)?;
@@ -303,6 +310,7 @@ mod tests {
             ("git: { remote: 'ext::sh -c x' }", "git.remote"),
             ("git: { ssh: { options: [x] } }", "git.ssh.options"),
             ("git: { credentials: { username: x } }", "git.credentials"),
+            ("windows: ['* 00:00-24:00', 'Mon 9-10']", "windows[1]"),
             ("polling: { wait: 61s }", "polling.wait"),
             ("polling: { wait: 10 }", "polling.wait"),
         ] {
