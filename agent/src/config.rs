@@ -15,7 +15,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::windows::Windows;
+use crate::{spaces::Limits, windows::Windows};
 use appliers::Appliers;
 use file::ConfigFile;
 
@@ -37,6 +37,8 @@ pub struct Settings {
     pub git: Option<GitSettings>,
     /// When the host's owner lets things be changed.
     pub windows: Windows,
+    /// What may be used of the host's disks.
+    pub limits: Limits,
     /// How often what is done.
     pub polling: Polling,
     /// What is logged, and how.
@@ -221,6 +223,7 @@ impl Settings {
             appliers: Appliers::default(),
             git: Some(GitSettings::new(state_dir.join("git"))),
             windows: Windows::default(),
+            limits: Limits::default(),
             polling: Polling::default(),
             logging: Logging::default(),
             state_dir,

@@ -31,6 +31,7 @@ mod pace;
 pub mod plan;
 mod probes;
 mod settle;
+pub mod spaces;
 mod state;
 mod status;
 mod summary;
