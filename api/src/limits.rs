@@ -42,6 +42,8 @@ pub const FACT_BYTES: usize = 256;
 pub const DRIFTS: usize = 32;
 /// Bytes of one thing's difference in a report, and of what was found in its place.
 pub const DRIFT_BYTES: usize = 64 * 1024;
+/// Bytes of the name of one thing that has drifted, and of how.
+pub const DRIFT_NAME_BYTES: usize = 1024;
 /// Probes of one bundle.
 pub const PROBES: usize = 32;
 /// Words of a command in a hook or probe.
