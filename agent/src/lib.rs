@@ -22,6 +22,7 @@ mod git;
 mod identity;
 pub mod ledger;
 mod logs;
+mod notify;
 mod outbox;
 mod output;
 mod pace;
