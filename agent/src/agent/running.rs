@@ -13,7 +13,10 @@ use super::{
     errands::{Back, Errands},
     polling::PollFault,
 };
-use crate::{facts, notify::Notify, pace, settle::{Scope, chain}};
+use crate::{
+    facts, pace,
+    settle::{Scope, chain},
+};
 
 /// The shortest and the longest pause before files are looked at again after others stirred near them, and nothing of ours
 /// was changed by that: programs write beside their configuration all the time.
@@ -57,21 +60,13 @@ impl Agent {
             stirred: BTreeSet::new(),
         };
         let mut errands = Errands::default();
-        let notify = Notify::from_env();
-        let mut alive = Instant::now();
         self.work_and_tell(&Scope { all: true, ..Scope::default() }, &mut rhythm).await;
-        notify.ready();
         while !shutdown.is_cancelled() {
             self.set_out(&mut errands, &mut rhythm).await;
             let now = Instant::now();
-            if notify.interval().is_some_and(|interval| now.duration_since(alive) >= interval / 2) {
-                notify.alive();
-                alive = now;
-            }
             let idle = self.with_worker(|worker| worker.idle_for()).await;
             let due = self.next_due(&rhythm, &errands, now);
-            let watchdog = notify.interval().map(|interval| interval / 2);
-            let pause = [idle, due, watchdog].into_iter().flatten().min().unwrap_or(self.settings.polling.beat);
+            let pause = [idle, due].into_iter().flatten().min().unwrap_or(self.settings.polling.beat);
             let wake = self.wake.clone();
             tokio::select! {
                 biased;
@@ -81,7 +76,6 @@ impl Agent {
                 () = tokio::time::sleep(pause.max(Duration::from_millis(1))) => self.on_time(&mut rhythm, idle.is_some_and(|idle| idle <= pause)).await,
             }
         }
-        notify.stopping();
         tracing::info!(host.name = %self.host, "host {} stops polling; what runs on it goes on", self.host);
     }
 
@@ -230,7 +224,8 @@ impl Agent {
     /// Does what it is time for.
     async fn on_time(&mut self, rhythm: &mut Rhythm, work: bool) {
         let whole = rhythm.beat.is_some_and(|last| last.elapsed() >= self.settings.polling.beat);
-        let stirred = if Instant::now() >= rhythm.quiet.0 { std::mem::take(&mut rhythm.stirred) } else { BTreeSet::new() };
+        let stirred =
+            if Instant::now() >= rhythm.quiet.0 { std::mem::take(&mut rhythm.stirred) } else { BTreeSet::new() };
         if whole {
             rhythm.beat = Some(Instant::now());
             self.facts = facts::gather();
