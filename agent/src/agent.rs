@@ -231,14 +231,12 @@ impl Agent {
         let mut unfetched: BTreeMap<Digest, String> = BTreeMap::new();
         for digest in self.with_worker(|worker| worker.missing_bundles()) {
             let fetched = if reachable {
-                self.client.bundle(&self.host, &digest).await.map_err(|error| chain(&error))
+                let bundles = self.with_worker(|worker| worker.bundles.clone());
+                bundles.fetch(&self.client, &self.host, &digest).await
             } else {
                 Err("the control plane does not answer".to_owned())
             };
-            let kept = fetched.and_then(|bytes| {
-                self.with_worker(|worker| worker.bundles.put(&digest, &bytes)).map_err(|error| chain(&error))
-            });
-            if let Err(message) = kept {
+            if let Err(message) = fetched {
                 unfetched.insert(digest, message);
             }
         }
