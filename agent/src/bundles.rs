@@ -32,7 +32,7 @@ use crate::{
     disk::{self, DiskError},
     state::StateDir,
 };
-use content::{Content, Kept};
+use content::Content;
 use incoming::Incoming;
 use thin::{Counted, Place, Thin};
 
@@ -232,7 +232,7 @@ impl Bundles {
                 error => read(error).into(),
             }
         })?;
-        assemble(bundle, &places, &Arc::new(Kept { file, path: path.clone() })).map(Some).map_err(unreadable)
+        assemble(bundle, &places, &Arc::new(file)).map(Some).map_err(unreadable)
     }
 
     /// Throws away whatever is not in `keep`, save what is on its way.
@@ -254,7 +254,7 @@ fn is_incoming(path: &Path) -> bool {
 }
 
 /// Puts a bundle together from its thin form and the places of what its files hold.
-fn assemble(mut bundle: poll::Bundle, places: &[Place], kept: &Arc<Kept>) -> Result<Bundle, String> {
+fn assemble(mut bundle: poll::Bundle, places: &[Place], kept: &Arc<fs::File>) -> Result<Bundle, String> {
     let file = |file: poll::BundleFile| {
         let number = match (&file.content, &file.content_base64) {
             (Some(number), None) | (None, Some(number)) => number.parse::<usize>().ok(),

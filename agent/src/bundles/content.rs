@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{self, BufReader, Read},
     os::unix::fs::FileExt as _,
-    path::PathBuf,
     sync::Arc,
 };
 
@@ -17,18 +16,11 @@ use super::{text::Text, thin::Place};
 /// Bytes that are read from the disk at a time.
 const CHUNK: usize = 16 * 1024;
 
-/// A bundle in the cache, open: it can be read even when the cache does not hold it any more.
-#[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) file: File,
-    pub(super) path: PathBuf,
-}
-
 /// Where a content comes from.
 #[derive(Debug, Clone)]
 pub(super) enum Content {
-    /// From a bundle in the cache.
-    Kept(Arc<Kept>, Place),
+    /// From a bundle in the cache, open: it can be read even when the cache does not hold it any more.
+    Kept(Arc<File>, Place),
     /// From a test.
     #[cfg(test)]
     Here(Arc<[u8]>),
@@ -39,7 +31,7 @@ impl Content {
     pub(super) fn reader(&self) -> Box<dyn Read + '_> {
         match self {
             Self::Kept(kept, place) => {
-                let text = Text::new(BufReader::with_capacity(CHUNK, Cursor { file: &kept.file, at: place.offset }));
+                let text = Text::new(BufReader::with_capacity(CHUNK, Cursor { file: kept, at: place.offset }));
                 let (wanted, hash) = (place.sha256, Sha256::new());
                 if place.base64 {
                     Box::new(Checked { from: DecoderReader::new(text, &STANDARD), wanted, hash })
