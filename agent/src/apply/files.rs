@@ -84,7 +84,7 @@ impl Files {
         };
         Ok(match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                let sha256 = Digest::of(&self.root.read(path)?);
+                let sha256 = self.root.digest(path)?;
                 Found::File { sha256, mode: stat.st_mode, uid: stat.st_uid, gid: stat.st_gid }
             }
             FileType::Symlink => Found::Link,
