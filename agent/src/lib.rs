@@ -18,6 +18,7 @@ mod descriptors;
 pub mod desired;
 mod disk;
 mod doctor;
+mod drifts;
 pub mod enrolment;
 mod facts;
 pub mod faults;
