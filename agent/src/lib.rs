@@ -38,6 +38,7 @@ mod status;
 mod summary;
 pub mod trials;
 mod wake;
+mod watches;
 pub mod windows;
 
 pub use agent::{Agent, AgentError};
