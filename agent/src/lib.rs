@@ -26,6 +26,7 @@ mod git;
 mod identity;
 pub mod ledger;
 mod logs;
+mod notify;
 mod outbox;
 mod output;
 mod pace;

@@ -306,6 +306,27 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_has_every_key_of_every_applier() {
+        let sample = include_str!("../../agent.sample.yaml");
+        let (_, sample) = sample.split_once("\nappliers:\n").expect("appliers");
+        let (sample, _) = sample.split_once("\ngit:\n").expect("git");
+        let keys = |refused: ConfigError| -> Vec<String> {
+            let message = refused.to_string();
+            let (_, expected) = message.split_once("expected one of ").expect("the keys that there are");
+            expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+        };
+        let lines: Vec<_> = sample.lines().map(|line| line.trim_start_matches(['#', ' '])).collect();
+        for applier in keys(load("appliers: { no: 1 }").expect_err("a key")) {
+            let from =
+                lines.iter().position(|line| *line == format!("{applier}:")).unwrap_or_else(|| panic!("{applier}"));
+            let section: Vec<_> = lines[from..].iter().take_while(|line| !line.is_empty()).collect();
+            for key in keys(load(&format!("appliers: {{ {applier}: {{ no: 1 }} }}")).expect_err("a key")) {
+                assert!(section.iter().any(|line| line.starts_with(&format!("{key}:"))), "{applier}.{key}");
+            }
+        }
+    }
+
+    #[test]
     fn unknown_keys_are_refused_with_key_and_file() {
         let message = load("git: { remot: x }").expect_err("key").to_string();
         assert!(message.starts_with("agent.yaml: git") && message.contains("remot"), "{message}");
