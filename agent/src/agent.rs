@@ -109,15 +109,15 @@ impl Agent {
     /// summary says so.
     pub async fn once(&mut self) -> Result<OnceSummary, AgentError> {
         let mut summary = OnceSummary::default();
-        match self.poll(0).await? {
+        match self.poll(0).await {
             Ok(_) if self.ask_full && self.may_refetch() => {
-                if let Err(fault) = self.poll(0).await? {
+                if let Err(fault) = self.poll(0).await {
                     self.note_fault(fault, &mut summary);
                 }
             }
             Ok(_) => {}
             Err(PollFault::Client(error)) if error.code() == Some(Code::CursorAhead) => {
-                if let Err(fault) = self.poll(0).await? {
+                if let Err(fault) = self.poll(0).await {
                     self.note_fault(fault, &mut summary);
                 }
             }
@@ -126,10 +126,10 @@ impl Agent {
         let reachable = summary.fault.is_none();
         summary.done = self.settle(true, reachable).await?;
         if reachable {
-            summary.unreported = self.report(true).await?;
+            summary.unreported = self.report(true).await;
         }
-        if self.push(true, PUSH_PATIENCE_ONCE).await? && reachable {
-            summary.unreported = self.report(false).await?.or(summary.unreported);
+        if self.push(true, PUSH_PATIENCE_ONCE).await && reachable {
+            summary.unreported = self.report(false).await.or(summary.unreported);
         }
         summary.orphans = self.with_worker(|worker| {
             let title = |(id, entry): (Uuid, &crate::desired::DesiredEntry)| {
@@ -199,13 +199,13 @@ impl Agent {
         let asked = tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(None),
-            asked = self.poll(held) => asked?,
+            asked = self.poll(held) => asked,
         };
         let reachable = asked.is_ok();
         self.settle(whole, reachable).await?;
-        let mut unreported = if reachable { self.report(whole).await? } else { None };
-        if !shutdown.is_cancelled() && self.push(false, PUSH_PATIENCE).await? && reachable && unreported.is_none() {
-            unreported = self.report(false).await?;
+        let mut unreported = if reachable { self.report(whole).await } else { None };
+        if !shutdown.is_cancelled() && self.push(false, PUSH_PATIENCE).await && reachable && unreported.is_none() {
+            unreported = self.report(false).await;
         }
         Ok(Some(match (asked, unreported) {
             (Ok(_), None) if self.ask_full && self.may_refetch() => Round::Well(Duration::ZERO),
@@ -240,7 +240,7 @@ impl Agent {
                 unfetched.insert(digest, message);
             }
         }
-        Ok(self.blocking(move |worker| worker.settle(all, &unfetched)).await??)
+        self.blocking(move |worker| worker.settle(all, &unfetched)).await
     }
 
     fn note_fault(&self, fault: PollFault, summary: &mut OnceSummary) {

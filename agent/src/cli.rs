@@ -261,9 +261,9 @@ fn prune(settings: &Settings, ids: &[Uuid], all: bool) -> u8 {
         output::error(&std::io::Error::other(format!("there is no orphan {id} on this host")));
         return NOT_FOUND;
     }
-    let pruned = worker.prune((!all).then_some(ids)).and_then(|pruned| {
-        let done = worker.settle(false, &std::collections::BTreeMap::new())?;
-        Ok((pruned, done))
+    let pruned = worker.prune((!all).then_some(ids)).map(|pruned| {
+        let done = worker.settle(false, &std::collections::BTreeMap::new());
+        (pruned, done)
     });
     match pruned {
         Ok((pruned, done)) => {

@@ -157,11 +157,14 @@ impl Worker {
 
     /// Brings the host to what is desired. With `all`, deployments that are settled are checked for drift too.
     /// `unfetched` says why bundles could not be had.
-    pub(crate) fn settle(&mut self, all: bool, unfetched: &BTreeMap<Digest, String>) -> Result<Vec<Done>, SettleError> {
+    pub(crate) fn settle(&mut self, all: bool, unfetched: &BTreeMap<Digest, String>) -> Vec<Done> {
         let mut pass = Pass { all, unfetched: Some(unfetched), ..Pass::default() };
         if self.recover().is_some() {
-            self.succeed()?;
-            self.take_steps(&mut pass)?;
+            match self.save_desired(false).and_then(|()| self.succeed()) {
+                Ok(()) => self.take_steps(&mut pass),
+                // What is done and then forgotten would be undone after a restart.
+                Err(error) => self.halt(format!("what is declared cannot be noted: {}", chain(&error))),
+            }
         }
         self.tell_halted(&mut pass);
         self.remember_failures(&pass);
@@ -174,11 +177,17 @@ impl Worker {
         }
         let git_errors = if self.halted.is_none() { self.commit() } else { BTreeMap::new() };
         self.pushes.due |= all;
-        self.note(&pass.failed, &git_errors, &mut pass.done)?;
+        self.note(&pass.failed, &git_errors, &mut pass.done);
         if pass.done.iter().any(|done| !matches!(done.action, Action::Unchanged | Action::Waiting)) {
-            self.collect_garbage()?;
+            self.collect_garbage();
         }
-        Ok(pass.done)
+        pass.done
+    }
+
+    /// Changes nothing on this host until the next pass.
+    fn halt(&mut self, why: String) {
+        tracing::warn!("nothing is changed on this host until that is mended: {why}");
+        self.halted = Some(why);
     }
 
     /// Removes orphans from this host: those of `ids`, or all. Returns what was removed.
@@ -192,10 +201,12 @@ impl Worker {
         Ok(chosen)
     }
 
-    fn collect_garbage(&self) -> Result<(), DiskError> {
+    fn collect_garbage(&self) {
         let desired = self.desired.entries.values().map(|entry| entry.digest);
         let owned = self.ledger.entries.values().flat_map(|entry| [Some(entry.digest), entry.previous]);
-        self.bundles.keep(&desired.chain(owned.flatten()).collect())
+        if let Err(error) = self.bundles.keep(&desired.chain(owned.flatten()).collect()) {
+            tracing::warn!("bundles that nobody needs cannot be removed yet: {}", chain(&error));
+        }
     }
 }
 

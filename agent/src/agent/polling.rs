@@ -8,8 +8,8 @@ use titan_api::{
     poll::PollAnswer,
 };
 
-use super::{Agent, AgentError};
-use crate::{disk::DiskError, settle::chain};
+use super::Agent;
+use crate::settle::{Worker, chain};
 
 /// A set that does not match is asked for in full at most this often.
 const REFETCH: Duration = Duration::from_mins(5);
@@ -27,8 +27,8 @@ pub(super) enum PollFault {
 }
 
 impl Agent {
-    /// Asks for changes and takes the answer into the desired set. The outer error is ours, the inner one theirs.
-    pub(super) async fn poll(&mut self, wait: u64) -> Result<Result<Asked, PollFault>, AgentError> {
+    /// Asks for changes and takes the answer into the desired set.
+    pub(super) async fn poll(&mut self, wait: u64) -> Result<Asked, PollFault> {
         let (since, have) = self.with_worker(|worker| (worker.desired.cursor, worker.desired.digest()));
         let since = since.filter(|_| !self.ask_full);
         let polled = match self.client.poll(&self.host, since, since.map(|_| have), wait).await {
@@ -37,26 +37,26 @@ impl Agent {
                 if error.code() == Some(Code::CursorAhead) {
                     self.with_worker(|worker| {
                         worker.desired.forget_cursor();
-                        worker.save_desired(true)
-                    })?;
+                        note_desired(worker);
+                    });
                 }
-                return Ok(Err(PollFault::Client(error)));
+                return Err(PollFault::Client(error));
             }
         };
         match polled {
             Polled::Unchanged { cursor, poll_after_seconds } => {
                 // Not written down: an older cursor only brings what is known already.
                 if let Err(refused) = self.with_worker(|worker| worker.desired.advance(cursor)) {
-                    return Ok(Err(PollFault::Refused(refused.to_string())));
+                    return Err(PollFault::Refused(refused.to_string()));
                 }
                 let poll_after = Duration::from_secs(poll_after_seconds.into());
-                Ok(Ok(Asked { poll_after, changed: false }))
+                Ok(Asked { poll_after, changed: false })
             }
             Polled::Changed(answer) => self.accept(&answer),
         }
     }
 
-    fn accept(&mut self, answer: &PollAnswer) -> Result<Result<Asked, PollFault>, AgentError> {
+    fn accept(&mut self, answer: &PollAnswer) -> Result<Asked, PollFault> {
         let folded = self.with_worker(|worker| {
             let folded = worker.desired.fold(answer);
             if folded.refused.is_none() {
@@ -69,12 +69,12 @@ impl Agent {
                         tracing::warn!("the bundle of {} is not kept: {message}", deployment.name);
                     }
                 }
-                worker.save_desired(true)?;
+                note_desired(worker);
             }
-            Ok::<_, DiskError>(folded)
-        })?;
+            folded
+        });
         if let Some(refused) = folded.refused {
-            return Ok(Err(PollFault::Refused(refused.to_string())));
+            return Err(PollFault::Refused(refused.to_string()));
         }
         self.ask_full = false;
         if !folded.digest_matches {
@@ -90,7 +90,7 @@ impl Agent {
             tracing::warn!(deployment.id = %id, "deployment {id} is no longer declared and keeps running as an orphan");
         }
         let changed = !(folded.added.is_empty() && folded.moved.is_empty() && folded.removed.is_empty());
-        Ok(Ok(Asked { poll_after: Duration::from_secs(answer.poll_after_seconds.into()), changed }))
+        Ok(Asked { poll_after: Duration::from_secs(answer.poll_after_seconds.into()), changed })
     }
 
     /// Whether a full answer may be asked for now; if so, that is noted. If not, the next polls are ordinary ones.
@@ -102,5 +102,12 @@ impl Agent {
             self.ask_full = false;
         }
         may
+    }
+}
+
+/// Writes down what is declared. If the disk does not take it, the worker says so and changes nothing until it does.
+fn note_desired(worker: &mut Worker) {
+    if let Err(error) = worker.save_desired(true) {
+        tracing::debug!(error = chain(&error), "what is declared is not written down yet");
     }
 }

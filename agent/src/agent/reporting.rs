@@ -8,36 +8,37 @@ use titan_api::{
     reports::{Report, Usage},
 };
 
-use super::{Agent, AgentError};
-use crate::{disk::DiskError, facts, faults::fault};
+use super::Agent;
+use crate::{facts, faults::fault};
 
 impl Agent {
     /// Sends what is due. Returns why that did not work.
-    pub(super) async fn report(&self, all: bool) -> Result<Option<ClientError>, AgentError> {
+    pub(super) async fn report(&self, all: bool) -> Option<ClientError> {
         let mut recounted = false;
         loop {
-            let Some(report) = self.due(all)? else { return Ok(None) };
+            let report = self.due(all)?;
             match self.client.report(&self.host, &report).await {
                 Ok(()) => {
                     fault!("report-sent");
                     self.with_worker(|worker| {
                         worker.outbox.sent(&report);
-                        worker.outbox.save(&worker.state)
-                    })?;
+                        worker.outbox.save(&worker.state);
+                    });
                     fault!("report-noted");
-                    return Ok(None);
+                    return None;
                 }
                 Err(error) => {
                     let seen = newest_seen(&error).filter(|_| !recounted);
                     let counts_on = |seen| {
                         self.with_worker(|worker| {
                             let possible = worker.outbox.count_from(seen);
-                            worker.outbox.save(&worker.state).map(|()| possible)
+                            worker.outbox.save(&worker.state);
+                            possible
                         })
                     };
-                    recounted = seen.map(counts_on).transpose()?.unwrap_or(false);
+                    recounted = seen.is_some_and(counts_on);
                     if !recounted {
-                        return Ok(Some(error));
+                        return Some(error);
                     }
                     tracing::warn!("the control plane knows newer reports of this host, so its state is an older one");
                 }
@@ -45,14 +46,15 @@ impl Agent {
         }
     }
 
-    fn due(&self, all: bool) -> Result<Option<Report>, DiskError> {
+    fn due(&self, all: bool) -> Option<Report> {
         self.with_worker(|worker| {
             let usage = Usage {
                 memory_bytes: facts::resident_bytes().filter(|_| all),
                 state_bytes: if all { directory_bytes(worker.state.path()) } else { None },
             };
             let report = worker.outbox.due(worker.saved_cursor(), &self.facts, all, usage);
-            worker.outbox.save(&worker.state).map(|()| report)
+            worker.outbox.save(&worker.state);
+            report
         })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use titan_api::reports::{DeploymentReport, Orphan, Phase};
 use uuid::Uuid;
 
-use super::{Action, Done, SettleError, Worker};
+use super::{Action, Done, Worker};
 
 impl Worker {
     /// Brings the outbox to what holds now.
@@ -14,7 +14,7 @@ impl Worker {
         failed: &BTreeMap<Uuid, (Phase, String)>,
         git_errors: &BTreeMap<Uuid, String>,
         done: &mut [Done],
-    ) -> Result<(), SettleError> {
+    ) {
         for done in &mut *done {
             let committed = self.ledger.entries.get(&done.id).and_then(|entry| entry.committed.as_ref());
             let reported = || self.outbox.reports.get(&done.id).and_then(|report| report.commit.clone());
@@ -60,7 +60,6 @@ impl Worker {
         let (desired, outbox) = (&self.desired, &mut self.outbox);
         outbox
             .keep(|id| desired.entries.get(id).is_some_and(|entry| !entry.orphan) || desired.removals.contains_key(id));
-        self.outbox.save(&self.state)?;
-        Ok(())
+        self.outbox.save(&self.state);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use titan_api::{reports::Phase, templates::Applier as Kind};
 use uuid::Uuid;
 
-use super::{Action, Done, Pass, SettleError, Worker, chain, now, recovery::Outcome};
+use super::{Action, Done, Pass, Worker, chain, now, recovery::Outcome};
 use crate::{
     apply::{Applied, ApplyError, Target, changes::Refusal, files::Files, switch::SwitchError},
     bundles::{Bundle, BundleError},
@@ -23,7 +23,7 @@ type Wants = BTreeMap<Uuid, BTreeSet<String>>;
 
 impl Worker {
     /// Plans and does what there is to do.
-    pub(super) fn take_steps(&mut self, pass: &mut Pass<'_>) -> Result<(), SettleError> {
+    pub(super) fn take_steps(&mut self, pass: &mut Pass<'_>) {
         for (id, stuck) in &self.stuck {
             if let Some(entry) = self.desired.entries.get(id) {
                 pass.failed.insert(*id, (Phase::Failed, stuck.message.clone()));
@@ -42,7 +42,7 @@ impl Worker {
         let mut again = Vec::new();
         for step in &plan.steps {
             match step {
-                Step::Remove(id) => pass.done.extend(self.remove(*id, &heirs, awaited.as_deref())?),
+                Step::Remove(id) => pass.done.extend(self.remove(*id, &heirs, awaited.as_deref())),
                 Step::Apply(id) if !due.contains_key(id) => {}
                 Step::Apply(id) => {
                     let gives_up = self.ledger.owned(*id).keys().any(|path| !due[id].contains(path));
@@ -54,7 +54,7 @@ impl Worker {
                 }
             }
             if self.halted.is_some() {
-                return Ok(());
+                return;
             }
         }
         // Whoever owned the path may have given it up meanwhile.
@@ -63,10 +63,9 @@ impl Worker {
             pass.done.retain(|done| done.id != id);
             self.step(id, &heirs, pass);
             if self.halted.is_some() {
-                return Ok(());
+                return;
             }
         }
-        Ok(())
     }
 
     /// Returns a deployment whose bundle is not there, as `workspace/name`: what it will own is not known, so nothing may
