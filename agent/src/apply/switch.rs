@@ -25,7 +25,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
 use super::{
