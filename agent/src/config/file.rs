@@ -9,6 +9,10 @@ use super::{
     ConfigError, Credentials, FilesSettings, Format, GitSettings, Level, Logging, Polling, Secret, Settings,
     SshSettings, appliers::Appliers,
 };
+use crate::{spaces::Limits, windows::Windows};
+
+/// The least that `limits.stateBytes` may be: the ledger and a few small bundles.
+const LEAST_STATE: u64 = 1024 * 1024;
 
 /// The whole file. Unknown keys are refused.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -22,6 +26,10 @@ pub struct ConfigFile {
     pub appliers: Option<Appliers>,
     /// The Git sink.
     pub git: Option<Git>,
+    /// When things may be changed, as in `Mon-Fri 09:00-16:00 Europe/Berlin`; absent: always.
+    pub windows: Option<Vec<String>>,
+    /// What may be used of the host's disks.
+    pub limits: Option<LimitKeys>,
     /// How often what is done.
     pub polling: Option<PollingKeys>,
     /// What is logged, and how.
@@ -88,6 +96,16 @@ pub struct Ssh {
     pub known_hosts_file: Option<PathBuf>,
     /// Further options, each as for `ssh -o`.
     pub options: Vec<String>,
+}
+
+/// What may be used of the host's disks.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LimitKeys {
+    /// How many bytes the state directory may hold; 1 GiB unless told.
+    pub state_bytes: Option<u64>,
+    /// How many bytes stay free on each disk; 16 MiB or a hundredth of the disk unless told, whichever is less.
+    pub reserve_bytes: Option<u64>,
 }
 
 /// How often what is done.
@@ -158,6 +176,19 @@ impl ConfigFile {
         }
         if let Some(git) = self.git {
             settings.git = git.settings(settings.git.take(), &fault)?;
+        }
+        if let Some(windows) = &self.windows {
+            settings.windows =
+                Windows::parse(windows).map_err(|(index, message)| fault(&format!("windows[{index}]"), message))?;
+        }
+        if let Some(LimitKeys { state_bytes, reserve_bytes }) = self.limits {
+            let state_bytes = state_bytes.unwrap_or(settings.limits.state_bytes);
+            if state_bytes < LEAST_STATE {
+                let message =
+                    format!("{state_bytes} bytes are too few for anything; at least {LEAST_STATE} are needed");
+                return Err(fault("limits.stateBytes", message));
+            }
+            settings.limits = Limits { state_bytes, reserve_bytes };
         }
         if let Some(polling) = self.polling {
             settings.polling = polling.settings(&fault)?;
@@ -324,6 +355,9 @@ mod tests {
             ("git: { remote: 'ext::sh -c x' }", "git.remote"),
             ("git: { ssh: { options: [x] } }", "git.ssh.options"),
             ("git: { credentials: { username: x } }", "git.credentials"),
+            ("windows: ['* 00:00-24:00', 'Mon 9-10']", "windows[1]"),
+            ("limits: { stateBytes: 1000 }", "limits.stateBytes"),
+            ("limits: { reserveBytes: -1 }", "limits.reserveBytes"),
             ("polling: { wait: 61s }", "polling.wait"),
             ("polling: { wait: 10 }", "polling.wait"),
         ] {
