@@ -13,3 +13,5 @@ pub(super) fn target(name: &str) -> Target {
         depends_on: vec![],
     }
 }
+
+mod real;
