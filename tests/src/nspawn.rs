@@ -151,6 +151,19 @@ impl Machine {
         Ok(())
     }
 
+    /// Returns the process that is the host's first, which others come before while it is set up.
+    fn find_leader(&self) -> Option<u32> {
+        let nspawn = fs::read_to_string(self.folder.join("nspawn")).ok()?;
+        let nspawn = nspawn.trim();
+        let children = fs::read_to_string(format!("/proc/{nspawn}/task/{nspawn}/children")).ok()?;
+        let is_first = |child: &&str| {
+            let about = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
+            let ids = about.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+            about.starts_with("Name:\tsystemd\n") && ids.split_whitespace().next_back() == Some("1")
+        };
+        children.split_whitespace().find(is_first)?.parse().ok()
+    }
+
     /// Waits until the host has booted.
     ///
     /// # Errors
