@@ -6,6 +6,7 @@
 //! hosts that share a key share a bundle. Nothing here knows of SQL, HTTP or clocks. Read [`template`] first, then
 //! [`engine`].
 
+pub mod appliers;
 pub mod bounds;
 pub mod engine;
 pub mod expression;
@@ -22,6 +23,7 @@ pub mod reads;
 pub mod renderer;
 pub mod schema;
 pub mod template;
+pub mod upkeep;
 pub mod worker;
 pub mod yaml;
 
