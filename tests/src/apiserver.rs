@@ -205,7 +205,6 @@ impl ApiServer {
     }
 
     /// Returns the calls since the last time, without watches.
-    #[must_use]
     pub fn calls(&self) -> Vec<Logged> {
         std::mem::take(&mut self.inner.state().log)
     }

@@ -29,15 +29,15 @@ fn a_server_that_asks_to_wait_is_left_alone_for_that_long() {
     let all = bundle(&[("a.yaml", &web("x:1"))]);
     bench.settle(&all);
     bench.restart();
-    bench.server.calls();
-    bench.server.fail(Fault::Busy(3), 1);
+    bench.server.fail(Fault::Busy(2), 1);
     let begin = Instant::now();
-    let first = bench.observe(&all).map(drop);
-    let after_first = bench.server.calls().len();
-    let second = bench.observe(&all).expect_err("busy").to_string();
-    assert!(second.contains("asks to wait") || first.is_err(), "{second}");
-    assert!(bench.server.calls().is_empty() || begin.elapsed() >= Duration::from_secs(3), "after {after_first} calls");
-    bench.wait_well(&all);
+    let mut said = String::new();
+    while let Err(error) = bench.observe(&all) {
+        said = error.to_string();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(begin.elapsed() >= Duration::from_secs(2), "{said}");
+    assert!(said.is_empty() || said.contains("asks to wait"), "{said}");
 }
 
 #[test]
