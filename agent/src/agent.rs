@@ -191,11 +191,7 @@ impl Agent {
     async fn fetching(&self, digest: Digest) -> impl Future<Output = (Digest, Result<(), String>)> + use<> {
         let (client, host) = (self.client.clone(), self.host.clone());
         let bundles = self.with_worker(|worker| worker.bundles.clone()).await;
-        async move {
-            let fetched = client.bundle(&host, &digest).await.map_err(|error| chain(&error));
-            let kept = fetched.and_then(|bytes| bundles.put(&digest, &bytes).map_err(|error| chain(&error)));
-            (digest, kept)
-        }
+        async move { (digest, bundles.fetch(&client, &host, &digest).await) }
     }
 
     /// Asks what is missing of the bundles, one after the other.

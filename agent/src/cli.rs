@@ -346,7 +346,7 @@ fn client_code(error: &ClientError) -> u8 {
     match error {
         ClientError::Address(_) => USAGE,
         ClientError::Setup(_) => FAILED,
-        ClientError::Unreachable { .. } | ClientError::NotTitan { .. } => UNREACHABLE,
+        ClientError::Unreachable { .. } | ClientError::NotTitan { .. } | ClientError::Slow { .. } => UNREACHABLE,
         ClientError::Refused { problem, .. } => match problem.code {
             Code::NotFound => NOT_FOUND,
             Code::Overloaded | Code::Unavailable => UNREACHABLE,

@@ -79,7 +79,11 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
         fs::rename(&beside, path)?;
         sync_parent(path)
     };
-    put().map_err(write_error(path))
+    put().map_err(|error| {
+        // What could not be written must not take the room that somebody may make.
+        let _half = fs::remove_file(&beside);
+        write_error(path)(error)
+    })
 }
 
 /// Puts `value` at `path` as JSON, as [`write`] does.
@@ -92,7 +96,11 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Dis
 pub(crate) fn write_hint<T: Serialize>(path: &Path, value: &T) -> Result<(), DiskError> {
     let beside = path.with_extension("new");
     let bytes = serde_json::to_vec(value).map_err(|error| write_error(path)(error.into()))?;
-    fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path)).map_err(write_error(path))
+    let written = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    written.map_err(|error| {
+        let _half = fs::remove_file(&beside);
+        write_error(path)(error)
+    })
 }
 
 /// Moves a file to another directory: it is in one of the two at any instant.
@@ -122,7 +130,8 @@ pub(crate) fn remove(path: &Path) -> Result<(), DiskError> {
     }
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
+/// Writes the directory that holds `path` to disk.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 

@@ -18,6 +18,7 @@ mod descriptors;
 pub mod desired;
 mod disk;
 mod doctor;
+mod drifts;
 pub mod enrolment;
 mod facts;
 pub mod faults;
@@ -38,6 +39,7 @@ mod status;
 mod summary;
 pub mod trials;
 mod wake;
+mod watches;
 pub mod windows;
 
 pub use agent::{Agent, AgentError};

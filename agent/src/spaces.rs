@@ -13,6 +13,7 @@ use rustix::fs::{stat, statvfs};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
 
 /// What the agent may use of the host's disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +92,7 @@ pub(crate) enum NoRoom {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { state_bytes: 1024 * MIB, reserve_bytes: None }
+        Self { state_bytes: GIB, reserve_bytes: None }
     }
 }
 
@@ -154,8 +155,8 @@ impl fmt::Display for Bytes {
         let (unit, name) = match self.0 {
             0..KIB => return write!(f, "{} bytes", self.0),
             KIB..MIB => (KIB, "KiB"),
-            ..=1_073_741_823 => (MIB, "MiB"),
-            _ => (1024 * MIB, "GiB"),
+            MIB..GIB => (MIB, "MiB"),
+            _ => (GIB, "GiB"),
         };
         match (self.0 / unit, self.0 % unit * 10 / unit) {
             (whole @ 0..10, tenth @ 1..) => write!(f, "{whole}.{tenth} {name}"),

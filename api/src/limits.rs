@@ -64,8 +64,16 @@ pub const HOST_FILES_BYTES: usize = 1024 * 1024;
 pub const MESSAGE_BYTES: usize = 16 * 1024;
 /// A bundle up to this many bytes travels in the poll's answer; a larger one is fetched by digest.
 pub const INLINE_BUNDLE_BYTES: usize = 64 * 1024;
+/// Bytes of bundles that travel in one answer; the ones after that are fetched by digest.
+pub const INLINE_TOTAL_BYTES: usize = 1024 * 1024;
+/// Bytes of a poll's answer that an agent takes: bundles, and a line for each of some 20 000 deployments.
+pub const POLL_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of one bundle: what a release may render to on one host.
 pub const BUNDLE_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of a bundle that an agent fetches. They go to its disk, never as a whole into its memory.
+pub const FETCHED_BUNDLE_BYTES: u64 = 256 * 1024 * 1024;
+/// Files of a bundle that an agent takes.
+pub const BUNDLE_FILES: usize = 4096;
 /// Seconds a poll, a task or the change feed may be held.
 pub const WAIT_SECONDS: u64 = 60;
 /// Rows of one page of a list.

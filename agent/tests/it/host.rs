@@ -25,6 +25,14 @@ pub(crate) struct Ended {
     pub(crate) err: String,
 }
 
+impl Ended {
+    pub(crate) fn of(output: Output) -> Self {
+        let Output { status, stdout, stderr } = output;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { code: status.code(), killed: status.signal() == Some(9), out: text(stdout), err: text(stderr) }
+    }
+}
+
 impl Host {
     /// Makes a host that has enrolled.
     pub(crate) fn new(plane: &Plane) -> Self {
@@ -75,9 +83,7 @@ impl Host {
     }
 
     pub(crate) fn agent(&self, args: &[&str], env: &[(&str, &str)]) -> Ended {
-        let Output { status, stdout, stderr } = self.command(args, env).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ended { code: status.code(), killed: status.signal() == Some(9), out: text(stdout), err: text(stderr) }
+        Ended::of(self.command(args, env).output().unwrap())
     }
 
     /// Runs `once` and returns the exit code with all that was printed.

@@ -7,6 +7,7 @@ mod crash;
 mod files;
 mod git;
 mod host;
+mod memory;
 mod packaging;
 mod plane;
 mod readers;

@@ -42,6 +42,14 @@ struct Row {
     reported_at: i64,
 }
 
+/// Reports without what may be long, as far as the condition.
+macro_rules! brief {
+    () => {
+        "SELECT host_uid, deployment, assignment_id, release_name, revision, digest, phase, message, healthy_since, \
+         commit_id, push, drift, CAST(NULL AS TEXT) AS drift_details, reported_at FROM reports WHERE "
+    };
+}
+
 /// The parts of a [`Drift`] that may be long: its difference, and what was found.
 type Details = (String, Option<String>);
 
@@ -236,17 +244,23 @@ impl Tx {
     /// Returns what the hosts of a deployment said, without the differences of what has drifted: they may be long, and the
     /// hosts many.
     pub async fn reports_of_deployment(&mut self, deployment: Uuid) -> Result<Vec<ObservedDeployment>> {
-        const SQL: &str = "SELECT host_uid, deployment, assignment_id, release_name, revision, digest, phase, message, \
-             healthy_since, commit_id, push, drift, CAST(NULL AS TEXT) AS drift_details, reported_at \
-             FROM reports WHERE deployment = $1";
+        const SQL: &str = concat!(brief!(), "deployment = $1");
         let rows: Vec<Row> =
             both!(self, conn => sqlx::query_as(SQL).bind(bytes_of(deployment)).fetch_all(&mut **conn).await?);
         rows.into_iter().map(ObservedDeployment::try_from).collect()
     }
 
-    /// Returns what a host said of its deployments.
-    pub async fn reports_of_host(&mut self, host: Uuid) -> Result<Vec<ObservedDeployment>> {
-        const SQL: &str = "SELECT * FROM reports WHERE host_uid = $1";
+    /// Returns what a host said of its deployments of which something has drifted, without the differences.
+    pub async fn drifted_on_host(&mut self, host: Uuid) -> Result<Vec<ObservedDeployment>> {
+        const SQL: &str = concat!(brief!(), "host_uid = $1 AND drift IS NOT NULL");
+        let rows: Vec<Row> =
+            both!(self, conn => sqlx::query_as(SQL).bind(host.to_string()).fetch_all(&mut **conn).await?);
+        rows.into_iter().map(ObservedDeployment::try_from).collect()
+    }
+
+    /// Returns what a host said of its deployments of which something has drifted, with the differences.
+    pub async fn drift_of_host(&mut self, host: Uuid) -> Result<Vec<ObservedDeployment>> {
+        const SQL: &str = "SELECT * FROM reports WHERE host_uid = $1 AND drift IS NOT NULL";
         let rows: Vec<Row> =
             both!(self, conn => sqlx::query_as(SQL).bind(host.to_string()).fetch_all(&mut **conn).await?);
         rows.into_iter().map(ObservedDeployment::try_from).collect()
