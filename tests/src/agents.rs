@@ -16,14 +16,22 @@ use crate::nodes::{self, Running};
 pub struct AgentNode {
     node: String,
     folder: TempDir,
+    appliers: String,
 }
 
 impl AgentNode {
     /// Makes the directories and `agent.yaml` of an agent. `node`: path of this crate's `titan-node`.
     pub fn new(node: &str) -> anyhow::Result<Self> {
+        Self::allowing(node, "")
+    }
+
+    /// Makes the directories and `agent.yaml` of an agent that may use more appliers than `files`, such as
+    /// `kubernetes: {}`.
+    pub fn allowing(node: &str, appliers: &str) -> anyhow::Result<Self> {
         let shared = Path::new("/dev/shm");
         let parent = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
-        let agent = Self { node: node.to_owned(), folder: TempDir::with_prefix_in("titan-agent-", parent)? };
+        let folder = TempDir::with_prefix_in("titan-agent-", parent)?;
+        let agent = Self { node: node.to_owned(), folder, appliers: appliers.to_owned() };
         std::fs::create_dir(agent.root())?;
         agent.configure(None)?;
         Ok(agent)
@@ -31,8 +39,9 @@ impl AgentNode {
 
     fn configure(&self, server: Option<&str>) -> anyhow::Result<()> {
         let mut yaml = format!(
-            "appliers: {{ files: {{ root: {} }} }}\ngit: {{ repository: {} }}\npolling: {{ wait: 2s, maxBackoff: 1s }}\n",
+            "appliers: {{ files: {{ root: {} }}, {} }}\ngit: {{ repository: {} }}\npolling: {{ wait: 2s, maxBackoff: 1s }}\n",
             self.root().display(),
+            self.appliers,
             self.repository().display()
         );
         if let Some(server) = server {

@@ -166,11 +166,15 @@ pub fn cut(value: &mut Value, path: &[Step]) {
                 }
             }
         }
-        (Step::Member(member), Value::Array(items)) => items.retain(|item| item.to_string() != *member),
+        (Step::Member(member), Value::Array(items)) => {
+            let member: Value = serde_json::from_str(member).unwrap_or_default();
+            items.retain(|item| *item != member);
+        }
         (Step::Item(keys), Value::Array(items)) => {
             let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
             let names: Vec<&str> = keys.keys().map(String::as_str).collect();
-            let is = |item: &Value| key_of(item, &names) == Value::Object(keys.clone()).to_string();
+            let wanted = Value::Object(keys.clone()).to_string();
+            let is = |item: &Value| key_of(item, &names) == wanted;
             if rest.is_empty() {
                 items.retain(|item| !is(item));
             } else {

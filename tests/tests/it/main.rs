@@ -14,6 +14,7 @@ mod crashes;
 mod demo;
 mod examples;
 mod founding_lines;
+mod kubernetes;
 mod laws_fold;
 mod laws_store;
 mod laws_store_view;

@@ -54,7 +54,8 @@ async fn one(cluster: &Cluster, job: &Job, manifest: &Manifest) -> Result<(), Fa
     {
         let is_parent = *key == applyset::parent_key(&job.target, &key.namespace);
         let is_ours = applyset::is_member(&live, &job.ids) && (!is_parent || applyset::stands_for(&live, &job.target));
-        if !is_ours && !(cluster.allowed.adopt && !is_parent) {
+        let is_free = cluster.allowed.adopt && !is_parent;
+        if !(is_ours || is_free) {
             return Err(Failure::lasting(ApplyError::Foreign(key.claim())));
         }
     }

@@ -47,7 +47,7 @@ mod tests {
 
     use super::*;
 
-    fn compared(spec: Value, applied: Value, found: Value) -> Compared {
+    fn compared(spec: &Value, applied: Value, found: Value) -> Compared {
         let entry = json!({"manager": fields::MANAGER, "operation": "Apply", "fieldsV1": spec});
         let mut wanted = applied;
         wanted["metadata"] = json!({"managedFields": [entry]});
@@ -59,10 +59,10 @@ mod tests {
         let fields = json!({"f:spec": {"f:replicas": {}}});
         let object = |replicas: i64| json!({"spec": {"replicas": replicas, "other": replicas}});
         let key = Key::new("apps", "Deployment", "n", "x");
-        let text = diff(&key, &compared(fields.clone(), object(2), object(5)));
+        let text = diff(&key, &compared(&fields, object(2), object(5)));
         assert!(text.contains("-  replicas: 2\n+  replicas: 5\n") && !text.contains("other"), "{text}");
         let theirs = json!({"spec": {"replicas": 2, "other": 7}});
-        assert_eq!(diff(&key, &compared(fields, object(2), theirs)), "");
+        assert_eq!(diff(&key, &compared(&fields, object(2), theirs)), "");
     }
 
     #[test]
@@ -70,7 +70,7 @@ mod tests {
         let fields = json!({"f:data": {"f:a": {}, "f:b": {}}});
         let (applied, found) =
             (json!({"data": {"a": "c2FtZQ==", "b": "b2xk"}}), json!({"data": {"a": "c2FtZQ==", "b": "bmV3"}}));
-        let text = diff(&Key::new("", "Secret", "n", "x"), &compared(fields, applied, found));
+        let text = diff(&Key::new("", "Secret", "n", "x"), &compared(&fields, applied, found));
         assert!(text.contains("-  b: as applied\n+  b: differs\n"), "{text}");
         for value in ["c2FtZQ==", "b2xk", "bmV3"] {
             assert!(!text.contains(value), "{text}");
@@ -81,7 +81,7 @@ mod tests {
     fn what_is_shown_is_bounded() {
         let fields = json!({"f:data": {}});
         let text = |c: &str| json!({"data": {"x": format!("{c}\n").repeat(DIFF_BYTES)}});
-        let shown = diff(&Key::new("", "ConfigMap", "n", "x"), &compared(fields, text("ä"), text("ö")));
+        let shown = diff(&Key::new("", "ConfigMap", "n", "x"), &compared(&fields, text("ä"), text("ö")));
         assert!(shown.len() < DIFF_BYTES + 64 && shown.ends_with("left out)\n"), "{}", shown.len());
     }
 }

@@ -49,10 +49,13 @@ impl Resource {
     }
 }
 
+/// The versions of each group, the one that the server likes best first.
+type Groups = BTreeMap<String, Vec<String>>;
+
 /// What the server told of itself, for a while.
 #[derive(Debug)]
 pub(crate) struct Discovery {
-    groups: Mutex<Option<(Instant, BTreeMap<String, Vec<String>>)>>,
+    groups: Mutex<Option<(Instant, Groups)>>,
     resources: Mutex<BTreeMap<String, (Instant, Vec<Resource>)>>,
 }
 
@@ -121,7 +124,7 @@ impl Discovery {
             let versions = std::iter::once(best).chain(others).filter(|version| !version.is_empty()).collect();
             (text(item, &["name"]).to_owned(), versions)
         };
-        let groups: BTreeMap<String, Vec<String>> = items(&answer, &["groups"]).iter().map(of).collect();
+        let groups: Groups = items(&answer, &["groups"]).iter().map(of).collect();
         let versions = groups.get(group).cloned().unwrap_or_default();
         *self.groups.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), groups));
         Ok(versions)

@@ -7,4 +7,5 @@ mod bench;
 mod drift;
 mod faults;
 mod life;
+mod packaging;
 mod plans;

@@ -137,7 +137,7 @@ fn changes_wake_the_agent_and_what_did_not_change_is_not_asked_for() {
         assert!(Instant::now() < until, "{} watches", bench.server.watches());
         std::thread::sleep(Duration::from_millis(20));
     }
-    let mut woken = |bench: &Bench, what: &dyn Fn(&Bench)| {
+    let woken = |bench: &Bench, what: &dyn Fn(&Bench)| {
         std::thread::sleep(Duration::from_millis(300));
         bench.wake.take();
         what(bench);
