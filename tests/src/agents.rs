@@ -23,6 +23,11 @@ impl AgentNode {
     pub fn new(node: &str) -> anyhow::Result<Self> {
         let shared = Path::new("/dev/shm");
         let parent = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
+        Self::below(node, &parent)
+    }
+
+    /// The same below a directory of the caller's choice.
+    pub fn below(node: &str, parent: &Path) -> anyhow::Result<Self> {
         let agent = Self { node: node.to_owned(), folder: TempDir::with_prefix_in("titan-agent-", parent)? };
         std::fs::create_dir(agent.root())?;
         agent.configure(None)?;
@@ -39,6 +44,23 @@ impl AgentNode {
             yaml.push_str(&format!("server: {server}\n"));
         }
         Ok(std::fs::write(self.config(), yaml)?)
+    }
+
+    /// Configures the agent anew: its control plane, what `appliers` allows beside files, as in `exec: {}`, and keys in
+    /// lines of their own.
+    pub fn configure_with(&self, server: &str, appliers: &str, more: &str) -> anyhow::Result<()> {
+        let yaml = format!(
+            "server: {server}\nappliers: {{ files: {{ root: {} }}, {appliers} }}\ngit: {{ repository: {} }}\n{more}\n",
+            self.root().display(),
+            self.repository().display()
+        );
+        Ok(std::fs::write(self.config(), yaml)?)
+    }
+
+    /// Returns the directory that the agent keeps its state in.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
     }
 
     /// Tells the agent that its control plane is at another address now.
@@ -67,7 +89,7 @@ impl AgentNode {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = nodes::command(&self.node, "agent");
         command.args(args).arg("--config").arg(self.config());
-        command.arg("--state-dir").arg(self.folder.path().join("state"));
+        command.arg("--state-dir").arg(self.state());
         command
     }
 

@@ -1,8 +1,10 @@
 //! What the system tests and benchmarks stand on: throwaway databases, control planes in process, real processes.
 
 pub mod agents;
+pub mod clocks;
 pub mod databases;
 pub mod dice;
+pub mod disks;
 pub mod fleets;
 pub mod manifests;
 pub mod measures;
@@ -12,5 +14,6 @@ pub mod planes;
 pub mod postgres;
 pub mod processes;
 pub mod records;
+pub mod relays;
 pub mod simulator;
 pub mod worlds;

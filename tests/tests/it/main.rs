@@ -13,6 +13,7 @@ mod connections;
 mod crashes;
 mod demo;
 mod examples;
+mod field_cases;
 mod founding_lines;
 mod laws_fold;
 mod laws_store;
