@@ -57,7 +57,7 @@ impl Relay {
 
     /// Changes what the network does, for what is open as well.
     pub fn set(&self, weather: Weather) {
-        let _nobody_listens = self.weather.send(weather);
+        self.weather.send_replace(weather);
     }
 
     /// Returns how many answers got lost.

@@ -34,7 +34,7 @@ async fn host_off_for_400_days_with_10_workloads_deleted_meanwhile() {
     scene.configure(&scene.world.plane.server, "exec: {}");
     scene.agent.settle().expect("applied");
     assert_eq!(scene.agent.files().expect("files").len(), 12);
-    for name in &names {
+    for name in names.iter().rev() {
         let options = WriteOptions::default();
         scene.world.admin.delete(Kind::Deployment, Some("default"), name, false, &options).await.expect("deleted");
     }

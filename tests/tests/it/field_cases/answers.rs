@@ -33,7 +33,8 @@ async fn response_lost_after_server_marked_it_delivered() {
     scene.apply([workload("web", "2")]).await;
     relay.set(Weather::Lossy);
     for _ in 0..3 {
-        assert!(!scene.agent.once().expect("run").status.success());
+        let output = scene.agent.once().expect("run");
+        assert!(!output.status.success(), "{output:?}");
         assert_eq!(scene.file("default/web/version").as_deref(), Some("1\n"));
     }
     assert!(relay.lost() >= 3, "the control plane has answered");

@@ -92,7 +92,10 @@ hooks:
     until("the good configuration", async || phase("healthy").await).await.expect("healthy");
     scene.apply([network("down")]).await;
     until("the cut", async || Ok((fs::read_to_string(&active)? == "down\n").then_some(()))).await.expect("cut off");
-    let message = until("the way back", async || phase("rolledBack").await).await.expect("told");
+    let message = until("the way back", async || phase("rolledBack").await).await;
+    let message = message.unwrap_or_else(|error| {
+        panic!("{error}: {:?} {:?} {:?}", scene.agent.status(), fs::read_to_string(&log), scene.agent.files())
+    });
     assert!(message.contains("controlPlane") && message.contains("not healthy within 3s"), "{message}");
     assert_eq!(scene.file("default/network/link").as_deref(), Some("up\n"));
     assert_eq!(fs::read_to_string(&log).expect("read"), "up\ndown\nup\n", "each activated once, the good one again");

@@ -19,7 +19,7 @@ const REPLAY: Duration = Duration::from_secs(1);
 fn killed_at_sync(command: &Command, number: usize) -> Command {
     let mut traced = Command::new("strace");
     let syncs = "fsync,fdatasync,syncfs,sync";
-    traced.args(["-f", "-qq", "-o", "/dev/null", "--seccomp-bpf", "-e", &format!("trace={syncs}"), "-e"]);
+    traced.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={syncs}"), "-e"]);
     traced.arg(format!("inject={syncs}:signal=SIGKILL:when={number}"));
     traced.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
