@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -135,6 +135,14 @@ impl Root {
         Ok(File::from(fd))
     }
 
+    /// Returns the content of the regular file at `path`, if it has at most `limit` bytes.
+    pub(crate) fn read_at_most(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        let read = self.read(path)?.take(limit as u64 + 1).read_to_end(&mut bytes);
+        read.map_err(|source| RootError::Io { what: "read", path: self.full(path), source })?;
+        Ok((bytes.len() <= limit).then_some(bytes))
+    }
+
     /// Returns the digest of the regular file at `path`, which is never in memory as a whole.
     pub(crate) fn digest(&self, path: &str) -> Result<Digest> {
         let mut file = self.read(path)?;
@@ -249,6 +257,15 @@ impl Root {
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::BUSY) => Ok(false),
             Err(error) => Err(self.io("removed", path)(error)),
         }
+    }
+
+    /// Removes a directory with everything in it; links are removed, not followed.
+    pub(crate) fn clear(&self, path: &str) -> Result<()> {
+        for (name, kind) in self.list(path)? {
+            let inside = format!("{path}/{name}");
+            if kind == FileType::Directory { self.clear(&inside)? } else { self.unlink(&inside)? }
+        }
+        self.remove_dir(path).map(drop)
     }
 
     /// Writes a directory's entries to disk; it is fine if it is gone.
