@@ -14,6 +14,7 @@ mod crashes;
 mod demo;
 mod emulated;
 mod examples;
+mod field_cases;
 mod founding_lines;
 mod kubernetes;
 mod laws_fold;
