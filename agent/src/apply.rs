@@ -10,6 +10,8 @@ pub(crate) mod accounts;
 pub(crate) mod appliers;
 pub(crate) mod changes;
 pub(crate) mod files;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod kubernetes;
 pub(crate) mod root;
 pub(crate) mod stage;
 pub(crate) mod step;

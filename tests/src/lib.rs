@@ -1,6 +1,7 @@
 //! What the system tests and benchmarks stand on: throwaway databases, control planes in process, real processes.
 
 pub mod agents;
+pub mod apiserver;
 pub mod databases;
 pub mod dice;
 pub mod fleets;

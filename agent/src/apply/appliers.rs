@@ -52,6 +52,10 @@ impl Appliers {
 
 /// Opens the applier of a kind. One line each.
 fn open(kind: Kind, allowed: &Allowed, ground: &Ground) -> Result<Box<dyn Applier>, ApplyError> {
+    #[cfg(feature = "kubernetes")]
+    if let (Kind::Kubernetes, Some(allowed)) = (kind, &allowed.kubernetes) {
+        return Ok(Box::new(super::kubernetes::Kubernetes::open(allowed.clone(), ground)?));
+    }
     let named = match kind {
         Kind::Files => allowed.files.is_some(),
         Kind::Systemd => match &allowed.systemd {

@@ -146,7 +146,10 @@ fn run(small: Small, scarce: Scarce, switch: &str) {
     let Some(disk) = disk else { return };
     let root = if small == Small::Both { state.join("root") } else { root };
     let host = host.at(&root);
-    host.configure(&format!("appliers: {{ files: {{ root: {}, switch: {switch} }} }}\n", root.display()));
+    host.configure(&format!(
+        "limits: {{ reserveBytes: 0 }}\nappliers: {{ files: {{ root: {}, switch: {switch} }} }}\n",
+        root.display()
+    ));
     host.enrol(&plane);
     deploy(&plane, 2);
     host.settle();
