@@ -26,6 +26,7 @@ mod simulator;
 mod smoke;
 mod store;
 mod store_replicas;
+mod systemd;
 
 /// This crate's binary: every Titan program, with fault points.
 const NODE: &str = env!("CARGO_BIN_EXE_titan-node");
