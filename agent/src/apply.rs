@@ -10,6 +10,7 @@ pub(crate) mod accounts;
 pub(crate) mod appliers;
 pub(crate) mod changes;
 pub(crate) mod files;
+pub(crate) mod podman;
 pub(crate) mod root;
 pub(crate) mod stage;
 pub(crate) mod step;
