@@ -25,6 +25,7 @@ use crate::{
     bundles::{Bundle, BundleError},
     claims::{Claim, Claims},
     desired::DesiredEntry,
+    ledger::LedgerEntry,
 };
 
 /// Why a bundle cannot be applied or removed. What was there before still is, unless a switch is open.
@@ -107,6 +108,12 @@ impl Target {
             digest: entry.digest,
             depends_on: entry.depends_on.clone(),
         }
+    }
+
+    /// Returns the target that is in place.
+    pub(crate) fn in_place(id: Uuid, entry: &LedgerEntry) -> Self {
+        let LedgerEntry { workspace, name, release, revision, digest, depends_on, .. } = entry.clone();
+        Self { id, workspace, name, release, revision, digest, depends_on }
     }
 
     /// Returns the deployment's own directory below the root, `workspace/name`.

@@ -133,7 +133,7 @@ impl TryFrom<poll::Bundle> for Bundle {
 }
 
 /// The cache.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Bundles(PathBuf);
 
 impl Bundles {
