@@ -16,7 +16,7 @@ pub(crate) mod stage;
 pub(crate) mod step;
 pub(crate) mod switch;
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use titan_api::{Digest, Name, Revision, deployments::Dependency, drift::Drift, templates};
 use uuid::Uuid;
@@ -217,6 +217,12 @@ pub(crate) trait Applier: std::fmt::Debug + Send {
     fn adopt(&mut self, work: &Work<'_>) -> Result<Vec<(String, String)>, ApplyError> {
         let _files_say_it_all = work;
         Ok(Vec::new())
+    }
+
+    /// Keep: whatever was fetched for bundles other than these is not needed again, and may go.
+    fn keep(&mut self, bundles: &BTreeSet<Digest>) -> Result<(), ApplyError> {
+        let _nothing_was_fetched = bundles;
+        Ok(())
     }
 
     /// Watches what it looks after from now on, and wakes the agent when something may have changed.

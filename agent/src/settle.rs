@@ -282,6 +282,7 @@ impl Worker {
         let owned = self.ledger.entries.values().flat_map(|entry| [Some(entry.digest), previous(entry)]);
         let keep = desired.chain(owned.flatten()).collect();
         self.proofs.keep(&keep);
+        self.appliers.keep(&keep);
         self.bundles.keep(&keep)
     }
 }

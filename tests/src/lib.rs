@@ -9,6 +9,7 @@ pub mod measures;
 pub mod nodes;
 pub mod operators;
 pub mod planes;
+pub mod podman;
 pub mod postgres;
 pub mod processes;
 pub mod records;

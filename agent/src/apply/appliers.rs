@@ -1,12 +1,12 @@
 //! The appliers of this host: those that the owner allows, opened when the first deployment needs them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use titan_api::templates::Applier as Kind;
+use titan_api::{Digest, templates::Applier as Kind};
 use tokio::runtime::Handle;
 
-use super::{Applier, ApplyError};
-use crate::{config::appliers::Appliers as Allowed, state::StateDir, wake::Wake};
+use super::{Applier, ApplyError, podman::Podman};
+use crate::{config::appliers::Appliers as Allowed, settle::chain, state::StateDir, wake::Wake};
 
 /// What an applier may use of the agent.
 #[derive(Debug, Clone)]
@@ -48,10 +48,23 @@ impl Appliers {
             None => Ok(None),
         }
     }
+
+    /// Lets those that were opened let go of what they fetched for bundles other than these.
+    pub(crate) fn keep(&mut self, bundles: &BTreeSet<Digest>) {
+        for (kind, applier) in &mut self.open {
+            if let Err(error) = applier.keep(bundles) {
+                tracing::warn!("what {} fetched and nobody needs stays for now: {}", kind.as_str(), chain(&error));
+            }
+        }
+    }
 }
 
 /// Opens the applier of a kind. One line each.
 fn open(kind: Kind, allowed: &Allowed, ground: &Ground) -> Result<Box<dyn Applier>, ApplyError> {
+    let switch = allowed.files.as_ref().map(|files| files.switch).unwrap_or_default();
+    if let (Kind::Podman, Some(podman)) = (kind, &allowed.podman) {
+        return Ok(Box::new(Podman::open(podman, switch, ground)?));
+    }
     let named = match kind {
         Kind::Files => allowed.files.is_some(),
         Kind::Systemd => allowed.systemd.is_some(),
@@ -59,6 +72,5 @@ fn open(kind: Kind, allowed: &Allowed, ground: &Ground) -> Result<Box<dyn Applie
         Kind::Compose => allowed.compose.is_some(),
         Kind::Kubernetes => allowed.kubernetes.is_some(),
     };
-    let _ground_is_for_those_that_are_built = ground;
     Err(if named { ApplyError::NotBuilt(kind) } else { ApplyError::NotAllowed(kind) })
 }

@@ -14,11 +14,13 @@ use tokio::task::JoinSet;
 
 use super::{
     libpod::{Ask, Libpod, LibpodError, encode},
-    marks::{self, Labels, Mark, Whose},
+    marks::{self, Labels, Mark, Whose, or_default},
     references::Mount,
 };
 use crate::{claims::Claim, faults::fault};
 
+/// How long podman may take to tell of one thing: it waits while it stops a container of it.
+const LOOK: Duration = Duration::from_mins(1);
 /// How long podman may take to make and start one pod.
 const PLAY: Duration = Duration::from_mins(3);
 /// How long podman may take beyond what the containers themselves have for their end.
@@ -26,6 +28,8 @@ const BEYOND: Duration = Duration::from_secs(30);
 /// How often a pod is tried, with a pause between.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
+/// The pause before an errand that podman did not answer is run again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How long containers have for their end if nothing says so, in seconds.
 const GRACE: u64 = 10;
 
@@ -55,6 +59,8 @@ pub(super) struct WantedPod {
     pub(super) digest: Digest,
     pub(super) grace: u64,
     pub(super) containers: Vec<String>,
+    /// Whether they are to run for ever.
+    pub(super) forever: bool,
     pub(super) mounts: Vec<Mount>,
     /// What podman is to play.
     pub(super) play: String,
@@ -78,6 +84,8 @@ pub(super) enum Trouble {
     Foreign,
     /// Podman did not do it.
     Failed(String),
+    /// Podman did not answer: it is tried again.
+    Unreachable(String),
 }
 
 /// What came of an errand: nothing for whatever went well.
@@ -87,10 +95,10 @@ pub(super) type Troubles = BTreeMap<Claim, Trouble>;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct PodThere {
-    #[serde(default)]
-    pub(super) labels: Option<Labels>,
-    #[serde(default)]
-    pub(super) containers: Option<Vec<ContainerThere>>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) labels: Labels,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) containers: Vec<ContainerThere>,
 }
 
 /// A container of a pod as podman tells of it.
@@ -107,33 +115,41 @@ pub(super) struct ContainerThere {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct VolumeThere {
     pub(super) name: String,
-    #[serde(default)]
-    pub(super) labels: Option<Labels>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) labels: Labels,
 }
 
 /// What podman says after it played something.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Played {
-    #[serde(default)]
-    pods: Option<Vec<PlayedPod>>,
+    #[serde(default, deserialize_with = "or_default")]
+    pods: Vec<PlayedPod>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct PlayedPod {
-    #[serde(default)]
-    container_errors: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "or_default")]
+    container_errors: Vec<String>,
 }
 
 /// Returns a pod, if there is one.
-pub(super) async fn find_pod(libpod: &Libpod, name: &str) -> Result<Option<PodThere>, LibpodError> {
-    absent(libpod.read(Ask::get(&format!("/pods/{}/json", encode(name)))).await)
+pub(super) async fn find_pod(
+    libpod: &Libpod,
+    name: &str,
+    patience: Duration,
+) -> Result<Option<PodThere>, LibpodError> {
+    absent(libpod.read(Ask::get(&format!("/pods/{}/json", encode(name))).within(patience)).await)
 }
 
 /// Returns a volume, if there is one.
-pub(super) async fn find_volume(libpod: &Libpod, name: &str) -> Result<Option<VolumeThere>, LibpodError> {
-    absent(libpod.read(Ask::get(&format!("/volumes/{}/json", encode(name)))).await)
+pub(super) async fn find_volume(
+    libpod: &Libpod,
+    name: &str,
+    patience: Duration,
+) -> Result<Option<VolumeThere>, LibpodError> {
+    absent(libpod.read(Ask::get(&format!("/volumes/{}/json", encode(name))).within(patience)).await)
 }
 
 fn absent<T>(result: Result<T, LibpodError>) -> Result<Option<T>, LibpodError> {
@@ -146,7 +162,10 @@ fn absent<T>(result: Result<T, LibpodError>) -> Result<Option<T>, LibpodError> {
 
 impl From<LibpodError> for Trouble {
     fn from(error: LibpodError) -> Self {
-        Self::Failed(error.to_string())
+        match error {
+            LibpodError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
     }
 }
 
@@ -169,8 +188,8 @@ impl Errand {
             }
         }
         for claim in self.down.iter().filter(|claim| claim.kind == "pod") {
-            match find_pod(&libpod, &claim.name).await {
-                Ok(Some(there)) if self.mark.whose(&there.labels.unwrap_or_default()) == Whose::Ours => {
+            match find_pod(&libpod, &claim.name, LOOK).await {
+                Ok(Some(there)) if self.mark.whose(&there.labels) == Whose::Ours => {
                     stop.push((claim.clone(), GRACE));
                 }
                 // Not there, or not ours any more.
@@ -210,19 +229,22 @@ impl Errand {
             }
             fault!("pod-played");
         }
+        if troubles.values().any(|trouble| matches!(trouble, Trouble::Unreachable(_))) {
+            tokio::time::sleep(AGAIN).await;
+        }
         troubles
     }
 
     /// Returns what has to be done about a pod. One that is as it should be and only stopped is started at once.
     async fn look(&self, libpod: &Libpod, pod: &WantedPod, claim: &Claim) -> Result<Way, Trouble> {
-        let Some(there) = find_pod(libpod, &pod.name).await? else { return Ok(Way::Made) };
-        let labels = there.labels.unwrap_or_default();
+        let Some(there) = find_pod(libpod, &pod.name, LOOK).await? else { return Ok(Way::Made) };
+        let labels = there.labels;
         match self.mark.whose(&labels) {
             Whose::Ours => {}
             Whose::Nobody if self.adopt || self.owned.contains(claim) => return Ok(Way::Replaced),
             Whose::Nobody | Whose::Another => return Err(Trouble::Foreign),
         }
-        let containers = there.containers.unwrap_or_default();
+        let containers = there.containers;
         let complete = pod.containers.iter().all(|name| containers.iter().any(|there| there.name == *name));
         if !marks::fits(&labels, &pod.digest) || !complete {
             return Ok(Way::Replaced);
@@ -232,7 +254,11 @@ impl Errand {
         if is("paused") {
             libpod.ask(Ask::post(&path("unpause")).within(PLAY)).await?;
         }
-        if containers.iter().any(|there| there.state != "running" && there.state != "paused") {
+        let down = |there: &&ContainerThere| {
+            let ended = there.state == "exited" || there.state == "stopped";
+            pod.containers.contains(&there.name) && there.state != "running" && (pod.forever || !ended)
+        };
+        if containers.iter().find(down).is_some_and(|there| there.state != "paused") {
             // One that does not start that way is made anew.
             if libpod.ask(Ask::post(&path("start")).within(PLAY)).await.is_err() {
                 return Ok(Way::Replaced);
@@ -254,8 +280,8 @@ impl Errand {
             let body = pod.play.clone();
             match libpod.read::<Played>(ask.body("application/yaml", body).within(PLAY)).await {
                 Ok(played) => {
-                    let errors = played.pods.unwrap_or_default().into_iter();
-                    let errors: Vec<_> = errors.flat_map(|pod| pod.container_errors.unwrap_or_default()).collect();
+                    let errors = played.pods.into_iter();
+                    let errors: Vec<_> = errors.flat_map(|pod| pod.container_errors).collect();
                     return if errors.is_empty() { Ok(()) } else { Err(Trouble::Failed(errors.join("; "))) };
                 }
                 Err(error) if attempt < ATTEMPTS => {
@@ -275,8 +301,8 @@ impl Errand {
     }
 
     async fn put_volume(&self, libpod: &Libpod, volume: &WantedVolume) -> Result<(), Trouble> {
-        if let Some(there) = find_volume(libpod, &volume.name).await? {
-            let labels = there.labels.unwrap_or_default();
+        if let Some(there) = find_volume(libpod, &volume.name, LOOK).await? {
+            let labels = there.labels;
             let claim = Claim::new("volume", &volume.name);
             match self.mark.whose(&labels) {
                 Whose::Ours if !volume.config || marks::fits(&labels, &volume.digest) => return Ok(()),
@@ -297,8 +323,8 @@ impl Errand {
 
     /// Removes a volume that was marked to go with its deployment.
     async fn let_go(&self, libpod: &Libpod, name: &str) -> Result<(), LibpodError> {
-        let Some(there) = find_volume(libpod, name).await? else { return Ok(()) };
-        let labels = there.labels.unwrap_or_default();
+        let Some(there) = find_volume(libpod, name, LOOK).await? else { return Ok(()) };
+        let labels = there.labels;
         if self.mark.whose(&labels) != Whose::Ours || labels.get(marks::ON_REMOVE).is_none_or(|what| what != "delete") {
             return Ok(());
         }

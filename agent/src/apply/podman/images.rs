@@ -14,7 +14,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use titan_api::Digest;
 
-use super::libpod::{Ask, Libpod, LibpodError, encode};
+use super::{
+    libpod::{Ask, Libpod, LibpodError, encode},
+    marks::or_default,
+};
 use crate::{
     apply::{ApplyError, Readiness, appliers::Ground},
     background::{Background, Stands},
@@ -64,8 +67,8 @@ pub(crate) struct Images {
 #[serde(rename_all = "PascalCase")]
 struct Image {
     id: String,
-    #[serde(default)]
-    repo_tags: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "or_default")]
+    repo_tags: Vec<String>,
 }
 
 /// One line of a pull.
@@ -251,7 +254,7 @@ async fn sweep(libpod: &Libpod, reference: &str, pulled: &BTreeSet<String>, pinn
     if pinned.contains(&image.id) {
         return false;
     }
-    let tags = image.repo_tags.unwrap_or_default();
+    let tags = image.repo_tags;
     if reference.contains('@') && !tags.iter().all(|tag| pulled.contains(tag)) {
         return true;
     }

@@ -11,7 +11,7 @@ use crate::settle::chain;
 /// The version of the API that is asked for: podman 4 and everything after it has it.
 const BASE: &str = "http://podman/v4.0.0/libpod";
 /// How long a question may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest answer that is read, in bytes.
 const ANSWER_BYTES: usize = 8 * 1024 * 1024;
 
@@ -176,11 +176,6 @@ impl Libpod {
     /// Returns what the answer says, from a thread that may wait.
     pub(crate) fn read_now<T: DeserializeOwned>(&self, ask: Ask<'_>) -> Result<T, LibpodError> {
         self.io.block_on(self.read(ask))
-    }
-
-    /// Returns the answer's bytes, from a thread that may wait.
-    pub(crate) fn ask_now(&self, ask: Ask<'_>) -> Result<Vec<u8>, LibpodError> {
-        self.io.block_on(self.ask(ask))
     }
 
     /// Returns an answer that goes on, line by line. The pause between two lines may be as long as it likes unless told.

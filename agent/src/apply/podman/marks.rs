@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Deserializer};
 use titan_api::Digest;
 
 use crate::apply::Target;
@@ -29,6 +30,11 @@ pub(crate) enum Whose {
     Nobody,
 }
 
+/// Reads a value that is `null` where there is nothing, as podman's lists and mappings are.
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
 /// The mark of one deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mark {
@@ -48,6 +54,11 @@ impl Mark {
             (HOME.to_owned(), self.home.clone()),
             (DIGEST.to_owned(), short(digest)),
         ])
+    }
+
+    /// Returns the label that everything of the deployment has, whichever assignment made it.
+    pub(crate) fn label(&self) -> String {
+        format!("{HOME}={}", self.home)
     }
 
     /// Returns whose something is. A deployment that was made again under the same name has the other's things.

@@ -26,6 +26,8 @@ pub(super) struct Pod {
     pub(super) containers: Vec<String>,
     /// Whether its containers are to run for ever, rather than until they have done their work.
     pub(super) forever: bool,
+    /// Whether they are not started again whatever their end was.
+    pub(super) never_again: bool,
     /// How many seconds its containers have to end.
     pub(super) grace: u64,
     /// What it mounts of the host.
@@ -59,6 +61,7 @@ impl Pod {
             images: BTreeSet::new(),
             containers: Vec::new(),
             forever: true,
+            never_again: false,
             grace: 10,
             mounts: Vec::new(),
             volumes: BTreeSet::new(),
@@ -72,7 +75,8 @@ impl Pod {
         let spec = document["spec"].take();
         let mut spec = reader.object(&spec, &at, &fields::SPEC)?.clone();
         reader.security(&spec, &at)?;
-        pod.forever = matches!(spec.get("restartPolicy").and_then(Value::as_str), None | Some("Always"));
+        let restart = spec.get("restartPolicy").and_then(Value::as_str);
+        (pod.forever, pod.never_again) = (matches!(restart, None | Some("Always")), restart == Some("Never"));
         pod.grace = spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(10).min(600);
         for key in ["initContainers", "containers"] {
             for (at, container) in reader.list(&spec, &at, key)? {

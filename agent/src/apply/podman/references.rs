@@ -24,7 +24,11 @@ pub(crate) fn check_image(
     let Some((registry, _)) = reference.split_once('/') else {
         return Err(bad("it does not say its registry, as docker.io/library/nginx does"));
     };
-    if registry != "localhost" && !registry.contains(['.', ':']) {
+    let port = registry.split_once(':').map(|(_, port)| port);
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return Err(bad("what comes before the first '/' is not a registry"));
+    }
+    if registry != "localhost" && port.is_none() && !registry.contains('.') {
         return Err(bad("it does not say its registry, as docker.io/library/nginx does"));
     }
     let (name, digest) = reference.split_once('@').unzip();
@@ -148,6 +152,8 @@ mod tests {
             ("quay.io/x@sha256:12", only("*"), false),
             ("quay.io/x y", only("*"), false),
             ("oci-archive:/etc/shadow", only("*"), false),
+            ("containers-storage:localhost/app", only("*"), false),
+            ("docker://quay.io/app", only("*"), false),
             ("", only("*"), false),
         ] {
             let result = check_image(image, &registries, "appliers.podman.registries");
