@@ -9,6 +9,7 @@
 pub(crate) mod accounts;
 pub(crate) mod appliers;
 pub(crate) mod changes;
+pub(crate) mod compose;
 pub(crate) mod files;
 pub(crate) mod podman;
 pub(crate) mod root;

@@ -49,6 +49,14 @@ points! {
     "pod-played": "one pod was made and started",
 }
 
+points! {
+    /// The names of those that projects of Compose pass besides.
+    COMPOSE_FAULT_POINTS:
+    "project-written": "what Compose is given is written, nothing is started",
+    "project-up": "Compose has brought a project up",
+    "project-down": "Compose has taken a project down",
+}
+
 /// Ends the process at once if a test asked for it here.
 #[cfg(all(feature = "fault-points", debug_assertions))]
 pub(crate) fn reached(name: &str) {
@@ -58,7 +66,7 @@ pub(crate) fn reached(name: &str) {
     };
     static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
     static HITS: AtomicU32 = AtomicU32::new(0);
-    debug_assert!(FAULT_POINTS.iter().chain(PODMAN_FAULT_POINTS).any(|point| *point == name), "{name} is not listed");
+    debug_assert!(FAULT_POINTS.iter().chain(PODMAN_FAULT_POINTS).chain(COMPOSE_FAULT_POINTS).any(|point| *point == name), "{name} is not listed");
     let wanted = WANTED.get_or_init(|| {
         let text = std::env::var("TITAN_FAULT").ok()?;
         let (name, count) = text.split_once(':').unwrap_or((&text, "1"));

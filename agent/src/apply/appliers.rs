@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use titan_api::{Digest, templates::Applier as Kind};
 use tokio::runtime::Handle;
 
-use super::{Applier, ApplyError, podman::Podman};
+use super::{Applier, ApplyError, compose::Compose, podman::Podman};
 use crate::{config::appliers::Appliers as Allowed, settle::chain, state::StateDir, wake::Wake};
 
 /// What an applier may use of the agent.
@@ -64,6 +64,9 @@ fn open(kind: Kind, allowed: &Allowed, ground: &Ground) -> Result<Box<dyn Applie
     let switch = allowed.files.as_ref().map(|files| files.switch).unwrap_or_default();
     if let (Kind::Podman, Some(podman)) = (kind, &allowed.podman) {
         return Ok(Box::new(Podman::open(podman, switch, ground)?));
+    }
+    if let (Kind::Compose, Some(compose)) = (kind, &allowed.compose) {
+        return Ok(Box::new(Compose::open(compose, ground)?));
     }
     let named = match kind {
         Kind::Files => allowed.files.is_some(),

@@ -356,4 +356,4 @@ impl Drop for Podman {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,7 +3,7 @@
 mod documents;
 #[path = "../../../../tests/src/podman.rs"]
 #[expect(dead_code, unreachable_pub, reason = "the system tests use the rest of it")]
-mod service;
+pub(crate) mod service;
 
 use std::{path::PathBuf, time::Instant};
 
@@ -17,8 +17,8 @@ use crate::{state::StateDir, wake::Wake};
 use service::{IMAGE, podman};
 
 /// An agent's worth of ground below an applier: a runtime on a thread of its own, and a state directory.
-struct Bench {
-    service: service::Podman,
+pub(crate) struct Bench {
+    pub(crate) service: service::Podman,
     folder: TempDir,
     io: Handle,
     wake: Wake,
@@ -26,7 +26,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let service = podman()?;
         let folder = tempfile::tempdir().expect("dir");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
@@ -41,16 +41,19 @@ impl Bench {
     }
 
     fn open_with(&self, allowed: &Allowed) -> Podman {
+        Podman::open(allowed, Switch::File, &self.ground()).expect("open")
+    }
+
+    pub(crate) fn ground(&self) -> Ground {
         let state = StateDir::new(self.folder.path());
-        let ground = Ground { io: self.io.clone(), wake: self.wake.clone(), state };
-        Podman::open(allowed, Switch::File, &ground).expect("open")
+        Ground { io: self.io.clone(), wake: self.wake.clone(), state }
     }
 
     fn open(&self) -> Podman {
         self.open_with(&self.allowed())
     }
 
-    fn home(&self) -> PathBuf {
+    pub(crate) fn home(&self) -> PathBuf {
         let home = self.folder.path().join("files/default/one");
         std::fs::create_dir_all(&home).expect("home");
         home
@@ -65,7 +68,7 @@ impl Bench {
         pod["Id"].as_str().expect("id").to_owned()
     }
 
-    fn exists(&self, kind: &str, name: &str) -> bool {
+    pub(crate) fn exists(&self, kind: &str, name: &str) -> bool {
         self.service.run(&[kind, "inspect", name]).is_ok()
     }
 }
@@ -153,7 +156,7 @@ impl Case {
 
 type Drifted = BTreeMap<String, String>;
 
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(value) = look() {
@@ -164,7 +167,7 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn target(name: &str, content: &str) -> Target {
+pub(crate) fn target(name: &str, content: &str) -> Target {
     Target {
         id: Uuid::from_u128(7),
         workspace: Name::new("default").expect("name"),
@@ -176,7 +179,7 @@ fn target(name: &str, content: &str) -> Target {
     }
 }
 
-fn bundle(files: &[(&str, &str)]) -> Bundle {
+pub(crate) fn bundle(files: &[(&str, &str)]) -> Bundle {
     let file = |(path, content): &(&str, &str)| poll::BundleFile {
         path: (*path).to_owned(),
         rooted: false,
@@ -425,7 +428,8 @@ fn images_are_pulled_before_the_switch_and_go_when_nobody_wants_them() {
     back.apply(&mut applier);
     back.well(&mut applier);
     assert_eq!(version(), "1");
-    let missing = case.next(&applier, &pod("a", &format!("{}@sha256:{}", one.replace(":1", ""), "0".repeat(64)), "sleep 600"));
+    let nowhere = format!("{}@sha256:{}", two.split_once('@').expect("digest").0, "0".repeat(64));
+    let missing = case.next(&applier, &pod("a", &nowhere, "sleep 600"));
     let error = missing.prepare(&mut applier).expect_err("no registry").to_string();
     assert!(error.contains("000"), "{error}");
     assert_eq!(version(), "1", "nothing was touched");
