@@ -201,11 +201,8 @@ impl Agent {
     /// Asks what is missing of the bundles, one after the other.
     async fn fetch_all(&mut self, reachable: bool) {
         for digest in self.with_worker(|worker| worker.missing_bundles()).await {
-            let fetched = if reachable {
-                self.fetch(digest).await
-            } else {
-                Err("the control plane does not answer".to_owned())
-            };
+            let fetched =
+                if reachable { self.fetch(digest).await } else { Err("the control plane does not answer".to_owned()) };
             if let Err(message) = fetched {
                 self.unfetched.insert(digest, message);
             }

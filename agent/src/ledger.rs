@@ -189,7 +189,8 @@ impl Ledger {
     /// Returns whoever other than `id` owns a claim, as `workspace/name`.
     #[must_use]
     pub fn other_claimant(&self, id: Uuid, claim: &Claim) -> Option<String> {
-        let ids: BTreeSet<_> = self.entries.keys().chain(self.bequeathed.keys()).filter(|other| **other != id).collect();
+        let ids: BTreeSet<_> =
+            self.entries.keys().chain(self.bequeathed.keys()).filter(|other| **other != id).collect();
         let owner = ids.into_iter().find(|other| self.claims(**other).contains_key(claim))?;
         Some(self.entries.get(owner).map_or_else(|| owner.to_string(), LedgerEntry::title))
     }

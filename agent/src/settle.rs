@@ -193,7 +193,8 @@ impl Worker {
     /// Returns the digests of bundles that are needed and not there. Nobody has those of orphans any more, nor those that
     /// the control plane does not declare.
     pub(crate) fn missing_bundles(&self) -> BTreeSet<Digest> {
-        let declared = self.desired.entries.iter().filter(|(id, entry)| !entry.orphan && self.proved_bad(**id).is_none());
+        let declared =
+            self.desired.entries.iter().filter(|(id, entry)| !entry.orphan && self.proved_bad(**id).is_none());
         declared.map(|(_, entry)| entry.digest).filter(|digest| !self.bundles.holds(digest)).collect()
     }
 
@@ -205,8 +206,7 @@ impl Worker {
     /// Brings the host to what is desired, as far as that is possible without waiting.
     pub(crate) fn settle(&mut self, scope: &Scope) -> Result<Vec<Done>, SettleError> {
         let Scope { all, stirred, unfetched } = scope;
-        let mut pass =
-            Pass { all: *all, stirred: stirred.clone(), unfetched: Some(unfetched), ..Pass::default() };
+        let mut pass = Pass { all: *all, stirred: stirred.clone(), unfetched: Some(unfetched), ..Pass::default() };
         if self.recover().is_some() {
             self.succeed()?;
             self.take_steps(&mut pass)?;

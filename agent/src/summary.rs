@@ -44,7 +44,8 @@ impl OnceSummary {
     /// Whether the control plane answered and every deployment is as declared.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        let bad = |done: &Done| matches!(done.action, Action::Failed | Action::RolledBack | Action::Stuck | Action::Waiting);
+        let bad =
+            |done: &Done| matches!(done.action, Action::Failed | Action::RolledBack | Action::Stuck | Action::Waiting);
         self.fault.is_none() && self.refused.is_none() && !self.done.iter().any(bad)
     }
 

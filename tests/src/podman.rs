@@ -21,6 +21,7 @@ pub const IMAGE: &str = "localhost/titan/box:1";
 pub struct Podman {
     folder: TempDir,
     keeper: Child,
+    alone: bool,
 }
 
 /// Returns a podman, or `None` on a machine that cannot have one.
@@ -30,7 +31,22 @@ pub struct Podman {
 /// With `CI=true` in the environment a machine that cannot have one is a failure.
 #[must_use]
 pub fn podman() -> Option<Podman> {
-    match Podman::start() {
+    started(Podman::start(false))
+}
+
+/// Returns a podman with a network namespace of its own, in which it may make bridges. A registry on loopback is not to
+/// be reached from there.
+///
+/// # Panics
+///
+/// As [`podman`].
+#[must_use]
+pub fn podman_alone() -> Option<Podman> {
+    started(Podman::start(true))
+}
+
+fn started(podman: Result<Podman, String>) -> Option<Podman> {
+    match podman {
         Ok(podman) => Some(podman),
         Err(why) if std::env::var("CI").is_ok_and(|value| value == "true") => panic!("podman is needed here: {why}"),
         Err(why) => {
@@ -46,7 +62,7 @@ fn tell(why: &str) {
 }
 
 impl Podman {
-    fn start() -> Result<Self, String> {
+    fn start(alone: bool) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("it is run as root here, and this is not".to_owned());
         }
@@ -70,7 +86,7 @@ impl Podman {
         // The shell takes everything down once its input is closed, which the system does when this process ends.
         let script = r#"
             dir=$1; pm() { podman --root "$dir/root" --runroot "$dir/run" --tmpdir "$dir/tmp" "$@"; }
-            pm system service -t 0 "unix://$dir/podman.sock" >"$dir/service.log" 2>&1 & service=$!
+            $2 podman --root "$dir/root" --runroot "$dir/run" --tmpdir "$dir/tmp" system service -t 0 "unix://$dir/podman.sock" >"$dir/service.log" 2>&1 & service=$!
             cat >/dev/null; pm pod stop -a -t 0 >/dev/null 2>&1; pm stop -a -t 0 >/dev/null 2>&1
             pm pod rm -fa >/dev/null 2>&1; pm rm -fa -t 0 >/dev/null 2>&1
             kill $service 2>/dev/null; wait $service
@@ -78,13 +94,14 @@ impl Podman {
         let keeper = Command::new("/bin/sh")
             .args(["-c", script, "sh"])
             .arg(path)
+            .arg(if alone { "unshare -n" } else { "" })
             .envs(environment(path))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .map_err(text)?;
-        let podman = Self { folder, keeper };
+        let podman = Self { folder, keeper, alone };
         let answers = || {
             let mut stream = std::os::unix::net::UnixStream::connect(podman.socket()).ok()?;
             stream.write_all(b"GET /v4.0.0/libpod/_ping HTTP/1.0\r\nhost: podman\r\n\r\n").ok()?;
@@ -129,8 +146,13 @@ impl Podman {
     /// With what it said, if it failed.
     pub fn run(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new("podman");
-        for (flag, below) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
-            command.arg(flag).arg(self.path().join(below));
+        if self.alone && arguments.first() != Some(&"import") {
+            // What has to do with its network is done where that is.
+            command.arg("--url").arg(format!("unix://{}", self.socket().display()));
+        } else {
+            for (flag, below) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
+                command.arg(flag).arg(self.path().join(below));
+            }
         }
         command.args(arguments).envs(environment(self.path())).stdin(Stdio::null());
         let Output { status, stdout, stderr } = command.output().map_err(|error| error.to_string())?;
@@ -157,7 +179,8 @@ impl Podman {
         }
         fs::write(tree.path().join("version"), version).map_err(text)?;
         let tar = tree.path().join("image.tar");
-        let packed = Command::new("tar").arg("-C").arg(tree.path()).arg("-cf").arg(&tar).args(["bin", "version"]).status();
+        let packed =
+            Command::new("tar").arg("-C").arg(tree.path()).arg("-cf").arg(&tar).args(["bin", "version"]).status();
         if !packed.map_err(text)?.success() {
             return Err("tar failed".to_owned());
         }
@@ -192,10 +215,7 @@ impl Drop for Podman {
 
 fn environment(path: &Path) -> Vec<(&'static str, String)> {
     let below = |name: &str| path.join(name).display().to_string();
-    vec![
-        ("CONTAINERS_CONF", below("containers.conf")),
-        ("CONTAINERS_REGISTRIES_CONF", below("registries.conf")),
-    ]
+    vec![("CONTAINERS_CONF", below("containers.conf")), ("CONTAINERS_REGISTRIES_CONF", below("registries.conf"))]
 }
 
 /// A registry on loopback, which ends with this value.

@@ -13,7 +13,12 @@ use super::{
     errands::{Back, Errands},
     polling::PollFault,
 };
-use crate::{facts, notify::Notify, pace, settle::{Scope, chain}};
+use crate::{
+    facts,
+    notify::Notify,
+    pace,
+    settle::{Scope, chain},
+};
 
 /// The shortest and the longest pause before files are looked at again after others stirred near them, and nothing of ours
 /// was changed by that: programs write beside their configuration all the time.
@@ -230,7 +235,8 @@ impl Agent {
     /// Does what it is time for.
     async fn on_time(&mut self, rhythm: &mut Rhythm, work: bool) {
         let whole = rhythm.beat.is_some_and(|last| last.elapsed() >= self.settings.polling.beat);
-        let stirred = if Instant::now() >= rhythm.quiet.0 { std::mem::take(&mut rhythm.stirred) } else { BTreeSet::new() };
+        let stirred =
+            if Instant::now() >= rhythm.quiet.0 { std::mem::take(&mut rhythm.stirred) } else { BTreeSet::new() };
         if whole {
             rhythm.beat = Some(Instant::now());
             self.facts = facts::gather();

@@ -55,10 +55,12 @@ pub(crate) struct Compose {
     ground: Ground,
     underway: Underway,
     pulls: Background<Digest, Result<(), String>>,
-    errands: Background<Uuid, Result<(), String>>,
+    errands: Background<Uuid, Result<String, String>>,
     /// What each errand is about: what it brings up, or nothing for what it takes down.
     goals: BTreeMap<Uuid, Option<Digest>>,
     failed: BTreeMap<Uuid, String>,
+    /// What Compose printed when it brought a project up.
+    said: BTreeMap<Uuid, String>,
 }
 
 fn short(digest: &Digest) -> String {
@@ -87,6 +89,7 @@ impl Compose {
             engine,
             goals: BTreeMap::new(),
             failed: BTreeMap::new(),
+            said: BTreeMap::new(),
         })
     }
 
@@ -118,7 +121,7 @@ impl Compose {
         if matches!(self.look(id), Standing::Running) && self.goals.get(&id) == Some(&Some(*digest)) {
             return Ok(());
         }
-        self.check_foreign(work, &project)?;
+        let there = self.check_foreign(work, &project)?;
         let read = Project::read(bundle, &self.allowed)?;
         let away = read.mounts.iter().find(|mount| !mount.stays(work.home, &self.allowed.mounts));
         if let Some(mount) = away {
@@ -138,10 +141,17 @@ impl Compose {
         fault!("project-written");
         self.errands.retain(|other| *other != id);
         self.failed.remove(&id);
+        self.said.remove(&id);
         self.goals.insert(id, Some(*digest));
+        let wanted = |container: &Container| container.service().and_then(|name| read.services.get(name));
+        let fits = |container: &Container| wanted(container).is_some_and(|service| container.fits(&service.digest));
+        let mut arguments = vec!["up", "-d", "--remove-orphans"];
+        if self.engine.forced && !there.iter().all(fits) {
+            arguments.push("--force-recreate");
+        }
         let engine = self.engine.clone();
         self.errands.start(id, async move {
-            let done = engine.compose(&file, &project, &["up", "-d", "--remove-orphans"], UP).await;
+            let done = engine.compose(&file, &project, &arguments, UP).await;
             fault!("project-up");
             done
         });
@@ -153,7 +163,10 @@ impl Compose {
             Stands::Unknown => Standing::Idle,
             Stands::Running => Standing::Running,
             Stands::Lost => Standing::Idle,
-            Stands::Ended(Ok(())) => Standing::Ended,
+            Stands::Ended(Ok(said)) => {
+                self.said.insert(id, said);
+                Standing::Ended
+            }
             Stands::Ended(Err(message)) => {
                 self.failed.insert(id, message);
                 Standing::Ended
@@ -172,7 +185,7 @@ impl Compose {
                 return (Condition::Ill(format!("{} is made from something else", container.name)), Some("replaced"));
             }
             let status = &container.status;
-            match (container.state.as_str(), container.code()) {
+            match (container.state(), container.code()) {
                 ("running", _) if status.contains("unhealthy") => {
                     return (Condition::Ill(self.story(container, "is unhealthy").await), None);
                 }
@@ -289,8 +302,14 @@ impl Applier for Compose {
         if let (Condition::Well, Some(container)) = (&worst.0, stray) {
             worst = (Condition::Ill(format!("{} is of no service", container.name)), Some("too many"));
         }
-        if let (false, Some(message)) = (worst.0 == Condition::Well, self.failed.get(&id)) {
-            worst.0 = Condition::Failed(message.clone());
+        match (&worst.0, self.failed.get(&id), self.said.get(&id)) {
+            (Condition::Well, ..) => drop(self.said.remove(&id)),
+            (_, Some(message), _) => worst.0 = Condition::Failed(message.clone()),
+            // It was just brought up, and is not: some versions of Compose do not say so by their end.
+            (Condition::Ill(why), None, Some(said)) if worst.1 == Some("missing") => {
+                worst.0 = Condition::Failed(format!("{why}; Compose said:\n{}", said.trim_end()));
+            }
+            _ => {}
         }
         let drift = worst.1.map(|how| Drift {
             what: claim.to_string(),
@@ -338,7 +357,7 @@ impl Applier for Compose {
             }
             // Whatever Compose did not know of, or left.
             let left: Vec<_> = engine.containers(&project).await?.into_iter().filter(|c| c.is_of(id, &home)).collect();
-            engine.remove(&left, DOWN).await
+            engine.remove(&left, DOWN).await.map(|()| String::new())
         });
         underway()
     }

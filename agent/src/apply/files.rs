@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     bundles::Bundle,
-    config::{FilesSettings, Switch as How},
     claims::Claims,
+    config::{FilesSettings, Switch as How},
     ledger::{Ledger, LedgerEntry, OwnedFile, Previous, Removal},
     state::StateDir,
     trials::TrialMark,
@@ -295,8 +295,10 @@ impl Files {
         let same = before.is_some_and(|entry| entry.digest == target.digest);
         let Beside { before: claims_before, after: claims, trial } = beside;
         bequeath_claims(target.id, &claims_before, &claims, &mut next.bequeathed, heir);
-        let claims_before: Claims =
-            claims_before.into_iter().filter(|(claim, _)| claims.contains_key(claim) || heir(&claim.path()).is_none()).collect();
+        let claims_before: Claims = claims_before
+            .into_iter()
+            .filter(|(claim, _)| claims.contains_key(claim) || heir(&claim.path()).is_none())
+            .collect();
         let unfinished = if same && !changes.drift.is_empty() && !claims.is_empty() {
             // Whatever runs may have taken in what others wrote.
             Some(Claims::new())
@@ -405,13 +407,7 @@ fn previous(before: Option<&LedgerEntry>, digest: Digest) -> Option<Previous> {
 }
 
 /// Leaves claims that are given up to whoever takes them over.
-fn bequeath_claims(
-    id: Uuid,
-    before: &Claims,
-    after: &Claims,
-    bequeathed: &mut BTreeMap<Uuid, Claims>,
-    heir: Heir<'_>,
-) {
+fn bequeath_claims(id: Uuid, before: &Claims, after: &Claims, bequeathed: &mut BTreeMap<Uuid, Claims>, heir: Heir<'_>) {
     for (claim, digest) in before.iter().filter(|(claim, _)| !after.contains_key(*claim)) {
         if let Some(heir) = heir(&claim.path()).filter(|heir| *heir != id) {
             bequeathed.entry(heir).or_default().insert(claim.clone(), *digest);

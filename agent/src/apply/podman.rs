@@ -283,7 +283,9 @@ impl Applier for Podman {
             let seen = match (condition, troubles.get(&claim)) {
                 (Condition::Well, _) => (Condition::Well, None),
                 _ if busy(&claim) => (Condition::Starting("podman is making it".to_owned()), None),
-                (_, Some(Trouble::Foreign)) => (Condition::Failed(ApplyError::Foreign(claim.clone()).to_string()), drift),
+                (_, Some(Trouble::Foreign)) => {
+                    (Condition::Failed(ApplyError::Foreign(claim.clone()).to_string()), drift)
+                }
                 (condition, Some(Trouble::Failed(message))) => (told(condition, message), drift),
                 (_, Some(Trouble::Unreachable(message))) => (Condition::Ill(message.clone()), None),
                 (condition, None) => (condition, drift),
@@ -299,7 +301,8 @@ impl Applier for Podman {
 
     fn remove(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
         let id = work.target.id;
-        let goal: BTreeSet<Claim> = work.before.keys().filter(|claim| !work.after.contains_key(*claim)).cloned().collect();
+        let goal: BTreeSet<Claim> =
+            work.before.keys().filter(|claim| !work.after.contains_key(*claim)).cloned().collect();
         let about = self.goals.get(&id).is_some_and(|(down, changed)| *down == goal && changed.is_empty());
         match self.look(id) {
             Standing::Running if about => return Ok(Readiness::Underway("containers are being stopped".to_owned())),

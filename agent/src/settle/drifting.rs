@@ -80,9 +80,11 @@ impl Worker {
     /// Writes drift down where reports are kept, so that it is told whatever happens next.
     fn note_drift(&mut self, target: &Target, drifts: &[Drift]) -> Result<(), ApplyError> {
         let known = self.drifts.get(&target.id);
-        let same = |one: &Drift, other: &Drift| (&one.what, &one.how, &one.diff) == (&other.what, &other.how, &other.diff);
+        let same =
+            |one: &Drift, other: &Drift| (&one.what, &one.how, &one.diff) == (&other.what, &other.how, &other.diff);
         let news = known.is_none_or(|known| {
-            known.len() != drifts.len() || !known.iter().zip(drifts).all(|(one, other)| same(one, other) && !one.repaired)
+            known.len() != drifts.len()
+                || !known.iter().zip(drifts).all(|(one, other)| same(one, other) && !one.repaired)
         });
         if !news {
             return Ok(());

@@ -125,12 +125,7 @@ impl Worker {
     }
 
     /// Takes everything away, or leaves it and forgets it.
-    fn give_up(
-        &mut self,
-        id: Uuid,
-        tombstone: &Tombstone,
-        heirs: &BTreeMap<&str, Uuid>,
-    ) -> Result<Given, ApplyError> {
+    fn give_up(&mut self, id: Uuid, tombstone: &Tombstone, heirs: &BTreeMap<&str, Uuid>) -> Result<Given, ApplyError> {
         if self.stuck.contains_key(&id) {
             return Err(SwitchError::Unfinished.into());
         }

@@ -171,7 +171,9 @@ impl Worker {
 
     /// Brings one deployment to its course. Returns whether it is refused for what somebody else owns.
     fn step(&mut self, id: Uuid, heirs: &Heirs<'_>, earlier: &BTreeSet<Uuid>, pass: &mut Pass<'_>) -> bool {
-        let (Some(entry), Some(course)) = (self.desired.entries.get(&id).cloned(), self.course(id)) else { return false };
+        let (Some(entry), Some(course)) = (self.desired.entries.get(&id).cloned(), self.course(id)) else {
+            return false;
+        };
         let digest = course.target.digest;
         let bundle = match self.bundles.get(&digest) {
             Ok(Some(bundle)) => bundle,

@@ -12,7 +12,7 @@ use crate::commands::{Ended, How, Order};
 const LOOK: Duration = Duration::from_secs(5);
 /// What a line of ours begins with, among whatever else is printed.
 const SIGN: &str = "titan|";
-const FORMAT: &str = "titan|{{.ID}}|{{.Names}}|{{.State}}|{{.Status}}|{{.Labels}}";
+const FORMAT: &str = "titan|{{.ID}}|{{.Names}}|{{.Status}}|{{.Labels}}";
 
 /// How to run Compose and its engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) struct Engine {
     compose: Vec<String>,
     /// The engine: program and first arguments.
     engine: Vec<String>,
+    /// Whether Compose has to be told to make containers anew: podman's does not see every change.
+    pub(super) forced: bool,
 }
 
 /// A container of a project.
@@ -28,8 +30,6 @@ pub(super) struct Engine {
 pub(super) struct Container {
     pub(super) id: String,
     pub(super) name: String,
-    /// `running`, `exited`, ...
-    pub(super) state: String,
     /// For people, such as `Up 2 minutes (healthy)` or `Exited (1) 3 seconds ago`.
     pub(super) status: String,
     labels: String,
@@ -52,16 +52,22 @@ impl Engine {
                 command[..at].iter().cloned().chain([name.to_owned()]).collect()
             }
         };
-        Some(Self { compose: command.to_vec(), engine })
+        Some(Self { compose: command.to_vec(), engine, forced: !program.contains("docker") })
     }
 
-    /// Runs Compose for a project.
-    pub(super) async fn compose(&self, file: &Path, project: &str, arguments: &[&str], timeout: Duration) -> Result<(), String> {
+    /// Runs Compose for a project, and returns what it printed: some versions go on after an error, and end with 0.
+    pub(super) async fn compose(
+        &self,
+        file: &Path,
+        project: &str,
+        arguments: &[&str],
+        timeout: Duration,
+    ) -> Result<String, String> {
         let file_text = file.to_string_lossy();
         let words = ["-f", &file_text, "-p", project];
         let words = self.compose.iter().map(String::as_str).chain(words).chain(arguments.iter().copied());
         let ended = run(words, file.parent().unwrap_or(Path::new("/")), timeout).await;
-        ended.failure().map_or(Ok(()), Err)
+        ended.failure().map_or(Ok(ended.output), Err)
     }
 
     async fn engine(&self, arguments: &[&str], timeout: Duration) -> Result<String, String> {
@@ -117,9 +123,9 @@ async fn run<'a>(mut words: impl Iterator<Item = &'a str>, directory: &Path, tim
 
 impl Container {
     fn read(line: &str) -> Option<Self> {
-        let mut parts = line.strip_prefix(SIGN)?.splitn(5, '|').map(str::to_owned);
+        let mut parts = line.strip_prefix(SIGN)?.splitn(4, '|').map(str::to_owned);
         let mut next = || parts.next();
-        Some(Self { id: next()?, name: next()?, state: next()?, status: next()?, labels: next()? })
+        Some(Self { id: next()?, name: next()?, status: next()?, labels: next()? })
     }
 
     /// Returns a label's value. Engines print all of them in a row, as `a=b,c=d` or `map[a:b c:d]`.
@@ -147,6 +153,17 @@ impl Container {
     /// Whether it was made from what has this digest.
     pub(super) fn fits(&self, digest: &Digest) -> bool {
         self.label(super::DIGEST).is_some_and(|label| label == super::short(digest))
+    }
+
+    /// Returns `running`, `paused`, `exited` or another word: the engines have different ones for the same, but what they
+    /// tell people is alike.
+    pub(super) fn state(&self) -> &str {
+        match self.status.split(' ').next().unwrap_or_default() {
+            _ if self.status.to_ascii_lowercase().contains("paused") => "paused",
+            "Up" => "running",
+            "Exited" => "exited",
+            other => other,
+        }
     }
 
     /// Returns the code with which it ended, if it did.
@@ -185,11 +202,16 @@ mod tests {
             "map[com.docker.compose.project:p com.docker.compose.service:web titan.home:default/one]",
             "com.docker.compose.project=p,com.docker.compose.service=web,titan.home=default/one",
         ] {
-            let line = format!("titan|abc|p_web_1|exited|Exited (3) 2 seconds ago|{labels}");
+            let line = format!("titan|abc|p_web_1|Exited (3) 2 seconds ago|{labels}");
             let container = Container::read(&line).expect("container");
-            assert_eq!((container.service(), container.code()), (Some("web"), Some(3)));
+            assert_eq!((container.service(), container.state(), container.code()), (Some("web"), "exited", Some(3)));
             assert!(container.is_of(Uuid::nil(), "default/one") && !container.is_of(Uuid::nil(), "default/two"));
         }
+        let state =
+            |status: &str| Container::read(&format!("titan|a|b|{status}|")).expect("container").state().to_owned();
+        let states =
+            ["Up 2 minutes", "Up 2 minutes ago (healthy)", "Up 2 minutes (Paused)", "Paused", "Created"].map(state);
+        assert_eq!(states, ["running", "running", "paused", "paused", "Created"]);
         assert_eq!(Container::read("podman version 4"), None);
     }
 }

@@ -30,16 +30,69 @@ const PRIVILEGED: &str = "appliers.compose.privileged";
 
 /// Keys of a service that ask for nothing of the host.
 const FREE: &[&str] = &[
-    "command", "configs", "cpu_shares", "cpus", "depends_on", "deploy", "dns", "dns_search", "domainname", "entrypoint",
-    "env_file", "environment", "expose", "extra_hosts", "healthcheck", "hostname", "image", "init", "labels",
-    "mem_limit", "mem_reservation", "network_mode", "networks", "pids_limit", "ports", "profiles", "pull_policy",
-    "read_only", "restart", "scale", "secrets", "shm_size", "stdin_open", "stop_grace_period", "stop_signal", "tmpfs",
-    "tty", "ulimits", "user", "volumes", "working_dir", "cap_drop", "platform",
+    "command",
+    "configs",
+    "cpu_shares",
+    "cpus",
+    "depends_on",
+    "deploy",
+    "dns",
+    "dns_search",
+    "domainname",
+    "entrypoint",
+    "env_file",
+    "environment",
+    "expose",
+    "extra_hosts",
+    "healthcheck",
+    "hostname",
+    "image",
+    "init",
+    "labels",
+    "mem_limit",
+    "mem_reservation",
+    "network_mode",
+    "networks",
+    "pids_limit",
+    "ports",
+    "profiles",
+    "pull_policy",
+    "read_only",
+    "restart",
+    "scale",
+    "secrets",
+    "shm_size",
+    "stdin_open",
+    "stop_grace_period",
+    "stop_signal",
+    "tmpfs",
+    "tty",
+    "ulimits",
+    "user",
+    "volumes",
+    "working_dir",
+    "cap_drop",
+    "platform",
 ];
 /// Keys of a service that only an owner who allows `privileged` lets through.
 const OWNERS: &[&str] = &[
-    "annotations", "cap_add", "cgroup", "cgroup_parent", "device_cgroup_rules", "devices", "gpus", "group_add", "ipc",
-    "logging", "pid", "privileged", "runtime", "security_opt", "sysctls", "userns_mode", "uts",
+    "annotations",
+    "cap_add",
+    "cgroup",
+    "cgroup_parent",
+    "device_cgroup_rules",
+    "devices",
+    "gpus",
+    "group_add",
+    "ipc",
+    "logging",
+    "pid",
+    "privileged",
+    "runtime",
+    "security_opt",
+    "sysctls",
+    "userns_mode",
+    "uts",
 ];
 /// Labels with these beginnings are Compose's and the agent's own.
 const LABELS: [&str; 3] = ["titan.", "com.docker.compose.", "io.podman.compose."];
@@ -98,7 +151,9 @@ impl Reader<'_> {
             Value::String(text) if text.replace("$$", "").contains('$') => {
                 Err(self.malformed(at, "holds a variable; have the template fill it in, and write $$ for a dollar"))
             }
-            Value::Array(list) => list.iter().enumerate().try_for_each(|(i, v)| self.no_variables(v, &format!("{at}[{i}]"))),
+            Value::Array(list) => {
+                list.iter().enumerate().try_for_each(|(i, v)| self.no_variables(v, &format!("{at}[{i}]")))
+            }
             Value::Object(map) => map.iter().try_for_each(|(key, v)| {
                 self.no_variables(&Value::String(key.clone()), at)?;
                 self.no_variables(v, &format!("{at}.{key}"))
@@ -119,7 +174,8 @@ impl Project {
     /// Reads the file of a project.
     pub(super) fn read(bundle: &Bundle, allowed: &Compose) -> Result<Self, ApplyError> {
         let mut files = bundle.files.iter().filter(|file| !file.rooted && NAMES.contains(&file.path.as_str()));
-        let malformed = |message: &str| ApplyError::Malformed { path: NAMES[0].to_owned(), message: message.to_owned() };
+        let malformed =
+            |message: &str| ApplyError::Malformed { path: NAMES[0].to_owned(), message: message.to_owned() };
         let file = files.next().ok_or_else(|| malformed("the bundle has no such file at its top"))?;
         if files.next().is_some() {
             return Err(malformed("the bundle has a second file of this kind; one is enough"));
@@ -254,7 +310,9 @@ impl Reader<'_> {
             }
         }
         if map.contains_key("container_name") {
-            return Err(self.malformed(&format!("{at}.container_name"), "is not used: containers are named after the project"));
+            return Err(
+                self.malformed(&format!("{at}.container_name"), "is not used: containers are named after the project")
+            );
         }
         self.known(map, &at, &[FREE, OWNERS].concat())?;
         if let Some(key) = OWNERS.iter().find(|key| map.get(**key).is_some_and(|v| !v.is_null() && *v != false)) {
@@ -271,13 +329,17 @@ impl Reader<'_> {
         }
         let image = map.get("image").and_then(Value::as_str).ok_or_else(|| self.malformed(&at, "has no image"))?;
         let image = image.to_owned();
-        check_image(&image, &self.allowed.registries, "appliers.compose.registries").map_err(|error| error.of(self.file))?;
+        check_image(&image, &self.allowed.registries, "appliers.compose.registries")
+            .map_err(|error| error.of(self.file))?;
         let list = match map.remove("volumes") {
             None | Some(Value::Null) => Vec::new(),
             Some(Value::Array(list)) => list,
             Some(_) => return Err(self.malformed(&format!("{at}.volumes"), "is not a list")),
         };
-        let list = list.into_iter().enumerate().map(|(i, v)| self.service_volume(v, &format!("{at}.volumes[{i}]"), volumes, mounts));
+        let list = list
+            .into_iter()
+            .enumerate()
+            .map(|(i, v)| self.service_volume(v, &format!("{at}.volumes[{i}]"), volumes, mounts));
         let list: Vec<Value> = list.collect::<Result<_, _>>()?;
         if !list.is_empty() {
             map.insert("volumes".to_owned(), list.into());
@@ -391,7 +453,8 @@ impl Reader<'_> {
         for path in files {
             let wanted = path.strip_prefix("./").unwrap_or(&path);
             let file = self.bundle.files.iter().find(|file| !file.rooted && file.path == wanted);
-            let file = file.ok_or_else(|| self.malformed(&at, format!("names {path:?}, which is not in the bundle")))?;
+            let file =
+                file.ok_or_else(|| self.malformed(&at, format!("names {path:?}, which is not in the bundle")))?;
             for line in file.text(FILE_BYTES)?.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
                 let (key, value) = line
                     .split_once('=')

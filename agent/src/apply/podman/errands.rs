@@ -135,11 +135,7 @@ struct PlayedPod {
 }
 
 /// Returns a pod, if there is one.
-pub(super) async fn find_pod(
-    libpod: &Libpod,
-    name: &str,
-    patience: Duration,
-) -> Result<Option<PodThere>, LibpodError> {
+pub(super) async fn find_pod(libpod: &Libpod, name: &str, patience: Duration) -> Result<Option<PodThere>, LibpodError> {
     absent(libpod.read(Ask::get(&format!("/pods/{}/json", encode(name))).within(patience)).await)
 }
 

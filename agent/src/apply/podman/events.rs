@@ -90,7 +90,8 @@ mod tests {
     use super::*;
 
     fn event(status: &str, id: &str, ours: bool) -> Vec<u8> {
-        let attributes = if ours { json!({ "titan.deployment": "x", "name": "web" }) } else { json!({ "name": "web" }) };
+        let attributes =
+            if ours { json!({ "titan.deployment": "x", "name": "web" }) } else { json!({ "name": "web" }) };
         json!({ "status": status, "Type": "container", "Actor": { "ID": id, "Attributes": attributes } })
             .to_string()
             .into_bytes()

@@ -140,7 +140,12 @@ impl Reader<'_> {
     }
 
     /// Returns an object, if it has none but the keys that it may have.
-    pub(super) fn object<'v>(&self, value: &'v Value, at: &str, keys: &Keys) -> Result<&'v Map<String, Value>, ApplyError> {
+    pub(super) fn object<'v>(
+        &self,
+        value: &'v Value,
+        at: &str,
+        keys: &Keys,
+    ) -> Result<&'v Map<String, Value>, ApplyError> {
         let map = value.as_object().ok_or_else(|| self.malformed(at, "is not a mapping"))?;
         for key in map.keys() {
             if keys.free.contains(&key.as_str()) {

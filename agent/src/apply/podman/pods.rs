@@ -99,13 +99,7 @@ impl Pod {
         Ok(pod)
     }
 
-    fn check_container(
-        &mut self,
-        reader: &Reader<'_>,
-        value: &Value,
-        at: &str,
-        stays: bool,
-    ) -> Result<(), ApplyError> {
+    fn check_container(&mut self, reader: &Reader<'_>, value: &Value, at: &str, stays: bool) -> Result<(), ApplyError> {
         let container = reader.object(value, at, &fields::CONTAINER)?;
         let name = reader.text(container, at, "name")?;
         check_name(reader, name, &format!("{at}.name"))?;

@@ -11,11 +11,7 @@ const REFERENCE_BYTES: usize = 512;
 ///
 /// A name without its registry means another image on each host, so it is refused: the owner's list could not be held
 /// against it.
-pub(crate) fn check_image(
-    reference: &str,
-    registries: &[String],
-    key: &'static str,
-) -> Result<(), ImageError> {
+pub(crate) fn check_image(reference: &str, registries: &[String], key: &'static str) -> Result<(), ImageError> {
     let bad = |why: &'static str| ImageError::Malformed(reference.to_owned(), why);
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
     if reference.is_empty() || reference.len() > REFERENCE_BYTES || !reference.bytes().all(plain) {

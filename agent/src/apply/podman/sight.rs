@@ -11,7 +11,7 @@ use titan_api::{Digest, drift::Drift, limits};
 
 use super::{
     errands::{VolumeThere, find_pod},
-    libpod::{Ask, PATIENCE, Libpod, LibpodError, encode},
+    libpod::{Ask, Libpod, LibpodError, PATIENCE, encode},
     marks::{self, Labels, Mark, Whose, or_default},
     pods::Pod,
 };

@@ -8,8 +8,8 @@ pub(crate) mod service;
 use std::{path::PathBuf, time::Instant};
 
 use serde_json::Value;
-use titan_api::{Name, Revision, poll, templates::FileMode};
 use tempfile::TempDir;
+use titan_api::{Name, Revision, poll, templates::FileMode};
 use tokio::{runtime::Handle, sync::oneshot};
 
 use super::*;
@@ -26,14 +26,22 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new() -> Option<Self> {
-        let service = podman()?;
+    fn new() -> Option<Self> {
+        podman().map(Self::of)
+    }
+
+    /// One whose podman may make bridges.
+    pub(crate) fn alone() -> Option<Self> {
+        service::podman_alone().map(Self::of)
+    }
+
+    fn of(service: service::Podman) -> Self {
         let folder = tempfile::tempdir().expect("dir");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         let (stop, stopped) = oneshot::channel();
         let io = runtime.handle().clone();
         std::thread::spawn(move || runtime.block_on(stopped));
-        Some(Self { service, folder, io, wake: Wake::default(), _stop: stop })
+        Self { service, folder, io, wake: Wake::default(), _stop: stop }
     }
 
     fn allowed(&self) -> Allowed {
@@ -245,7 +253,9 @@ fn what_is_not_ours_is_refused_and_left_alone() {
         applier.apply(&case.work()).expect("apply");
         until("told", || {
             let seen = case.observe(&mut applier);
-            seen.iter().any(|seen| matches!(&seen.condition, Condition::Failed(why) if why.contains("was not made"))).then_some(())
+            seen.iter()
+                .any(|seen| matches!(&seen.condition, Condition::Failed(why) if why.contains("was not made")))
+                .then_some(())
         });
         case.remove(&mut applier);
     }
@@ -313,7 +323,8 @@ fn a_pod_that_does_not_work_is_told_with_its_last_words() {
     let said = bad(&never, &mut applier, "it went wrong");
     assert!(said.contains("ended with 4"), "{said}");
     bad(&pod("nope", IMAGE, "x").replace("/bin/sh", "/bin/nope"), &mut applier, "/bin/nope");
-    let probe = "    livenessProbe: { exec: { command: [/bin/test, -e, /ok] }, periodSeconds: 1, failureThreshold: 1 }\n";
+    let probe =
+        "    livenessProbe: { exec: { command: [/bin/test, -e, /ok] }, periodSeconds: 1, failureThreshold: 1 }\n";
     let ill = pod("ill", IMAGE, "echo not well; sleep 600") + probe;
     bad(&ill, &mut applier, "health");
     let well = pod("well", IMAGE, "touch /ok; sleep 600") + probe;
@@ -411,7 +422,9 @@ fn images_are_pulled_before_the_switch_and_go_when_nobody_wants_them() {
     let ((one, _), (_, two)) = (push("1"), push("2"));
     let mut applier = bench.open();
     let case = Case::new(&bench, &applier, &pod("a", &one, "sleep 600"));
-    assert!(matches!(applier.prepare(&case.work()).expect("prepare"), Readiness::Underway(text) if text.contains(&one)));
+    assert!(
+        matches!(applier.prepare(&case.work()).expect("prepare"), Readiness::Underway(text) if text.contains(&one))
+    );
     case.apply(&mut applier);
     case.well(&mut applier);
     let version = || bench.service.run(&["exec", "a-main", "cat", "/version"]).expect("exec");
@@ -450,11 +463,7 @@ fn images_are_pulled_before_the_switch_and_go_when_nobody_wants_them() {
 fn a_podman_that_is_not_there_is_said_so() {
     let folder = tempfile::tempdir().expect("dir");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-    let ground = Ground {
-        io: runtime.handle().clone(),
-        wake: Wake::default(),
-        state: StateDir::new(folder.path()),
-    };
+    let ground = Ground { io: runtime.handle().clone(), wake: Wake::default(), state: StateDir::new(folder.path()) };
     let allowed = Allowed { socket: folder.path().join("none.sock"), ..Allowed::default() };
     let (stop, stopped) = oneshot::channel::<()>();
     let thread = std::thread::spawn(move || runtime.block_on(stopped));
@@ -462,7 +471,8 @@ fn a_podman_that_is_not_there_is_said_so() {
     let (target, yaml) = (target("one", ""), pod("a", IMAGE, "x").replace("hostNetwork: true", "hostNetwork: false"));
     let bundle = bundle(&[("pod.yaml", &yaml)]);
     let after = applier.plan(&target, &bundle).expect("plan");
-    let work = Work { target: &target, home: folder.path(), bundle: Some(&bundle), before: &Claims::new(), after: &after };
+    let work =
+        Work { target: &target, home: folder.path(), bundle: Some(&bundle), before: &Claims::new(), after: &after };
     for error in [applier.prepare(&work).expect_err("none"), applier.observe(&work).expect_err("none")] {
         assert!(error.to_string().contains("none.sock"), "{error}");
     }

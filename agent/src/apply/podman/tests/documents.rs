@@ -34,7 +34,11 @@ fn whatever_goes_beyond_what_the_owner_allows_is_refused_with_the_key_that_would
         (with("", "volumeDevices: [{ name: x, devicePath: /dev/sda }]"), "privileged"),
         (with("", "resources: { limits: { podman.io/device: /dev/kmsg } }"), "privileged"),
         (with("", "volumeMounts: [{ name: v, mountPath: /x, mountPropagation: Bidirectional }]"), "privileged"),
-        (with("", "").replace("name: web }", "name: web, annotations: { io.podman.annotations.privileged: 'TRUE' } }"), "privileged"),
+        (
+            with("", "")
+                .replace("name: web }", "name: web, annotations: { io.podman.annotations.privileged: 'TRUE' } }"),
+            "privileged",
+        ),
         (with("", "").replace("name: web }", "name: web, annotations: { run.oci.hooks: x } }"), "privileged"),
         (volume("hostPath: { path: /etc }"), "mounts"),
         (volume("hostPath: { path: /srv/../etc }"), "mounts"),
@@ -48,11 +52,17 @@ fn whatever_goes_beyond_what_the_owner_allows_is_refused_with_the_key_that_would
         let wanted = format!("appliers.podman.{key}");
         assert!(matches!(&error, ApplyError::Beyond { key, .. } if *key == wanted), "{yaml}: {error}");
     }
-    for yaml in [with("", ""), with("hostNetwork: false", ""), volume("hostPath: { path: /srv/x }"), volume("hostPath: { path: ./x }")] {
+    for yaml in [
+        with("", ""),
+        with("hostNetwork: false", ""),
+        volume("hostPath: { path: /srv/x }"),
+        volume("hostPath: { path: ./x }"),
+    ] {
         read(&[("pod.yaml", &yaml)], &allowed).unwrap_or_else(|error| panic!("{yaml}: {error}"));
     }
     let privileged = Allowed { privileged: true, ..Allowed::default() };
-    read(&[("pod.yaml", &with("hostNetwork: true", "securityContext: { privileged: true }"))], &privileged).expect("allowed");
+    read(&[("pod.yaml", &with("hostNetwork: true", "securityContext: { privileged: true }"))], &privileged)
+        .expect("allowed");
 }
 
 #[test]
@@ -87,7 +97,8 @@ fn what_is_not_understood_is_refused_with_its_place() {
         ("kind: Secret\nmetadata: { name: x }\ndata: { a: '***' }".to_owned(), "base64"),
         ("kind: ConfigMap\nmetadata: { name: x }\ndata: { a: 1 }".to_owned(), "texts"),
         (
-            "kind: ConfigMap\nmetadata: { name: x }\n---\nkind: PersistentVolumeClaim\nmetadata: { name: x }".to_owned(),
+            "kind: ConfigMap\nmetadata: { name: x }\n---\nkind: PersistentVolumeClaim\nmetadata: { name: x }"
+                .to_owned(),
             "used twice",
         ),
         ("kind: A\nmetadata: { name: x }\n---\n".repeat(2), "kind"),
@@ -109,7 +120,8 @@ fn claims_are_of_pods_and_volumes_and_change_with_what_they_are_made_from() {
     let two = "---\nkind: Deployment\nmetadata: { name: db }\nspec: { template: { spec: { containers: [{ name: a, image: quay.io/x/y }] } } }\n";
     let claims = |conf_text: &str, file: &str| {
         let yaml = format!("{one}{}{two}", conf(conf_text));
-        let files = [("pods.yml", yaml.as_str()), ("etc/x", file), ("other", file), ("deep/pod.yaml", "not: looked at")];
+        let files =
+            [("pods.yml", yaml.as_str()), ("etc/x", file), ("other", file), ("deep/pod.yaml", "not: looked at")];
         read(&files, &allowed).expect("kube").claims()
     };
     let first = claims("one", "x");
@@ -143,5 +155,8 @@ fn podman_gets_what_was_looked_at_and_nothing_to_pull() {
     assert_eq!(container["env"][1]["valueFrom"]["configMapKeyRef"]["name"], "key");
     let volumes = &pod["spec"]["volumes"];
     assert_eq!(volumes[0]["hostPath"]["path"], "/home/of/data");
-    assert_eq!((&volumes[1]["configMap"]["name"], &volumes[1]["configMap"]["defaultMode"]), (&"key".into(), &0o640.into()));
+    assert_eq!(
+        (&volumes[1]["configMap"]["name"], &volumes[1]["configMap"]["defaultMode"]),
+        (&"key".into(), &0o640.into())
+    );
 }
