@@ -339,6 +339,7 @@ impl Worker {
         let owned = self.ledger.entries.values().flat_map(|entry| [Some(entry.digest), previous(entry)]);
         let keep = desired.chain(owned.flatten()).collect();
         self.proofs.keep(&keep);
+        self.appliers.keep(&keep);
         if let Err(error) = self.bundles.keep(&keep) {
             tracing::warn!("bundles that nobody needs cannot be removed yet: {}", chain(&error));
         }

@@ -13,6 +13,7 @@ pub mod nodes;
 pub mod nspawn;
 pub mod operators;
 pub mod planes;
+pub mod podman;
 pub mod postgres;
 pub mod processes;
 pub mod records;

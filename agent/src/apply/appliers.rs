@@ -1,12 +1,12 @@
 //! The appliers of this host: those that the owner allows, opened when the first deployment needs them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use titan_api::templates::Applier as Kind;
+use titan_api::{Digest, templates::Applier as Kind};
 use tokio::runtime::Handle;
 
-use super::{Applier, ApplyError, systemd::Systemd};
-use crate::{config::appliers::Appliers as Allowed, state::StateDir, wake::Wake};
+use super::{Applier, ApplyError, compose::Compose, podman::Podman, systemd::Systemd};
+use crate::{config::appliers::Appliers as Allowed, settle::chain, state::StateDir, wake::Wake};
 
 /// What an applier may use of the agent.
 #[derive(Debug, Clone)]
@@ -48,10 +48,26 @@ impl Appliers {
             None => Ok(None),
         }
     }
+
+    /// Lets those that were opened let go of what they fetched for bundles other than these.
+    pub(crate) fn keep(&mut self, bundles: &BTreeSet<Digest>) {
+        for (kind, applier) in &mut self.open {
+            if let Err(error) = applier.keep(bundles) {
+                tracing::warn!("what {} fetched and nobody needs stays for now: {}", kind.as_str(), chain(&error));
+            }
+        }
+    }
 }
 
 /// Opens the applier of a kind. One line each.
 fn open(kind: Kind, allowed: &Allowed, ground: &Ground) -> Result<Box<dyn Applier>, ApplyError> {
+    let switch = allowed.files.as_ref().map(|files| files.switch).unwrap_or_default();
+    if let (Kind::Podman, Some(podman)) = (kind, &allowed.podman) {
+        return Ok(Box::new(Podman::open(podman, switch, ground)?));
+    }
+    if let (Kind::Compose, Some(compose)) = (kind, &allowed.compose) {
+        return Ok(Box::new(Compose::open(compose, ground)?));
+    }
     #[cfg(feature = "kubernetes")]
     if let (Kind::Kubernetes, Some(allowed)) = (kind, &allowed.kubernetes) {
         return Ok(Box::new(super::kubernetes::Kubernetes::open(allowed.clone(), ground)?));
