@@ -9,3 +9,4 @@ mod faults;
 mod life;
 mod packaging;
 mod plans;
+mod real;
