@@ -16,6 +16,7 @@ pub(crate) mod root;
 pub(crate) mod stage;
 pub(crate) mod step;
 pub(crate) mod switch;
+pub(crate) mod systemd;
 
 use std::path::Path;
 

@@ -219,19 +219,22 @@ impl Worker {
     }
 
     /// Brings the host to what is desired, as far as that is possible without waiting.
-    pub(crate) fn settle(&mut self, scope: &Scope) -> Result<Vec<Done>, SettleError> {
+    pub(crate) fn settle(&mut self, scope: &Scope) -> Vec<Done> {
         let Scope { all, stirred, unfetched } = scope;
         let mut pass = Pass { all: *all, stirred: stirred.clone(), unfetched: Some(unfetched), ..Pass::default() };
         if self.recover().is_some() {
-            self.succeed()?;
-            self.take_steps(&mut pass)?;
-            let kinds = pass.stirred.clone();
-            let stirred = |kind| *all || kinds.contains(&kind);
-            if self.halted.is_none() && self.watch_over(&stirred)? {
-                // Whatever proved bad goes back at once.
-                (pass.all, pass.stirred) = (false, BTreeSet::new());
-                self.take_steps(&mut pass)?;
+            match self.save_desired(false).and_then(|()| self.succeed()) {
+                Ok(()) => self.take_steps(&mut pass),
+                // What is done and then forgotten would be undone after a restart.
+                Err(error) => self.halt(format!("what is declared cannot be noted: {}", chain(&error))),
             }
+        }
+        let kinds = pass.stirred.clone();
+        let is_stirred = |kind| *all || kinds.contains(&kind);
+        if self.halted.is_none() && self.watch_over(&is_stirred) {
+            // Whatever proved bad goes back at once.
+            (pass.all, pass.stirred) = (false, BTreeSet::new());
+            self.take_steps(&mut pass);
         }
         self.tell_halted(&mut pass);
         self.remember_failures(&pass);
@@ -244,12 +247,18 @@ impl Worker {
         }
         let git_errors = if self.halted.is_none() { self.commit() } else { BTreeMap::new() };
         self.pushes.due |= *all;
-        self.note(&pass.held, &git_errors, &mut pass.done)?;
+        self.note(&pass.held, &git_errors, &mut pass.done);
         if pass.done.iter().any(|done| !matches!(done.action, Action::Unchanged | Action::Waiting)) {
-            self.collect_garbage()?;
+            self.collect_garbage();
         }
         self.watch_files(*all || stirred.contains(&Applier::Files));
-        Ok(pass.done)
+        pass.done
+    }
+
+    /// Changes nothing on this host until the next pass.
+    fn halt(&mut self, why: String) {
+        tracing::warn!("nothing is changed on this host until that is mended: {why}");
+        self.halted = Some(why);
     }
 
     /// Has the kernel tell when others change what is owned.
@@ -318,13 +327,15 @@ impl Worker {
         Ok(chosen)
     }
 
-    fn collect_garbage(&mut self) -> Result<(), DiskError> {
+    fn collect_garbage(&mut self) {
         let desired = self.desired.entries.values().map(|entry| entry.digest);
         let previous = |entry: &crate::ledger::LedgerEntry| entry.previous.as_ref().map(|previous| previous.digest);
         let owned = self.ledger.entries.values().flat_map(|entry| [Some(entry.digest), previous(entry)]);
         let keep = desired.chain(owned.flatten()).collect();
         self.proofs.keep(&keep);
-        self.bundles.keep(&keep)
+        if let Err(error) = self.bundles.keep(&keep) {
+            tracing::warn!("bundles that nobody needs cannot be removed yet: {}", chain(&error));
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod fleets;
 pub mod manifests;
 pub mod measures;
 pub mod nodes;
+pub mod nspawn;
 pub mod operators;
 pub mod planes;
 pub mod postgres;

@@ -96,7 +96,7 @@ impl Worker {
         self.drifts.insert(target.id, drifts.to_vec());
         if let Some(report) = self.outbox.reports.get(&target.id).cloned() {
             self.outbox.note(titan_api::reports::DeploymentReport { drift: drifts.to_vec(), ..report });
-            self.outbox.save(&self.state).map_err(SwitchError::from)?;
+            self.outbox.save(&self.state);
         }
         Ok(())
     }
