@@ -84,8 +84,7 @@ impl Ask {
         let body = if body.is_empty() {
             Value::Null
         } else {
-            serde_json::from_slice(body)
-                .map_err(|_| Answer::failure(400, "BadRequest", "the body is not JSON", &[]))?
+            serde_json::from_slice(body).map_err(|_| Answer::failure(400, "BadRequest", "the body is not JSON", &[]))?
         };
         let media = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
         let watch = query.get("watch").is_some_and(|watch| watch == "true");
