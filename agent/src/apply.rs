@@ -25,6 +25,7 @@ use crate::{
     claims::{Claim, Claims},
     desired::DesiredEntry,
     ledger::LedgerEntry,
+    spaces::NoRoom,
 };
 
 /// Why a bundle cannot be applied or removed. What was there before still is, unless a switch is open.
@@ -39,6 +40,9 @@ pub(crate) enum ApplyError {
     /// The switch from old to new.
     #[error(transparent)]
     Switch(#[from] switch::SwitchError),
+    /// There is no room for it.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// A file of the bundle cannot be read.
     #[error(transparent)]
     Bundle(#[from] BundleError),

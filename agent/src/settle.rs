@@ -46,8 +46,11 @@ use crate::{
     git::Sink,
     ledger::Ledger,
     outbox::Outbox,
+    spaces::Limits,
     state::{StateDir, StateError, StateLock},
     wake::Wake,
+    watches::Watches,
+    windows::Windows,
 };
 use gates::{Held, HookKey};
 use proofs::Proofs;
@@ -117,8 +120,14 @@ pub(crate) struct Worker {
     waiting: BTreeSet<Uuid>,
     lacking: BTreeMap<Digest, Instant>,
     stuck: BTreeMap<Uuid, Stuck>,
+    io: Handle,
+    wake: Wake,
     appliers: Appliers,
     exec: Option<Exec>,
+    windows: Windows,
+    limits: Limits,
+    watches: Option<Watches>,
+    watched: Option<u64>,
     hooks: Background<HookKey, Ended>,
     hooked: BTreeSet<HookKey>,
     proofs: Proofs,
@@ -140,9 +149,15 @@ impl Worker {
         let ground = Ground { io: io.clone(), wake: wake.clone(), state: state.clone() };
         let reports = outbox.reports.values().filter(|report| !report.drift.is_empty());
         let mut worker = Self {
+            io: io.clone(),
+            wake: wake.clone(),
             drifts: reports.map(|report| (report.id, report.drift.clone())).collect(),
             appliers: Appliers::new(settings.appliers.clone(), ground),
             exec: settings.appliers.exec.clone(),
+            windows: settings.windows.clone(),
+            limits: settings.limits,
+            watches: None,
+            watched: None,
             hooks: Background::new(io.clone(), wake.clone()),
             hooked: BTreeSet::new(),
             proofs: Proofs::new(io, wake),
@@ -233,7 +248,32 @@ impl Worker {
         if pass.done.iter().any(|done| !matches!(done.action, Action::Unchanged | Action::Waiting)) {
             self.collect_garbage()?;
         }
+        self.watch_files(*all || stirred.contains(&Applier::Files));
         Ok(pass.done)
+    }
+
+    /// Has the kernel tell when others change what is owned.
+    fn watch_files(&mut self, again: bool) {
+        if let (None, Some(files), Some(_)) = (&self.watches, &self.settings, &self.files) {
+            match Watches::new(&self.io, self.wake.clone(), files.root.clone()) {
+                Ok(watches) => self.watches = Some(watches),
+                Err(error) => {
+                    tracing::debug!("changes of files are found at the next beat, the kernel does not tell: {error}");
+                    return;
+                }
+            }
+        }
+        let Some(watches) = self.watches.as_ref().filter(|_| again || self.watched != Some(self.ledger.switches))
+        else {
+            return;
+        };
+        let switched = self.watched.is_some_and(|before| before != self.ledger.switches);
+        self.watched = Some(self.ledger.switches);
+        let paths = self.ledger.entries.values().flat_map(|entry| entry.files.keys().cloned()).collect();
+        let left = watches.set(&paths, switched);
+        if left > 0 {
+            tracing::warn!("{left} directories are not watched; what changes in them is found at the next beat");
+        }
     }
 
     /// Returns how long nothing has to be done, if nobody wakes the agent; `None` for as long as one likes.
@@ -241,8 +281,10 @@ impl Worker {
         let now = Instant::now();
         let declared = |id: &&Uuid| self.desired.entries.contains_key(*id);
         let retries = self.failures.iter().filter(|(id, _)| declared(id)).map(|(_, failure)| failure.again());
-        let next = retries.chain(self.proofs.next()).min()?;
-        Some(next.saturating_duration_since(now))
+        let next = retries.chain(self.proofs.next()).min().map(|next| next.saturating_duration_since(now));
+        let held = !self.waiting.is_empty() || !self.desired.removals.is_empty();
+        let opens = if held { self.opens_after() } else { None };
+        [next, opens].into_iter().flatten().min()
     }
 
     /// Whether something is on its way that will come to an end: a hook, a pull, a trial.

@@ -42,6 +42,8 @@ impl Worker {
         let postponed = awaited.filter(|_| !owned.is_empty() && deletes && heir.is_none());
         let (action, message) = if let Some(other) = postponed {
             (Action::Waiting, waits_for(other))
+        } else if let Some(why) = self.closed() {
+            (Action::Waiting, why)
         } else if let Some(other) = self.leaves_before(id) {
             (Action::Waiting, format!("{other}, which depends on it, goes first"))
         } else if owned.is_empty() && !self.ledger.entries.contains_key(&id) {

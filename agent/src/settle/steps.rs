@@ -24,6 +24,7 @@ use crate::{
     commands,
     config::appliers::HookKind,
     plan::{self, Item, Step, paths_clash},
+    spaces::Need,
 };
 
 /// How long files are kept for a deployment that may take them over, while its bundle cannot be had.
@@ -274,6 +275,7 @@ impl Worker {
         if let Some(held) = self.held_back(course, earlier) {
             return Ok(Some(held));
         }
+        self.check_room(target, bundle)?;
         if !course.returns
             && let Some(held) = self.hooked(HookKind::PreApply, &course.target, bundle)?
         {
@@ -282,8 +284,28 @@ impl Worker {
         self.prepare(&course.target, bundle, after)
     }
 
-    /// Refuses what somebody else owns beside files, and paths of a switch that is stuck.
+    /// Refuses a bundle for which there is no room.
+    fn check_room(&self, target: &Target, bundle: &Bundle) -> Result<(), ApplyError> {
+        if let (Some(files), Some(settings)) = (&self.files, &self.settings) {
+            let need = files.need(&self.ledger, target, bundle);
+            self.limits.check_disks(&[(&settings.root, need), (self.state.path(), Need { bytes: 0, files: 1 })])?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what somebody else owns beside files, paths outside of what the owner allows, and paths of a switch that is stuck.
     fn check_claims(&self, target: &Target, bundle: &Bundle, after: &Claims) -> Result<(), ApplyError> {
+        let allowed = self.settings.as_ref().and_then(|files| files.paths.as_ref());
+        if let Some(allowed) = allowed {
+            let below = |path: &str| {
+                allowed
+                    .iter()
+                    .any(|dir| paths_clash(path, dir.trim_matches('/')) && path.len() >= dir.trim_matches('/').len())
+            };
+            if let Some(file) = bundle.files.iter().find(|file| file.rooted && !below(&file.path)) {
+                return Err(Refusal::Beyond { path: file.path.clone() }.into());
+            }
+        }
         for claim in after.keys() {
             if let Some(owner) = self.ledger.other_claimant(target.id, claim) {
                 return Err(Refusal::Claimed { claim: claim.to_string(), owner }.into());
