@@ -12,6 +12,7 @@ mod commands;
 mod connections;
 mod crashes;
 mod demo;
+mod dependencies;
 mod drift;
 mod examples;
 mod founding_lines;
