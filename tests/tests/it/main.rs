@@ -13,6 +13,8 @@ mod connections;
 mod crashes;
 mod demo;
 mod emulated;
+mod dependencies;
+mod drift;
 mod examples;
 mod field_cases;
 mod founding_lines;
