@@ -217,3 +217,28 @@ fn a_disk_without_room_for_state_and_files_leaves_old_or_new_and_is_reported() {
     run(Small::Both, Scarce::Names, "directory");
     run(Small::Both, Scarce::Names, "file");
 }
+
+#[test]
+fn a_bundle_that_nobody_wants_any_more_makes_room_for_the_one_that_is_wanted() {
+    let plane = Plane::start();
+    let host = Host::new(&plane);
+    let Some(disk) = Disk::mount(&host.state()) else { return };
+    let root = host.path().join("root");
+    let host = host.at(&root);
+    host.configure(&format!("git: {{ enabled: false }}\nappliers: {{ files: {{ root: {} }} }}\n", root.display()));
+    host.enrol(&plane);
+    plane.deploy("one", &[("a", "1")]);
+    host.settle();
+    let large = "large ".repeat(500_000);
+    plane.deploy("one", &[("../refused", &large)]);
+    assert!(host.once().out.contains("is refused"));
+    plane.deploy_with("one", &[("a", &large)], |row| row.inline = false);
+    disk.fill(Scarce::Room, 256);
+    let ended = host.once();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let report = plane.reported("one");
+    assert!(report["message"].as_str().unwrap().contains("No space left"), "{report}");
+    assert_eq!(host.files_of("one"), map(&[("a", "1")]));
+    host.settle();
+    assert_eq!(host.files_of("one"), map(&[("a", &large)]));
+}
