@@ -24,6 +24,8 @@ use crate::{
     bundles::{Bundle, BundleError},
     claims::{Claim, Claims},
     desired::DesiredEntry,
+    ledger::LedgerEntry,
+    spaces::NoRoom,
 };
 
 /// Why a bundle cannot be applied or removed. What was there before still is, unless a switch is open.
@@ -38,6 +40,9 @@ pub(crate) enum ApplyError {
     /// The switch from old to new.
     #[error(transparent)]
     Switch(#[from] switch::SwitchError),
+    /// There is no room for it.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// A file of the bundle cannot be read.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -106,6 +111,12 @@ impl Target {
             digest: entry.digest,
             depends_on: entry.depends_on.clone(),
         }
+    }
+
+    /// Returns the target that is in place.
+    pub(crate) fn in_place(id: Uuid, entry: &LedgerEntry) -> Self {
+        let LedgerEntry { workspace, name, release, revision, digest, depends_on, .. } = entry.clone();
+        Self { id, workspace, name, release, revision, digest, depends_on }
     }
 
     /// Returns the deployment's own directory below the root, `workspace/name`.

@@ -1,10 +1,13 @@
 //! The command line: subcommands, exit codes, signals.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use titan_api::{Code, Name, client::ClientError};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Handle,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -13,11 +16,17 @@ use crate::{
     config::{Secret, Settings},
     doctor::{self, Verdict},
     enrolment::{self, EnrolError},
-    logs, output,
-    settle::{Action, Done, SettleError, Worker},
+    logs,
+    notify::ServiceManager,
+    output,
+    settle::{Action, Done, Scope, SettleError, Worker},
     state::{StateDir, StateError},
     status::Status,
+    wake::Wake,
 };
+
+/// How long to wait before looking again at what is on its way, if nobody says.
+const LOOK: Duration = Duration::from_secs(1);
 
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
@@ -153,7 +162,7 @@ async fn execute(command: Command, settings: Settings) -> u8 {
         Command::Run { .. } => run(settings).await,
         Command::Once { .. } => once(settings).await,
         Command::Status { output, .. } => status(&settings, output),
-        Command::Prune { ids, all, .. } => prune(&settings, &ids, all),
+        Command::Prune { ids, all, .. } => prune(settings, ids, all).await,
         Command::Doctor { .. } => {
             let findings = doctor::examine(&settings).await;
             output::findings(&findings);
@@ -188,27 +197,32 @@ async fn enrol(settings: &Settings, server: &str, host: &Name, mut token: String
 }
 
 async fn run(settings: Settings) -> u8 {
+    let manager = Arc::new(ServiceManager::of(std::process::id(), |key| std::env::var_os(key)));
     let shutdown = CancellationToken::new();
     let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
     for stream in signals {
         let Ok(mut stream) = stream.inspect_err(|error| output::error(error)) else { return FAILED };
-        let shutdown = shutdown.clone();
+        let (shutdown, manager) = (shutdown.clone(), manager.clone());
         tokio::spawn(async move {
             stream.recv().await;
+            manager.stopping();
             shutdown.cancel();
         });
     }
-    match Agent::open(settings) {
+    match Agent::open(settings, &Handle::current()) {
         Ok(mut agent) => {
-            agent.run(shutdown).await;
-            DONE
+            manager.ready();
+            tokio::select! {
+                () = agent.run(shutdown) => DONE,
+                never = manager.keep_alive() => match never {},
+            }
         }
         Err(error) => agent_code(&error),
     }
 }
 
 async fn once(settings: Settings) -> u8 {
-    let result = match Agent::open(settings) {
+    let result = match Agent::open(settings, &Handle::current()) {
         Ok(mut agent) => agent.once().await,
         Err(error) => Err(error),
     };
@@ -245,8 +259,15 @@ fn status(settings: &Settings, output: Output) -> u8 {
     }
 }
 
-fn prune(settings: &Settings, ids: &[Uuid], all: bool) -> u8 {
-    let mut worker = match Worker::open(settings) {
+async fn prune(settings: Settings, ids: Vec<Uuid>, all: bool) -> u8 {
+    // The work may block, and may need this thread meanwhile.
+    let (io, wake) = (Handle::current(), Wake::default());
+    let pruning = tokio::task::spawn_blocking(move || prune_here(&settings, &ids, all, &io, &wake));
+    pruning.await.unwrap_or(FAILED)
+}
+
+fn prune_here(settings: &Settings, ids: &[Uuid], all: bool, io: &Handle, wake: &Wake) -> u8 {
+    let mut worker = match Worker::open(settings, io, wake) {
         Ok(worker) => worker,
         Err(error) => {
             let code = settle_code(&error);
@@ -261,12 +282,17 @@ fn prune(settings: &Settings, ids: &[Uuid], all: bool) -> u8 {
         output::error(&std::io::Error::other(format!("there is no orphan {id} on this host")));
         return NOT_FOUND;
     }
-    let pruned = worker.prune((!all).then_some(ids)).map(|pruned| {
-        let done = worker.settle(false, &std::collections::BTreeMap::new());
-        (pruned, done)
+    let pruned = worker.prune((!all).then_some(ids)).and_then(|pruned| {
+        let mut done = worker.settle(&Scope::default());
+        while done.iter().any(|done| pruned.contains(&done.id) && done.action == Action::Waiting) && worker.is_busy() {
+            let idle = worker.idle_for().unwrap_or(LOOK);
+            let _woken = io.block_on(async { tokio::time::timeout(idle, wake.notified()).await });
+            done = worker.settle(&Scope::default());
+        }
+        Ok::<_, SettleError>((pruned, done))
     });
     match pruned {
-        Ok((pruned, done)) => {
+        Ok::<_, SettleError>((pruned, done)) => {
             for done in done.iter().filter(|done| pruned.contains(&done.id)) {
                 output::say(&format!("{:<10} {}  {}", done.action.as_str(), done.title, done.message));
             }

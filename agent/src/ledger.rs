@@ -6,14 +6,20 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use titan_api::{Digest, Name, Revision, deployments::Dependency, templates::FileMode};
+use titan_api::{
+    Digest, Name, Revision,
+    deployments::Dependency,
+    templates::{Applier, FileMode},
+};
 use uuid::Uuid;
 
 use crate::{
+    claims::{Claim, Claims},
     disk::{self, DiskError},
     faults::{self, fault},
     plan::clashes,
     state::StateDir,
+    trials::TrialMark,
 };
 
 const FILE: &str = "ledger.json";
@@ -30,6 +36,8 @@ pub struct Ledger {
     pub entries: BTreeMap<Uuid, LedgerEntry>,
     /// Paths that one deployment gave up and another is to take: kept on disk for it, by the taker's id.
     pub inherited: BTreeMap<Uuid, BTreeMap<String, OwnedFile>>,
+    /// The same for what is beside files.
+    pub bequeathed: BTreeMap<Uuid, Claims>,
     /// Directories that the agent made; they go when they are empty.
     pub dirs: BTreeSet<String>,
     /// Removed deployments whose removal is not committed to Git yet.
@@ -50,16 +58,43 @@ pub struct LedgerEntry {
     pub revision: Revision,
     /// The digest of the bundle that is in place.
     pub digest: Digest,
-    /// The digest of the bundle before, kept in the cache.
-    pub previous: Option<Digest>,
+    /// The bundle to return to, kept in the cache: the last one that was healthy.
+    pub previous: Option<Previous>,
     /// What it depends on, for the order of removal.
     pub depends_on: Vec<Dependency>,
+    /// What applies it.
+    #[serde(default)]
+    pub applier: Applier,
     /// The files, by path below the root.
     pub files: BTreeMap<String, OwnedFile>,
-    /// Since when it is healthy, by the host's clock.
-    pub healthy_since: Revision,
+    /// What it owns beside files.
+    #[serde(default, skip_serializing_if = "Claims::is_empty")]
+    pub claims: Claims,
+    /// What it owned beside files before the last switch, as long as what runs is not brought in line with the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished: Option<Claims>,
+    /// The proof of its health, while that is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialMark>,
+    /// Since when it is healthy, by the host's clock; absent as long as it never was.
+    pub healthy_since: Option<Revision>,
+    /// Bundles that proved bad on this host, and why: they are not applied again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bad: BTreeMap<Digest, String>,
     /// What was committed to Git of it.
     pub committed: Option<Committed>,
+}
+
+/// A bundle that a deployment can return to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Previous {
+    /// The bundle's digest.
+    pub digest: Digest,
+    /// The release that it came with.
+    pub release: String,
+    /// The assignment's revision that it came with.
+    pub revision: Revision,
 }
 
 /// One file that the agent put in place.
@@ -134,6 +169,38 @@ impl Ledger {
         owned
     }
 
+    /// Returns all that a deployment owns beside files, or may have left behind of it. Of what is not known to run as it
+    /// was made last the digest is one that nothing has.
+    #[must_use]
+    pub fn claims(&self, id: Uuid) -> Claims {
+        let mut claims = self.bequeathed.get(&id).cloned().unwrap_or_default();
+        let Some(entry) = self.entries.get(&id) else { return claims };
+        let Some(before) = &entry.unfinished else {
+            claims.extend(entry.claims.clone());
+            return claims;
+        };
+        for (claim, digest) in entry.claims.iter().chain(before) {
+            let known = entry.claims.get(claim) == before.get(claim);
+            claims.insert(claim.clone(), if known { *digest } else { Digest::of(b"") });
+        }
+        claims
+    }
+
+    /// Returns whoever other than `id` owns a claim, as `workspace/name`.
+    #[must_use]
+    pub fn other_claimant(&self, id: Uuid, claim: &Claim) -> Option<String> {
+        let ids: BTreeSet<_> =
+            self.entries.keys().chain(self.bequeathed.keys()).filter(|other| **other != id).collect();
+        let owner = ids.into_iter().find(|other| self.claims(**other).contains_key(claim))?;
+        Some(self.entries.get(owner).map_or_else(|| owner.to_string(), LedgerEntry::title))
+    }
+
+    /// Returns the paths that a deployment owns, claims among them.
+    #[must_use]
+    pub fn owned_paths(&self, id: Uuid) -> BTreeSet<String> {
+        self.owned(id).into_keys().chain(self.claims(id).keys().map(Claim::path)).collect()
+    }
+
     /// Returns whoever other than `id` owns a path that clashes with `path`, as `workspace/name`, with that path.
     #[must_use]
     pub fn other_owner(&self, id: Uuid, path: &str) -> Option<(String, String)> {
@@ -156,6 +223,7 @@ impl Ledger {
     /// Makes what `from` owns `to`'s, under which nothing is written or removed: the same deployment under another id.
     pub(crate) fn hand_over(&mut self, from: Uuid, to: Uuid) {
         let mut heirloom = self.inherited.remove(&from).unwrap_or_default();
+        let mut claims = self.bequeathed.remove(&from).unwrap_or_default();
         match self.entries.remove(&from) {
             Some(entry) if !self.entries.contains_key(&to) => drop(self.entries.insert(to, entry)),
             Some(entry) => {
@@ -165,11 +233,15 @@ impl Ledger {
                     committed.paths.extend(paths);
                 }
                 heirloom.extend(entry.files);
+                claims.extend(entry.unfinished.into_iter().flatten().chain(entry.claims));
             }
             None => {}
         }
         if !heirloom.is_empty() {
             self.inherited.entry(to).or_default().extend(heirloom);
+        }
+        if !claims.is_empty() {
+            self.bequeathed.entry(to).or_default().extend(claims);
         }
     }
 
@@ -211,8 +283,13 @@ mod tests {
             digest: Digest::of(b""),
             previous: None,
             depends_on: vec![],
+            applier: Applier::Files,
             files: [(path.to_owned(), file())].into(),
-            healthy_since: Revision::ZERO,
+            claims: [(Claim::new("unit", path), Digest::of(b""))].into(),
+            unfinished: None,
+            trial: None,
+            healthy_since: None,
+            bad: BTreeMap::new(),
             committed: None,
         };
         Ledger { entries: [(Uuid::from_u128(1), entry)].into(), ..Ledger::default() }
@@ -242,6 +319,21 @@ mod tests {
         }
         assert!(made_twice.entries.keys().eq([&new]) && made_twice.inherited.keys().eq([&new]));
         assert!(made_twice.owned(new).into_keys().eq(["a", "b", "c"]));
+        assert!(made_twice.claims(new).contains_key(&Claim::new("unit", "a")));
+    }
+
+    #[test]
+    fn a_claim_has_one_owner_until_it_is_handed_over() {
+        let mut ledger = ledger("a");
+        let (claim, heir) = (Claim::new("unit", "a"), Uuid::from_u128(2));
+        assert_eq!(ledger.other_claimant(heir, &claim), Some("default/one".into()));
+        assert_eq!(ledger.other_claimant(Uuid::from_u128(1), &claim), None, "its own");
+        let entry = ledger.entries.get_mut(&Uuid::from_u128(1)).expect("entry");
+        let claims = std::mem::take(&mut entry.claims);
+        assert_eq!(ledger.other_claimant(heir, &claim), None, "given up");
+        ledger.bequeathed.insert(heir, claims);
+        assert!(ledger.claims(heir).contains_key(&claim) && ledger.owned_paths(heir).contains(&claim.path()));
+        assert_eq!(ledger.other_claimant(Uuid::from_u128(1), &claim), Some(heir.to_string()));
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub(crate) struct Outbox {
     next: u64,
     #[serde(skip)]
     dirty: bool,
+    #[serde(skip)]
+    all: bool,
     /// Whether the disk does not take it, which was said.
     #[serde(skip)]
     unwritten: bool,
@@ -111,6 +113,16 @@ impl Outbox {
         self.dirty |= before != self.reports.len();
     }
 
+    /// Has everything reported with the next report.
+    pub(crate) const fn all_due(&mut self) {
+        self.all = true;
+    }
+
+    /// Whether everything is to be reported.
+    pub(crate) const fn is_all_due(&self) -> bool {
+        self.all
+    }
+
     /// Returns the report that is due: what changed, or with `all` everything. `None` if there is nothing to say.
     pub(crate) fn due(&mut self, cursor: Option<Revision>, facts: &Facts, all: bool, usage: Usage) -> Option<Report> {
         let facts_new = self.facts != Some(digest(facts));
@@ -147,6 +159,7 @@ impl Outbox {
 
     /// Notes that the control plane has a report.
     pub(crate) fn sent(&mut self, report: &Report) {
+        self.all &= report.usage.is_none();
         for sent in &report.deployments {
             if self.reports.get(&sent.id) == Some(sent) {
                 self.dirty |= self.unsent.remove(&sent.id);

@@ -3,9 +3,14 @@
 //! All of it blocks; the agent runs it off its async thread. A deployment that fails stays as it was, says why, and
 //! is tried again later; all others go on (law 8).
 
+mod beside;
 mod commits;
+mod courses;
 mod done;
+mod drifting;
+mod gates;
 mod notes;
+mod proofs;
 mod pushes;
 mod recovery;
 mod removals;
@@ -18,24 +23,37 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error,
     path::PathBuf,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use titan_api::{Digest, Revision, deployments::OnRemove, reports::Phase};
+use titan_api::{Digest, Revision, deployments::OnRemove, drift::Drift, reports::Phase, templates::Applier};
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use crate::{
-    apply::{files::Files, switch::Stuck},
+    apply::{
+        appliers::{Appliers, Ground},
+        files::Files,
+        switch::Stuck,
+    },
+    background::Background,
     bundles::Bundles,
-    config::{FilesSettings, Settings},
+    commands::Ended,
+    config::{FilesSettings, Settings, appliers::Exec},
     desired::Desired,
     disk::{self, DiskError},
     faults::fault,
     git::Sink,
     ledger::Ledger,
     outbox::Outbox,
+    spaces::Limits,
     state::{StateDir, StateError, StateLock},
+    wake::Wake,
+    watches::Watches,
+    windows::Windows,
 };
+use gates::{Held, HookKey};
+use proofs::Proofs;
 use pushes::Pushes;
 use retries::Failure;
 
@@ -63,13 +81,25 @@ pub enum SettleError {
     },
 }
 
+/// What a pass is to look at beside what is not settled.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Scope {
+    /// Everything.
+    pub(crate) all: bool,
+    /// Whatever these appliers look after; all files, if that of files is among them.
+    pub(crate) stirred: BTreeSet<Applier>,
+    /// Why bundles could not be had.
+    pub(crate) unfetched: BTreeMap<Digest, String>,
+}
+
 /// One pass over everything: what is asked for, and what came of it.
 #[derive(Debug, Default)]
 struct Pass<'a> {
     all: bool,
+    stirred: BTreeSet<Applier>,
     unfetched: Option<&'a BTreeMap<Digest, String>>,
     tried: BTreeSet<Uuid>,
-    failed: BTreeMap<Uuid, (Phase, String)>,
+    held: BTreeMap<Uuid, Held>,
     done: Vec<Done>,
 }
 
@@ -87,25 +117,56 @@ pub(crate) struct Worker {
     git: Option<Sink>,
     pushes: Pushes,
     failures: BTreeMap<Uuid, Failure>,
+    waiting: BTreeSet<Uuid>,
     lacking: BTreeMap<Digest, Instant>,
     stuck: BTreeMap<Uuid, Stuck>,
+    io: Handle,
+    wake: Wake,
+    appliers: Appliers,
+    exec: Option<Exec>,
+    windows: Windows,
+    limits: Limits,
+    watches: Option<Watches>,
+    watched: Option<u64>,
+    hooks: Background<HookKey, Ended>,
+    hooked: BTreeSet<HookKey>,
+    proofs: Proofs,
+    drifts: BTreeMap<Uuid, Vec<Drift>>,
     halted: Option<String>,
     _lock: StateLock,
 }
 
 impl Worker {
     /// Takes the state directory and finishes what was interrupted, if it can be.
-    pub(crate) fn open(settings: &Settings) -> Result<Self, SettleError> {
+    ///
+    /// `io` runs what waits, on a thread other than the one on which this works; `wake` is woken when there is more to do.
+    pub(crate) fn open(settings: &Settings, io: &Handle, wake: &Wake) -> Result<Self, SettleError> {
         let state = StateDir::new(&settings.state_dir);
         let lock = state.lock()?;
         let ledger = Ledger::read(&state)?;
+        let outbox = Outbox::read(&state)?;
         let saved: Desired = disk::read_json(&state.file(DESIRED))?.unwrap_or_default();
+        let ground = Ground { io: io.clone(), wake: wake.clone(), state: state.clone() };
+        let reports = outbox.reports.values().filter(|report| !report.drift.is_empty());
         let mut worker = Self {
+            io: io.clone(),
+            wake: wake.clone(),
+            drifts: reports.map(|report| (report.id, report.drift.clone())).collect(),
+            appliers: Appliers::new(settings.appliers.clone(), ground),
+            exec: settings.appliers.exec.clone(),
+            windows: settings.windows.clone(),
+            limits: settings.limits,
+            watches: None,
+            watched: None,
+            hooks: Background::new(io.clone(), wake.clone()),
+            hooked: BTreeSet::new(),
+            proofs: Proofs::new(io, wake),
             bundles: Bundles::open(&state)?,
-            outbox: Outbox::read(&state)?,
+            outbox,
             git: settings.git.as_ref().map(|git| Sink::new(git, state.path())),
             pushes: Pushes::default(),
             failures: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             lacking: BTreeMap::new(),
             stuck: BTreeMap::new(),
             halted: None,
@@ -144,10 +205,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Returns the digests of bundles that are needed and not there. Nobody has those of orphans any more.
+    /// Returns the digests of bundles that are needed and not there. Nobody has those of orphans any more, nor those that
+    /// the control plane does not declare.
     pub(crate) fn missing_bundles(&self) -> BTreeSet<Digest> {
-        let entries = self.desired.entries.values().filter(|entry| !entry.orphan).map(|entry| entry.digest);
-        entries.filter(|digest| !self.bundles.holds(digest)).collect()
+        let declared =
+            self.desired.entries.iter().filter(|(id, entry)| !entry.orphan && self.proved_bad(**id).is_none());
+        declared.map(|(_, entry)| entry.digest).filter(|digest| !self.bundles.holds(digest)).collect()
     }
 
     /// Returns why nothing can be changed on this host for now, if so.
@@ -155,10 +218,10 @@ impl Worker {
         self.halted.clone()
     }
 
-    /// Brings the host to what is desired. With `all`, deployments that are settled are checked for drift too.
-    /// `unfetched` says why bundles could not be had.
-    pub(crate) fn settle(&mut self, all: bool, unfetched: &BTreeMap<Digest, String>) -> Vec<Done> {
-        let mut pass = Pass { all, unfetched: Some(unfetched), ..Pass::default() };
+    /// Brings the host to what is desired, as far as that is possible without waiting.
+    pub(crate) fn settle(&mut self, scope: &Scope) -> Vec<Done> {
+        let Scope { all, stirred, unfetched } = scope;
+        let mut pass = Pass { all: *all, stirred: stirred.clone(), unfetched: Some(unfetched), ..Pass::default() };
         if self.recover().is_some() {
             match self.save_desired(false).and_then(|()| self.succeed()) {
                 Ok(()) => self.take_steps(&mut pass),
@@ -166,22 +229,30 @@ impl Worker {
                 Err(error) => self.halt(format!("what is declared cannot be noted: {}", chain(&error))),
             }
         }
+        let kinds = pass.stirred.clone();
+        let is_stirred = |kind| *all || kinds.contains(&kind);
+        if self.halted.is_none() && self.watch_over(&is_stirred) {
+            // Whatever proved bad goes back at once.
+            (pass.all, pass.stirred) = (false, BTreeSet::new());
+            self.take_steps(&mut pass);
+        }
         self.tell_halted(&mut pass);
         self.remember_failures(&pass);
-        for (id, (phase, message)) in &pass.failed {
-            if *phase == Phase::Pending
+        for (id, (phase, message)) in &pass.held {
+            if matches!(phase, Phase::Pending | Phase::Applying)
                 && let Some(entry) = self.desired.entries.get(id)
             {
                 pass.done.push(Done::of(*id, entry, Action::Waiting, message.clone()));
             }
         }
         let git_errors = if self.halted.is_none() { self.commit() } else { BTreeMap::new() };
-        self.pushes.due |= all;
-        self.note(&pass.failed, &git_errors, &mut pass.done);
+        self.pushes.due |= *all;
+        self.note(&pass.held, &git_errors, &mut pass.done);
         // Whoever waits for a bundle may wait for room.
         if pass.done.iter().any(|done| done.action != Action::Unchanged) {
             self.collect_garbage();
         }
+        self.watch_files(*all || stirred.contains(&Applier::Files));
         pass.done
     }
 
@@ -189,6 +260,61 @@ impl Worker {
     fn halt(&mut self, why: String) {
         tracing::warn!("nothing is changed on this host until that is mended: {why}");
         self.halted = Some(why);
+    }
+
+    /// Has the kernel tell when others change what is owned.
+    fn watch_files(&mut self, again: bool) {
+        if let (None, Some(files), Some(_)) = (&self.watches, &self.settings, &self.files) {
+            match Watches::new(&self.io, self.wake.clone(), files.root.clone()) {
+                Ok(watches) => self.watches = Some(watches),
+                Err(error) => {
+                    tracing::debug!("changes of files are found at the next beat, the kernel does not tell: {error}");
+                    return;
+                }
+            }
+        }
+        let Some(watches) = self.watches.as_ref().filter(|_| again || self.watched != Some(self.ledger.switches))
+        else {
+            return;
+        };
+        let switched = self.watched.is_some_and(|before| before != self.ledger.switches);
+        self.watched = Some(self.ledger.switches);
+        let paths = self.ledger.entries.values().flat_map(|entry| entry.files.keys().cloned()).collect();
+        let left = watches.set(&paths, switched);
+        if left > 0 {
+            tracing::warn!("{left} directories are not watched; what changes in them is found at the next beat");
+        }
+    }
+
+    /// Returns how long nothing has to be done, if nobody wakes the agent; `None` for as long as one likes.
+    pub(crate) fn idle_for(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let declared = |id: &&Uuid| self.desired.entries.contains_key(*id);
+        let retries = self.failures.iter().filter(|(id, _)| declared(id)).map(|(_, failure)| failure.again());
+        let next = retries.chain(self.proofs.next()).min().map(|next| next.saturating_duration_since(now));
+        let held = !self.waiting.is_empty() || !self.desired.removals.is_empty();
+        let opens = if held { self.opens_after() } else { None };
+        [next, opens].into_iter().flatten().min()
+    }
+
+    /// Whether something is on its way that will come to an end: a hook, a pull, a trial.
+    pub(crate) fn is_busy(&self) -> bool {
+        let on_trial = |entry: &crate::ledger::LedgerEntry| entry.trial.is_some() || entry.unfinished.is_some();
+        !self.hooks.is_idle()
+            || self.ledger.entries.values().any(on_trial)
+            || self.outbox.reports.values().any(|report| report.phase == Phase::Applying)
+    }
+
+    /// Notes that the control plane has answered.
+    pub(crate) fn heard(&mut self) {
+        self.proofs.heard();
+    }
+
+    /// Forgets what is known of a deployment that is gone.
+    fn forget(&mut self, id: Uuid) {
+        self.drifts.remove(&id);
+        self.hooked.retain(|(other, ..)| *other != id);
+        self.proofs.forget(id);
     }
 
     /// Removes orphans from this host: those of `ids`, or all. Returns what was removed.
@@ -202,10 +328,13 @@ impl Worker {
         Ok(chosen)
     }
 
-    fn collect_garbage(&self) {
+    fn collect_garbage(&mut self) {
         let desired = self.desired.entries.values().map(|entry| entry.digest);
-        let owned = self.ledger.entries.values().flat_map(|entry| [Some(entry.digest), entry.previous]);
-        if let Err(error) = self.bundles.keep(&desired.chain(owned.flatten()).collect()) {
+        let previous = |entry: &crate::ledger::LedgerEntry| entry.previous.as_ref().map(|previous| previous.digest);
+        let owned = self.ledger.entries.values().flat_map(|entry| [Some(entry.digest), previous(entry)]);
+        let keep = desired.chain(owned.flatten()).collect();
+        self.proofs.keep(&keep);
+        if let Err(error) = self.bundles.keep(&keep) {
             tracing::warn!("bundles that nobody needs cannot be removed yet: {}", chain(&error));
         }
     }

@@ -22,6 +22,20 @@ pub struct OnceSummary {
 }
 
 impl OnceSummary {
+    /// Takes in what one more pass did.
+    pub(crate) fn take(&mut self, done: Vec<Done>) {
+        for done in done {
+            match self.done.iter_mut().find(|known| known.id == done.id) {
+                // What was changed and looked at again was changed.
+                Some(known) if done.action == Action::Unchanged && known.action != Action::Waiting => {
+                    known.commit = done.commit.or(known.commit.take());
+                }
+                Some(known) => *known = done,
+                None => self.done.push(done),
+            }
+        }
+    }
+
     /// Returns what was done with `action`.
     pub fn with(&self, action: Action) -> impl Iterator<Item = &Done> {
         self.done.iter().filter(move |done| done.action == action)
@@ -30,7 +44,8 @@ impl OnceSummary {
     /// Whether the control plane answered and every deployment is as declared.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        let bad = |done: &Done| matches!(done.action, Action::Failed | Action::Stuck | Action::Waiting);
+        let bad =
+            |done: &Done| matches!(done.action, Action::Failed | Action::RolledBack | Action::Stuck | Action::Waiting);
         self.fault.is_none() && self.refused.is_none() && !self.done.iter().any(bad)
     }
 

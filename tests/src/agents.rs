@@ -14,16 +14,30 @@ use crate::nodes::{self, Running};
 /// An agent's directories.
 #[derive(Debug)]
 pub struct AgentNode {
-    node: String,
+    program: String,
+    role: String,
     folder: TempDir,
 }
 
 impl AgentNode {
     /// Makes the directories and `agent.yaml` of an agent. `node`: path of this crate's `titan-node`.
     pub fn new(node: &str) -> anyhow::Result<Self> {
+        Self::of(node, "agent")
+    }
+
+    /// The same with the agent of another architecture. `emulator` is a program that runs `binary`.
+    pub fn emulated(emulator: &str, binary: &str) -> anyhow::Result<Self> {
+        Self::of(emulator, binary)
+    }
+
+    fn of(program: &str, role: &str) -> anyhow::Result<Self> {
         let shared = Path::new("/dev/shm");
         let parent = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
-        let agent = Self { node: node.to_owned(), folder: TempDir::with_prefix_in("titan-agent-", parent)? };
+        let agent = Self {
+            program: program.to_owned(),
+            role: role.to_owned(),
+            folder: TempDir::with_prefix_in("titan-agent-", parent)?,
+        };
         std::fs::create_dir(agent.root())?;
         agent.configure(None)?;
         Ok(agent)
@@ -65,7 +79,7 @@ impl AgentNode {
     /// Returns the command `titan-agent` with `args` and this agent's directories.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = nodes::command(&self.node, "agent");
+        let mut command = nodes::command(&self.program, &self.role);
         command.args(args).arg("--config").arg(self.config());
         command.arg("--state-dir").arg(self.folder.path().join("state"));
         command

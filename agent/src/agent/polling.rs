@@ -29,37 +29,52 @@ pub(super) enum PollFault {
 impl Agent {
     /// Asks for changes and takes the answer into the desired set.
     pub(super) async fn poll(&mut self, wait: u64) -> Result<Asked, PollFault> {
-        let (since, have) = self.with_worker(|worker| (worker.desired.cursor, worker.desired.digest()));
+        let polled = self.asking(wait).await.await;
+        self.accept(polled).await
+    }
+
+    /// Returns a poll, which can be waited for beside other things.
+    pub(super) async fn asking(&self, wait: u64) -> impl Future<Output = Result<Polled, ClientError>> + use<> {
+        let (since, have) = self.with_worker(|worker| (worker.desired.cursor, worker.desired.digest())).await;
         let since = since.filter(|_| !self.ask_full);
-        let polled = match self.client.poll(&self.host, since, since.map(|_| have), wait).await {
-            Ok(polled) => polled,
-            Err(error) => {
-                if error.code() == Some(Code::CursorAhead) {
-                    self.with_worker(|worker| {
-                        worker.desired.forget_cursor();
-                        note_desired(worker);
-                    });
-                }
-                return Err(PollFault::Client(error));
-            }
-        };
+        let (client, host) = (self.client.clone(), self.host.clone());
+        async move { client.poll(&host, since, since.map(|_| have), wait).await }
+    }
+
+    /// Takes what a poll brought into the desired set.
+    pub(super) async fn accept(&mut self, polled: Result<Polled, ClientError>) -> Result<Asked, PollFault> {
         match polled {
-            Polled::Unchanged { cursor, poll_after_seconds } => {
+            Ok(Polled::Unchanged { cursor, poll_after_seconds }) => {
                 // Not written down: an older cursor only brings what is known already.
-                if let Err(refused) = self.with_worker(|worker| worker.desired.advance(cursor)) {
+                let advanced = self.with_worker(|worker| {
+                    worker.heard();
+                    worker.desired.advance(cursor)
+                });
+                if let Err(refused) = advanced.await {
                     return Err(PollFault::Refused(refused.to_string()));
                 }
                 let poll_after = Duration::from_secs(poll_after_seconds.into());
                 Ok(Asked { poll_after, changed: false })
             }
-            Polled::Changed(answer) => self.accept(&answer),
+            Ok(Polled::Changed(answer)) => self.fold(&answer).await,
+            Err(error) => {
+                if error.code() == Some(Code::CursorAhead) {
+                    self.with_worker(|worker| {
+                        worker.desired.forget_cursor();
+                        note_desired(worker);
+                    })
+                    .await;
+                }
+                Err(PollFault::Client(error))
+            }
         }
     }
 
-    fn accept(&mut self, answer: &PollAnswer) -> Result<Asked, PollFault> {
+    async fn fold(&mut self, answer: &PollAnswer) -> Result<Asked, PollFault> {
         let folded = self.with_worker(|worker| {
             let folded = worker.desired.fold(answer);
             if folded.refused.is_none() {
+                worker.heard();
                 for deployment in &answer.deployments {
                     // One whose bytes do not fit is asked for by its digest, like one that is not there.
                     if let Some(bundle) = &deployment.bundle
@@ -73,6 +88,7 @@ impl Agent {
             }
             folded
         });
+        let folded = folded.await;
         if let Some(refused) = folded.refused {
             return Err(PollFault::Refused(refused.to_string()));
         }

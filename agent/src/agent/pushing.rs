@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::Agent;
-use crate::{git::Sink, settle::chain};
+use crate::{git::Sink, settle::chain, wake::Wake};
 
 /// A push that takes longer than this is reported as one that hangs.
 const HANGS: Duration = Duration::from_mins(2);
@@ -22,9 +22,12 @@ pub(super) struct Pushing {
 }
 
 impl Pushing {
-    fn begin(sink: Sink) -> Self {
+    fn begin(sink: Sink, wake: Wake) -> Self {
         let (sender, result) = oneshot::channel();
-        let push = move || drop(sender.send(sink.sync().map_err(|error| chain(&error))));
+        let push = move || {
+            drop(sender.send(sink.sync().map_err(|error| chain(&error))));
+            wake.ended();
+        };
         if let Err(error) = std::thread::Builder::new().name("push".to_owned()).spawn(push) {
             // What was to send the result is gone, which counts as a failure.
             tracing::warn!("no thread for the push can be had: {error}");
@@ -42,8 +45,8 @@ impl Agent {
         if self.pushing.is_some() {
             // It was waited for when it began.
             patience = Duration::ZERO;
-        } else if let Some(sink) = self.with_worker(|worker| worker.push_due(at_once)) {
-            self.pushing = Some(Pushing::begin(sink));
+        } else if let Some(sink) = self.with_worker(|worker| worker.push_due(at_once)).await {
+            self.pushing = Some(Pushing::begin(sink, self.wake.clone()));
         }
         let Some(pushing) = &mut self.pushing else { return false };
         let result = match tokio::time::timeout(patience, &mut pushing.result).await {
@@ -53,10 +56,10 @@ impl Agent {
             Err(_) => {
                 pushing.told = true;
                 let message = format!("the remote has kept a push waiting for {} s", pushing.began.elapsed().as_secs());
-                return self.with_worker(|worker| worker.push_hangs(message));
+                return self.with_worker(|worker| worker.push_hangs(message)).await;
             }
         };
         self.pushing = None;
-        self.with_worker(|worker| worker.pushed(result))
+        self.with_worker(|worker| worker.pushed(result)).await
     }
 }

@@ -13,41 +13,59 @@ use crate::{facts, faults::fault};
 
 impl Agent {
     /// Sends what is due. Returns why that did not work.
-    pub(super) async fn report(&self, all: bool) -> Option<ClientError> {
-        let mut recounted = false;
+    pub(super) async fn report(&mut self, all: bool) -> Option<ClientError> {
+        if all {
+            self.with_worker(|worker| worker.outbox.all_due()).await;
+        }
         loop {
-            let report = self.due(all)?;
-            match self.client.report(&self.host, &report).await {
-                Ok(()) => {
-                    fault!("report-sent");
-                    self.with_worker(|worker| {
-                        worker.outbox.sent(&report);
-                        worker.outbox.save(&worker.state);
-                    });
-                    fault!("report-noted");
-                    return None;
-                }
-                Err(error) => {
-                    let seen = newest_seen(&error).filter(|_| !recounted);
-                    let counts_on = |seen| {
-                        self.with_worker(|worker| {
-                            let possible = worker.outbox.count_from(seen);
-                            worker.outbox.save(&worker.state);
-                            possible
-                        })
-                    };
-                    recounted = seen.is_some_and(counts_on);
-                    if !recounted {
-                        return Some(error);
-                    }
-                    tracing::warn!("the control plane knows newer reports of this host, so its state is an older one");
-                }
+            let report = self.due().await?;
+            let (report, result) = self.reporting(report).await;
+            if let Some(error) = self.reported(&report, result).await {
+                return Some(error);
             }
         }
     }
 
-    fn due(&self, all: bool) -> Option<Report> {
-        self.with_worker(|worker| {
+    /// Returns a report that is being sent, which can be waited for beside other things.
+    pub(super) fn reporting(&self, report: Report) -> impl Future<Output = (Report, Result<(), ClientError>)> + use<> {
+        let (client, host) = (self.client.clone(), self.host.clone());
+        async move {
+            let result = client.report(&host, &report).await;
+            (report, result)
+        }
+    }
+
+    /// Takes note of what came of a report. Returns why it was not taken in, if it makes no sense to send it again at once.
+    pub(super) async fn reported(&mut self, report: &Report, result: Result<(), ClientError>) -> Option<ClientError> {
+        let Err(error) = result else {
+            fault!("report-sent");
+            self.recounted = false;
+            self.with_worker(|worker| {
+                worker.outbox.sent(report);
+                worker.outbox.save(&worker.state);
+            })
+            .await;
+            fault!("report-noted");
+            return None;
+        };
+        let Some(seen) = newest_seen(&error).filter(|_| !self.recounted) else { return Some(error) };
+        let counted = self.with_worker(|worker| {
+            let possible = worker.outbox.count_from(seen);
+            worker.outbox.save(&worker.state);
+            possible
+        });
+        self.recounted = counted.await;
+        if !self.recounted {
+            return Some(error);
+        }
+        tracing::warn!("the control plane knows newer reports of this host, so its state is an older one");
+        None
+    }
+
+    /// Returns what is to be reported now.
+    pub(super) async fn due(&self) -> Option<Report> {
+        let due = self.with_worker(|worker| {
+            let all = worker.outbox.is_all_due();
             let usage = Usage {
                 memory_bytes: facts::resident_bytes().filter(|_| all),
                 state_bytes: if all { directory_bytes(worker.state.path()) } else { None },
@@ -55,7 +73,8 @@ impl Agent {
             let report = worker.outbox.due(worker.saved_cursor(), &self.facts, all, usage);
             worker.outbox.save(&worker.state);
             report
-        })
+        });
+        due.await
     }
 }
 

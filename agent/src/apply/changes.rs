@@ -56,6 +56,20 @@ pub(crate) enum Refusal {
         /// The path that it owns.
         owned: String,
     },
+    /// Another deployment owns something beside files.
+    #[error("{claim} belongs to the deployment {owner}")]
+    Claimed {
+        /// What is wanted.
+        claim: String,
+        /// The owner, as `workspace/name`.
+        owner: String,
+    },
+    /// A path is outside of what the host's owner allows.
+    #[error("the path {path:?} is not allowed on this host; appliers.files.paths in agent.yaml says what is")]
+    Beyond {
+        /// The path below the root.
+        path: String,
+    },
     /// Something that the agent did not put there is at the path.
     #[error(
         "{path:?} exists with other content and was not put there by the agent; move it away, or set \
@@ -112,11 +126,16 @@ pub(crate) struct Changes {
     pub(crate) take: BTreeSet<String>,
     /// Wanted paths at which a directory is that holds only what is given up.
     pub(crate) over_directory: BTreeSet<String>,
-    /// What had drifted, a phrase for each file.
-    pub(crate) drift: Vec<String>,
+    /// What had drifted: each path, and how.
+    pub(crate) drift: Vec<(String, &'static str)>,
 }
 
 impl Changes {
+    /// Returns a phrase for each file that had drifted.
+    pub(crate) fn phrases(&self) -> Vec<String> {
+        self.drift.iter().map(|(path, how)| format!("{path} ({how})")).collect()
+    }
+
     /// Whether nothing has to change.
     pub(crate) fn is_empty(&self) -> bool {
         self.put.is_empty() && self.take.is_empty()
@@ -210,7 +229,7 @@ pub(crate) fn changes(
             Found::Special => return Err(Refusal::InTheWay { path: path.clone(), kind: "neither file nor directory" }),
         };
         if settled {
-            changes.drift.push(format!("{path} ({drift})"));
+            changes.drift.push((path.clone(), drift));
         }
         changes.put.insert(path.clone());
     }
@@ -302,7 +321,7 @@ mod tests {
             (Found::Link, "link"),
         ] {
             let changes = run(&bundle(&[("a", "x")]), &[(A, "x")], &[(A, found)], false).expect("changes");
-            assert!(changes.put.contains(A) && changes.drift[0].contains(word), "{changes:?}");
+            assert!(changes.put.contains(A) && changes.phrases()[0].contains(word), "{changes:?}");
         }
         let changes = run(&bundle(&[("a", "new")]), &[(A, "x")], &[(A, file("x", 0o644))], false).expect("changes");
         assert!(changes.put.contains(A) && changes.drift.is_empty(), "a new release is no drift");

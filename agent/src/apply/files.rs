@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::fs::FileType;
-use titan_api::Revision;
+use titan_api::{Digest, Revision, drift::Drift};
 use uuid::Uuid;
 
 use super::{
@@ -19,10 +19,14 @@ use super::{
     switch::{Switch, SwitchError},
 };
 use crate::{
-    bundles::Bundle,
+    bundles::{Bundle, BundleFile},
+    claims::Claims,
     config::{FilesSettings, Switch as How},
-    ledger::{Ledger, LedgerEntry, OwnedFile, Removal},
+    drifts,
+    ledger::{Ledger, LedgerEntry, OwnedFile, Previous, Removal},
+    spaces::Need,
     state::StateDir,
+    trials::TrialMark,
 };
 
 /// The applier.
@@ -32,6 +36,17 @@ pub(crate) struct Files {
     settings: FilesSettings,
     state: StateDir,
     exchanges: OnceCell<bool>,
+}
+
+/// What is beside the files in a switch.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    /// What the deployment owned beside files.
+    pub(crate) before: Claims,
+    /// What it is to own.
+    pub(crate) after: Claims,
+    /// The proof that a bundle that was not there before has to bring; absent if nothing has to be proven.
+    pub(crate) trial: Option<TrialMark>,
 }
 
 /// A change of the ledger that is on its way: what was, what is to be, and what leads there.
@@ -262,6 +277,7 @@ impl Files {
         ledger: &mut Ledger,
         target: &Target,
         bundle: &Bundle,
+        beside: Beside,
         heir: Heir<'_>,
         now: Revision,
     ) -> Result<Applied, ApplyError> {
@@ -279,30 +295,85 @@ impl Files {
         let kept = bequeath(target.id, &owned, &mut changes, &mut next, heir);
         let before = next.entries.get(&target.id);
         let same = before.is_some_and(|entry| entry.digest == target.digest);
-        let healthy_since = before.filter(|_| same && changes.is_empty()).map_or(now, |entry| entry.healthy_since);
-        let previous = before.and_then(|entry| if same { entry.previous } else { Some(entry.digest) });
+        let Beside { before: claims_before, after: claims, trial } = beside;
+        bequeath_claims(target.id, &claims_before, &claims, &mut next.bequeathed, heir);
+        let claims_before: Claims = claims_before
+            .into_iter()
+            .filter(|(claim, _)| claims.contains_key(claim) || heir(&claim.path()).is_none())
+            .collect();
+        let unfinished = if same && !changes.drift.is_empty() && !claims.is_empty() {
+            // Whatever runs may have taken in what others wrote.
+            Some(Claims::new())
+        } else if same {
+            before.and_then(|entry| entry.unfinished.clone())
+        } else {
+            (claims_before != claims).then_some(claims_before)
+        };
+        let trial = if same { before.and_then(|entry| entry.trial.clone()) } else { trial };
+        let healthy_since = match before {
+            Some(entry) if same => entry.healthy_since,
+            _ => trial.is_none().then_some(now),
+        };
         let entry = LedgerEntry {
             workspace: target.workspace.clone(),
             name: target.name.clone(),
             release: target.release.clone(),
             revision: target.revision,
             digest: target.digest,
-            previous,
+            previous: previous(before, target.digest),
             depends_on: target.depends_on.clone(),
+            applier: bundle.applier,
             files: wanted.iter().map(|(path, file)| (path.clone(), file.record.clone())).collect(),
+            claims,
+            unfinished,
+            trial,
             healthy_since,
+            bad: before.map(|entry| entry.bad.clone()).unwrap_or_default(),
             committed: before.and_then(|entry| entry.committed.clone()),
         };
         next.entries.insert(target.id, entry);
         next.inherited.remove(&target.id);
+        next.bequeathed.remove(&target.id);
         let applied = Applied {
             written: changes.put.len(),
             removed: changes.take.len(),
-            repaired: if same { changes.drift.clone() } else { Vec::new() },
+            repaired: if same { changes.phrases() } else { Vec::new() },
         };
         let mut work = Work { id: target.id, home: target.home(), wanted, owned, found, changes, kept, next };
         self.carry_out(&mut work, ledger)?;
         Ok(applied)
+    }
+
+    /// Returns what of a bundle that is in place is not as it was applied.
+    pub(crate) fn examine(&self, ledger: &Ledger, target: &Target, bundle: &Bundle) -> Result<Vec<Drift>, ApplyError> {
+        let wanted = changes::wanted(target, bundle, &Accounts::read())?;
+        let owned = ledger.owned(target.id);
+        let found = self.found(&wanted, &owned)?;
+        let changes = changes::changes(&wanted, &owned, &found, true)?;
+        let drift = |(path, how): &(String, &'static str)| match (found.get(path), wanted.get(path)) {
+            (Some(Found::File { mode, .. }), Some(file)) if *how == "content" => {
+                let applied = file.file.content(drifts::COMPARED).ok();
+                let is = self.root.read_at_most(path, drifts::COMPARED).ok().flatten();
+                let side = |mode, content| drifts::Side { mode, content };
+                let applied = side(file.record.mode.bits(), applied.as_deref());
+                drifts::of_content(path, applied, side(*mode, is.as_deref()))
+            }
+            _ => {
+                Drift { what: path.clone(), how: (*how).to_owned(), diff: String::new(), found: None, repaired: false }
+            }
+        };
+        Ok(changes.drift.iter().map(drift).collect())
+    }
+
+    /// Returns how many bytes and files of a bundle are not in place, which is what a switch has to write.
+    pub(crate) fn need(&self, ledger: &Ledger, target: &Target, bundle: &Bundle) -> Need {
+        let owned = ledger.owned(target.id);
+        let in_place = |file: &&BundleFile| {
+            let path = if file.rooted { file.path.clone() } else { format!("{}/{}", target.home(), file.path) };
+            owned.get(&path).is_some_and(|owned| owned.sha256 == file.sha256)
+        };
+        let new = bundle.files.iter().filter(|file| !in_place(file));
+        new.fold(Need::default(), |need, file| Need { bytes: need.bytes + file.size, files: need.files + 1 })
     }
 
     /// Removes whatever the deployment owns, save what an heir takes over. With `noted`, the tombstone's revision, the
@@ -319,8 +390,11 @@ impl Files {
         let found = self.found(&wanted, &owned)?;
         let mut changes = changes::changes(&wanted, &owned, &found, false)?;
         let mut next = ledger.clone();
+        let (claims, none) = (next.claims(id), Claims::new());
         let entry = next.entries.remove(&id);
         next.inherited.remove(&id);
+        next.bequeathed.remove(&id);
+        bequeath_claims(id, &claims, &none, &mut next.bequeathed, heir);
         let kept = bequeath(id, &owned, &mut changes, &mut next, heir);
         let home = entry.as_ref().map_or_else(|| id.to_string(), LedgerEntry::title);
         if let (Some(entry), Some(revision)) = (entry, noted)
@@ -333,6 +407,29 @@ impl Files {
         let mut work = Work { id, home, wanted, owned, found, changes, kept, next };
         self.carry_out(&mut work, ledger)?;
         Ok(applied)
+    }
+}
+
+/// Returns the bundle that a deployment can return to after a switch to `digest`: what is in place if it is proven, else
+/// what that would have returned to.
+fn previous(before: Option<&LedgerEntry>, digest: Digest) -> Option<Previous> {
+    let before = before?;
+    let proven = before.digest != digest && before.trial.is_none() && !before.bad.contains_key(&before.digest);
+    let kept = if proven {
+        let LedgerEntry { digest, release, revision, .. } = before.clone();
+        Some(Previous { digest, release, revision })
+    } else {
+        before.previous.clone()
+    };
+    kept.filter(|kept| kept.digest != digest)
+}
+
+/// Leaves claims that are given up to whoever takes them over.
+fn bequeath_claims(id: Uuid, before: &Claims, after: &Claims, bequeathed: &mut BTreeMap<Uuid, Claims>, heir: Heir<'_>) {
+    for (claim, digest) in before.iter().filter(|(claim, _)| !after.contains_key(*claim)) {
+        if let Some(heir) = heir(&claim.path()).filter(|heir| *heir != id) {
+            bequeathed.entry(heir).or_default().insert(claim.clone(), *digest);
+        }
     }
 }
 

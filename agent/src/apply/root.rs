@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -133,6 +133,14 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = fs::openat(&dir, name, flags, Mode::empty()).map_err(self.io("read", path))?;
         Ok(File::from(fd))
+    }
+
+    /// Returns the content of the regular file at `path`, if it has at most `limit` bytes.
+    pub(crate) fn read_at_most(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        let read = self.read(path)?.take(limit as u64 + 1).read_to_end(&mut bytes);
+        read.map_err(|source| RootError::Io { what: "read", path: self.full(path), source })?;
+        Ok((bytes.len() <= limit).then_some(bytes))
     }
 
     /// Returns the digest of the regular file at `path`, which is never in memory as a whole.

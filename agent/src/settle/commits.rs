@@ -32,7 +32,9 @@ impl Worker {
         }
         let due = |(id, entry): (&Uuid, &LedgerEntry)| {
             let committed = entry.committed.as_ref().is_some_and(|committed| committed.digest == entry.digest);
-            (!committed).then_some(*id)
+            // Only what is proven goes into the history.
+            let proven = entry.trial.is_none() && entry.unfinished.is_none() && entry.healthy_since.is_some();
+            (!committed && proven).then_some(*id)
         };
         for id in self.ledger.entries.iter().filter_map(due).collect::<Vec<_>>() {
             let entry = self.ledger.entries[&id].clone();

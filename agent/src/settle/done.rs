@@ -37,6 +37,8 @@ pub enum Action {
     Repaired,
     /// Nothing on disk changed.
     Unchanged,
+    /// It proved bad, and the bundle before is in place again.
+    RolledBack,
     /// It was removed.
     Removed,
     /// Its files were left where they are, and forgotten.
@@ -57,6 +59,7 @@ impl Action {
             Self::Applied => "applied",
             Self::Repaired => "repaired",
             Self::Unchanged => "unchanged",
+            Self::RolledBack => "rolled back",
             Self::Removed => "removed",
             Self::Released => "released",
             Self::Failed => "failed",

@@ -74,14 +74,14 @@ impl Worker {
         let Some(why) = &self.halted else { return };
         let culprit = switch::open_name(&self.state).and_then(|name| Uuid::parse_str(&name).ok());
         for (id, entry) in &self.desired.entries {
-            if pass.failed.contains_key(id) {
+            if pass.held.contains_key(id) {
                 continue;
             }
             if culprit == Some(*id) {
-                pass.failed.insert(*id, (Phase::Failed, why.clone()));
+                pass.held.insert(*id, (Phase::Failed, why.clone()));
                 pass.done.push(Done::of(*id, entry, Action::Stuck, why.clone()));
             } else if !self.is_settled(*id) && !entry.orphan {
-                pass.failed.insert(*id, (Phase::Pending, format!("nothing is changed on this host: {why}")));
+                pass.held.insert(*id, (Phase::Pending, format!("nothing is changed on this host: {why}")));
             }
         }
     }

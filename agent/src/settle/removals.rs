@@ -12,33 +12,46 @@ use uuid::Uuid;
 
 use super::{Action, Done, Worker, chain, recovery::Outcome, steps::waits_for};
 use crate::{
-    apply::{Applied, ApplyError, switch::SwitchError},
+    apply::{Applied, ApplyError, Target, switch::SwitchError},
+    config::appliers::HookKind,
     faults::fault,
+    ledger::LedgerEntry,
 };
+
+/// What came of giving a deployment up.
+enum Given {
+    /// It is gone from the ledger.
+    Up(Applied),
+    /// Something is on its way, such as a hook or a stop.
+    Underway(String),
+}
 
 impl Worker {
     /// Removes what a tombstone names. With `awaited`, a deployment that may take over what is to go, it waits.
     pub(super) fn remove(&mut self, id: Uuid, heirs: &BTreeMap<&str, Uuid>, awaited: Option<&str>) -> Option<Done> {
         let tombstone = self.desired.removals.get(&id).cloned()?;
         let title = format!("{}/{}", tombstone.workspace, tombstone.name);
-        let owned = self.ledger.owned(id);
+        let owned = self.ledger.owned_paths(id);
         let deletes = tombstone.on_remove == OnRemove::Delete;
         let heir = self.desired.declared(&tombstone.workspace, &tombstone.name).filter(|_| deletes);
         let postponed = awaited.filter(|_| !owned.is_empty() && deletes && heir.is_none());
         let (action, message) = if let Some(other) = postponed {
             (Action::Waiting, waits_for(other))
+        } else if let Some(why) = self.closed() {
+            (Action::Waiting, why)
+        } else if let Some(other) = self.leaves_before(id) {
+            (Action::Waiting, format!("{other}, which depends on it, goes first"))
         } else if owned.is_empty() && !self.ledger.entries.contains_key(&id) {
             (Action::Removed, String::new())
         } else {
             let result = match heir {
-                Some(heir) => self.leave_to(id, heir),
+                Some(heir) => self.leave_to(id, heir).map(Given::Up),
                 None => self.give_up(id, &tombstone, heirs),
             };
-            match self.conclude(id, result) {
-                Outcome::Done(_) if tombstone.on_remove == OnRemove::Orphan => (Action::Released, String::new()),
-                Outcome::Done(_) => (Action::Removed, String::new()),
-                Outcome::Failed(message) => (Action::Failed, message),
-                Outcome::Stuck(message) => (Action::Stuck, message),
+            match result {
+                Ok(Given::Underway(message)) => (Action::Waiting, message),
+                Ok(Given::Up(applied)) => self.gone(id, &tombstone, Ok(applied)),
+                Err(error) => self.gone(id, &tombstone, Err(error)),
             }
         };
         let gone = matches!(action, Action::Removed | Action::Released);
@@ -62,6 +75,7 @@ impl Worker {
         });
         // The report must be on disk before the tombstone leaves it.
         if gone {
+            self.forget(id);
             let noted = self.outbox.save_for_sure(&self.state).and_then(|()| {
                 self.desired.removals.remove(&id);
                 self.save_desired(false)
@@ -89,13 +103,32 @@ impl Worker {
         Ok(Applied::default())
     }
 
-    /// Takes the files away, or leaves them and forgets them.
-    fn give_up(
-        &mut self,
-        id: Uuid,
-        tombstone: &Tombstone,
-        heirs: &BTreeMap<&str, Uuid>,
-    ) -> Result<Applied, ApplyError> {
+    /// Returns what a removal came to.
+    fn gone(&mut self, id: Uuid, tombstone: &Tombstone, result: Result<Applied, ApplyError>) -> (Action, String) {
+        match self.conclude(id, result) {
+            Outcome::Done(_) if tombstone.on_remove == OnRemove::Orphan => (Action::Released, String::new()),
+            Outcome::Done(_) => (Action::Removed, String::new()),
+            Outcome::Failed(message) => (Action::Failed, message),
+            Outcome::Stuck(message) => (Action::Stuck, message),
+        }
+    }
+
+    /// Returns a deployment that is on its way out and depends on this one, as `workspace/name`.
+    fn leaves_before(&self, id: Uuid) -> Option<String> {
+        let own = self.ledger.entries.get(&id)?;
+        let depends = |other: &&Uuid| {
+            let Some(entry) = self.ledger.entries.get(*other).filter(|_| **other != id) else { return false };
+            let on = |from: &LedgerEntry, to: &LedgerEntry| {
+                from.workspace == to.workspace && from.depends_on.iter().any(|dependency| dependency.name == to.name)
+            };
+            // Of two that depend on each other neither waits.
+            on(entry, own) && !on(own, entry)
+        };
+        self.desired.removals.keys().find(depends).and_then(|other| Some(self.ledger.entries.get(other)?.title()))
+    }
+
+    /// Takes everything away, or leaves it and forgets it.
+    fn give_up(&mut self, id: Uuid, tombstone: &Tombstone, heirs: &BTreeMap<&str, Uuid>) -> Result<Given, ApplyError> {
         if self.stuck.contains_key(&id) {
             return Err(SwitchError::Unfinished.into());
         }
@@ -104,15 +137,29 @@ impl Worker {
                 let mut next = self.ledger.clone();
                 next.entries.remove(&id);
                 next.inherited.remove(&id);
+                next.bequeathed.remove(&id);
                 next.write(&self.state).map_err(SwitchError::from)?;
                 self.ledger = next;
-                Ok(Applied::default())
+                Ok(Given::Up(Applied::default()))
             }
             OnRemove::Delete => {
+                let heir = |path: &str| heirs.get(path).copied();
+                if let Some(entry) = self.ledger.entries.get(&id) {
+                    let target = Target::in_place(id, entry);
+                    if let Ok(Some(bundle)) = self.bundles.get(&target.digest)
+                        && let Some((_, why)) = self.hooked(HookKind::OnRemove, &target, &bundle)?
+                    {
+                        return Ok(Given::Underway(why));
+                    }
+                    if let Some(why) = self.take_down(&target, &heir)? {
+                        return Ok(Given::Underway(why));
+                    }
+                    fault!("taken-down");
+                }
                 self.open_files()?;
                 let files = self.files.as_ref().ok_or(ApplyError::NotAllowed(Kind::Files))?;
                 let noted = self.git.is_some().then_some(tombstone.revision);
-                files.remove(&mut self.ledger, id, noted, &|path| heirs.get(path).copied())
+                files.remove(&mut self.ledger, id, noted, &heir).map(Given::Up)
             }
         }
     }

@@ -18,19 +18,19 @@ pub(super) struct Failure {
     again: Instant,
 }
 
-impl Worker {
-    /// Whether what is in place is what is desired.
-    pub(super) fn is_settled(&self, id: Uuid) -> bool {
-        let (Some(entry), Some(owned)) = (self.desired.entries.get(&id), self.ledger.entries.get(&id)) else {
-            return false;
-        };
-        owned.digest == entry.digest && owned.revision == entry.revision && owned.release == entry.release
+impl Failure {
+    /// Returns when it is tried again.
+    pub(super) const fn again(&self) -> Instant {
+        self.again
     }
+}
 
+impl Worker {
     /// Whether something moves, so that what failed may have its path free now, or is to inherit one.
     pub(super) fn is_stirred(&self, postponed: bool) -> bool {
         let moves = |id: &Uuid, digest: &Digest| {
-            !self.failures.contains_key(id) && !self.is_settled(*id) && self.bundles.holds(digest)
+            let idle = self.failures.contains_key(id) || self.waiting.contains(id);
+            !idle && !self.is_settled(*id) && self.bundles.holds(digest)
         };
         (!postponed && !self.desired.removals.is_empty())
             || self.desired.entries.iter().any(|(id, entry)| moves(id, &entry.digest))
@@ -47,10 +47,12 @@ impl Worker {
 
     /// Takes note of what failed in a pass, and of what did not any more.
     pub(super) fn remember_failures(&mut self, pass: &Pass<'_>) {
-        for id in pass.tried.iter().filter(|id| !pass.failed.contains_key(*id)) {
+        let waits = |(_, (phase, _)): &(&Uuid, &(Phase, String))| *phase != Phase::Failed;
+        self.waiting = pass.held.iter().filter(waits).map(|(id, _)| *id).collect();
+        for id in pass.tried.iter().filter(|id| !pass.held.contains_key(*id)) {
             self.failures.remove(id);
         }
-        for id in pass.failed.iter().filter(|(_, (phase, _))| *phase == Phase::Failed).map(|(id, _)| id) {
+        for id in pass.held.iter().filter(|(_, (phase, _))| *phase == Phase::Failed).map(|(id, _)| id) {
             let Some(digest) = self.desired.entries.get(id).map(|entry| entry.digest) else { continue };
             if self.stuck.contains_key(id) || self.halted.is_some() {
                 continue;

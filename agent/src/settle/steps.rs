@@ -8,25 +8,47 @@ use std::{
 use titan_api::{reports::Phase, templates::Applier as Kind};
 use uuid::Uuid;
 
-use super::{Action, Done, Pass, Worker, chain, now, recovery::Outcome};
+use super::{
+    Action, Done, Pass, Worker, chain, courses::Course, drifting::Drifted, gates::Held, now, recovery::Outcome,
+};
 use crate::{
-    apply::{Applied, ApplyError, Target, changes::Refusal, files::Files, switch::SwitchError},
+    apply::{
+        Applied, ApplyError, Target,
+        changes::Refusal,
+        files::{Beside, Files},
+        switch::SwitchError,
+    },
     bundles::{Bundle, BundleError},
+    claims::{Claim, Claims},
+    commands,
+    config::appliers::HookKind,
     plan::{self, Item, Step, paths_clash},
+    spaces::Need,
 };
 
 /// How long files are kept for a deployment that may take them over, while its bundle cannot be had.
 const PATIENCE: Duration = Duration::from_mins(10);
 
-/// The paths that deployments are to own.
+/// The paths that deployments are to own, claims among them.
 type Wants = BTreeMap<Uuid, BTreeSet<String>>;
+/// Who is to take over what somebody gives up.
+type Heirs<'a> = BTreeMap<&'a str, Uuid>;
+
+/// What came of bringing a deployment to its course.
+#[derive(Debug)]
+pub(super) enum Brought {
+    /// It is there.
+    There(Applied),
+    /// It waits, or differs and is to be left so.
+    Held(Held),
+}
 
 impl Worker {
     /// Plans and does what there is to do.
     pub(super) fn take_steps(&mut self, pass: &mut Pass<'_>) {
         for (id, stuck) in &self.stuck {
             if let Some(entry) = self.desired.entries.get(id) {
-                pass.failed.insert(*id, (Phase::Failed, stuck.message.clone()));
+                pass.held.insert(*id, (Phase::Failed, stuck.message.clone()));
                 pass.done.push(Done::of(*id, entry, Action::Stuck, stuck.message.clone()));
             }
         }
@@ -37,20 +59,22 @@ impl Worker {
         for note in &plan.notes {
             tracing::warn!("the order of deployments is not as declared: {note}");
         }
-        let heirs: BTreeMap<&str, Uuid> =
+        let heirs: Heirs<'_> =
             present.iter().flat_map(|item| item.wants.iter().map(|path| (path.as_str(), item.id))).collect();
-        let mut again = Vec::new();
+        let (mut again, mut earlier) = (Vec::new(), BTreeSet::new());
         for step in &plan.steps {
             match step {
                 Step::Remove(id) => pass.done.extend(self.remove(*id, &heirs, awaited.as_deref())),
-                Step::Apply(id) if !due.contains_key(id) => {}
                 Step::Apply(id) => {
-                    let gives_up = self.ledger.owned(*id).keys().any(|path| !due[id].contains(path));
-                    if let Some(other) = awaited.as_ref().filter(|_| gives_up) {
-                        pass.failed.insert(*id, (Phase::Pending, waits_for(other)));
-                    } else if self.step(*id, &heirs, pass) {
-                        again.push(*id);
+                    if let Some(wants) = due.get(id) {
+                        let gives_up = self.ledger.owned_paths(*id).iter().any(|path| !wants.contains(path));
+                        if let Some(other) = awaited.as_ref().filter(|_| gives_up) {
+                            pass.held.insert(*id, (Phase::Pending, waits_for(other)));
+                        } else if self.step(*id, &heirs, &earlier, pass) {
+                            again.push(*id);
+                        }
                     }
+                    earlier.insert(*id);
                 }
             }
             if self.halted.is_some() {
@@ -59,9 +83,9 @@ impl Worker {
         }
         // Whoever owned the path may have given it up meanwhile.
         for id in again {
-            pass.failed.remove(&id);
+            pass.held.remove(&id);
             pass.done.retain(|done| done.id != id);
-            self.step(id, &heirs, pass);
+            self.step(id, &heirs, &earlier, pass);
             if self.halted.is_some() {
                 return;
             }
@@ -81,34 +105,50 @@ impl Worker {
         entries.find(|entry| recent(&entry.digest)).map(|entry| format!("{}/{}", entry.workspace, entry.name))
     }
 
-    /// Returns what is to be brought to what is desired now, with the paths that it is to own.
+    /// Returns what is to be brought to its course now, with the paths that it is to own.
     fn due(&mut self, pass: &mut Pass<'_>, postponed: bool) -> Wants {
         let (stirred, now) = (self.is_stirred(postponed), Instant::now());
         let mut due = Wants::new();
-        for (id, entry) in &self.desired.entries {
-            if self.stuck.contains_key(id) || !(pass.all || self.is_due(*id, now, stirred)) {
+        for id in self.desired.entries.keys().copied().collect::<Vec<_>>() {
+            let Some(course) = self.course(id).filter(|_| !self.stuck.contains_key(&id)) else { continue };
+            if !(pass.checks(self.ledger.entries.get(&id)) || self.is_due(id, now, stirred)) {
                 continue;
             }
-            let owned = self.ledger.entries.get(id).filter(|owned| owned.digest == entry.digest);
-            if let Some(owned) = owned.filter(|_| self.bundles.holds(&entry.digest)) {
+            let digest = course.target.digest;
+            if self.in_place(id) == Some(digest) && self.bundles.holds(&digest) {
                 // The same bundle wants the same paths; it is read when its turn comes.
-                due.insert(*id, owned.files.keys().cloned().collect());
+                due.insert(id, self.ledger.owned_paths(id));
                 continue;
             }
-            match self.bundles.get(&entry.digest) {
+            match self.bundles.get(&digest) {
                 Ok(Some(bundle)) => {
-                    let wants = Files::wants(&Target::new(*id, entry), &bundle);
-                    due.insert(*id, wants.unwrap_or_else(|_| self.ledger.owned(*id).into_keys().collect()));
+                    let wants = self.wants(&course.target, &bundle);
+                    due.insert(id, wants.unwrap_or_else(|_| self.ledger.owned_paths(id)));
                 }
-                Ok(None) if entry.orphan => {}
-                other => drop(pass.failed.insert(*id, pass.unavailable(*id, other.err(), &self.desired))),
+                Ok(None) if self.desired.entries[&id].orphan => {}
+                other => drop(pass.held.insert(id, pass.unavailable(digest, other.err()))),
             }
         }
         due
     }
 
+    /// Returns the paths that a bundle would own, claims among them.
+    fn wants(&mut self, target: &Target, bundle: &Bundle) -> Result<BTreeSet<String>, ApplyError> {
+        let mut wants = Files::wants(target, bundle)?;
+        wants.extend(self.claims_of(target, bundle)?.keys().map(Claim::path));
+        Ok(wants)
+    }
+
+    /// Returns what a bundle would own beside files.
+    fn claims_of(&mut self, target: &Target, bundle: &Bundle) -> Result<Claims, ApplyError> {
+        match self.appliers.of(bundle.applier)? {
+            Some(applier) => applier.plan(target, bundle),
+            None => Ok(Claims::new()),
+        }
+    }
+
     fn items(&self, due: &Wants) -> (Vec<Item>, Vec<Item>) {
-        let owns = |id: &Uuid| self.ledger.owned(*id).into_keys().collect::<BTreeSet<_>>();
+        let owns = |id: &Uuid| self.ledger.owned_paths(*id);
         let gone = self.desired.removals.iter().map(|(id, tombstone)| Item {
             id: *id,
             workspace: tombstone.workspace.clone(),
@@ -128,19 +168,30 @@ impl Worker {
         (gone.collect(), present.collect())
     }
 
-    /// Brings one deployment to what is desired. Returns whether it is refused for a path that somebody else owns.
-    fn step(&mut self, id: Uuid, heirs: &BTreeMap<&str, Uuid>, pass: &mut Pass<'_>) -> bool {
-        let Some(entry) = self.desired.entries.get(&id).cloned() else { return false };
-        let bundle = match self.bundles.get(&entry.digest) {
+    /// Brings one deployment to its course. Returns whether it is refused for what somebody else owns.
+    fn step(&mut self, id: Uuid, heirs: &Heirs<'_>, earlier: &BTreeSet<Uuid>, pass: &mut Pass<'_>) -> bool {
+        let (Some(entry), Some(course)) = (self.desired.entries.get(&id).cloned(), self.course(id)) else {
+            return false;
+        };
+        let digest = course.target.digest;
+        let bundle = match self.bundles.get(&digest) {
             Ok(Some(bundle)) => bundle,
             other => {
-                pass.failed.insert(id, pass.unavailable(id, other.err(), &self.desired));
+                pass.held.insert(id, pass.unavailable(digest, other.err()));
                 return false;
             }
         };
         pass.tried.insert(id);
-        let result = self.apply(&Target::new(id, &entry), &bundle, heirs);
-        let owned = matches!(result, Err(ApplyError::Refused(Refusal::Owned { .. })));
+        let result = self.bring(&course, &bundle, heirs, earlier);
+        let owned = matches!(result, Err(ApplyError::Refused(Refusal::Owned { .. } | Refusal::Claimed { .. })));
+        let result = match result {
+            Ok(Brought::Held(held)) => {
+                pass.held.insert(id, held);
+                return false;
+            }
+            Ok(Brought::There(applied)) => Ok(applied),
+            Err(error) => Err(error),
+        };
         let (action, message) = match self.conclude(id, result) {
             Outcome::Done(applied) if !applied.repaired.is_empty() => (Action::Repaired, repaired(&applied.repaired)),
             Outcome::Done(applied) if applied.written + applied.removed > 0 => (Action::Applied, String::new()),
@@ -148,15 +199,19 @@ impl Worker {
             Outcome::Failed(message) => (Action::Failed, message),
             Outcome::Stuck(message) => (Action::Stuck, message),
         };
+        let (action, message) = match (action, self.proved_bad(id)) {
+            (Action::Applied | Action::Unchanged, Some(why)) if course.returns => (Action::RolledBack, why.to_owned()),
+            other => (other.0, message),
+        };
         let done = Done::of(id, &entry, action, message.clone());
         let title = &done.title;
         match action {
             Action::Failed | Action::Stuck => {
                 tracing::warn!(deployment.title = %title, "{title} cannot be applied: {message}");
-                pass.failed.insert(id, (Phase::Failed, message));
+                pass.held.insert(id, (Phase::Failed, message));
             }
-            Action::Applied | Action::Repaired => {
-                tracing::info!(deployment.title = %title, release = %entry.release, "{title} {}", action.as_str());
+            Action::Applied | Action::Repaired | Action::RolledBack => {
+                tracing::info!(deployment.title = %title, release = %course.target.release, "{title} {}", action.as_str());
             }
             _ => {}
         }
@@ -164,9 +219,96 @@ impl Worker {
         owned
     }
 
-    fn apply(&mut self, target: &Target, bundle: &Bundle, heirs: &BTreeMap<&str, Uuid>) -> Result<Applied, ApplyError> {
+    /// Brings a deployment to its course, as far as that is possible now.
+    fn bring(
+        &mut self,
+        course: &Course,
+        bundle: &Bundle,
+        heirs: &Heirs<'_>,
+        earlier: &BTreeSet<Uuid>,
+    ) -> Result<Brought, ApplyError> {
+        let target = &course.target;
+        let same = self.in_place(target.id) == Some(target.digest);
         self.open_files()?;
+        let after = self.claims_of(target, bundle)?;
+        self.check_claims(target, bundle, &after)?;
+        if same {
+            match self.see_to_drift(target, bundle, &after)? {
+                Drifted::Enforce => {}
+                Drifted::Leave(held) => {
+                    self.enliven(target, bundle)?;
+                    return Ok(held.map_or_else(|| Brought::There(Applied::default()), Brought::Held));
+                }
+            }
+        } else if let Some(held) = self.pass_gates(course, bundle, &after, earlier)? {
+            return Ok(Brought::Held(held));
+        }
+        let heir = |path: &str| heirs.get(path).copied();
+        let before = self.ledger.claims(target.id);
+        let trial = (!same && !course.returns).then(|| self.trial_of(bundle, &after)).flatten();
         let files = self.files.as_ref().ok_or(ApplyError::NotAllowed(Kind::Files))?;
+        let mut applied =
+            files.apply(&mut self.ledger, target, bundle, Beside { before, after, trial }, &heir, now())?;
+        crate::faults::fault!("files-applied");
+        let beside = self.enliven(target, bundle)?;
+        applied.written += usize::from(beside);
+        if same {
+            applied.repaired.extend(self.drift_is_repaired(target.id, &applied.repaired));
+        } else {
+            self.drifts.remove(&target.id);
+        }
+        Ok(Brought::There(applied))
+    }
+
+    /// Returns why a change cannot begin yet, after setting in motion what has to come before it.
+    fn pass_gates(
+        &mut self,
+        course: &Course,
+        bundle: &Bundle,
+        after: &Claims,
+        earlier: &BTreeSet<Uuid>,
+    ) -> Result<Option<Held>, ApplyError> {
+        let (target, home) = (&course.target, self.home(&course.target));
+        commands::check(target, &home, &bundle.hooks, &bundle.health, self.exec.as_ref())?;
+        if let Some(held) = self.held_back(course, earlier) {
+            return Ok(Some(held));
+        }
+        self.check_room(target, bundle)?;
+        if !course.returns
+            && let Some(held) = self.hooked(HookKind::PreApply, &course.target, bundle)?
+        {
+            return Ok(Some(held));
+        }
+        self.prepare(&course.target, bundle, after)
+    }
+
+    /// Refuses a bundle for which there is no room.
+    fn check_room(&self, target: &Target, bundle: &Bundle) -> Result<(), ApplyError> {
+        if let (Some(files), Some(settings)) = (&self.files, &self.settings) {
+            let need = files.need(&self.ledger, target, bundle);
+            self.limits.check_disks(&[(&settings.root, need), (self.state.path(), Need { bytes: 0, files: 1 })])?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what somebody else owns beside files, paths outside of what the owner allows, and paths of a switch that is stuck.
+    fn check_claims(&self, target: &Target, bundle: &Bundle, after: &Claims) -> Result<(), ApplyError> {
+        let allowed = self.settings.as_ref().and_then(|files| files.paths.as_ref());
+        if let Some(allowed) = allowed {
+            let below = |path: &str| {
+                allowed
+                    .iter()
+                    .any(|dir| paths_clash(path, dir.trim_matches('/')) && path.len() >= dir.trim_matches('/').len())
+            };
+            if let Some(file) = bundle.files.iter().find(|file| file.rooted && !below(&file.path)) {
+                return Err(Refusal::Beyond { path: file.path.clone() }.into());
+            }
+        }
+        for claim in after.keys() {
+            if let Some(owner) = self.ledger.other_claimant(target.id, claim) {
+                return Err(Refusal::Claimed { claim: claim.to_string(), owner }.into());
+            }
+        }
         if !self.stuck.is_empty() {
             let wants = Files::wants(target, bundle)?;
             let clash = |path: &String| wants.iter().any(|wanted| paths_clash(wanted, path));
@@ -174,7 +316,7 @@ impl Worker {
                 return Err(SwitchError::Unfinished.into());
             }
         }
-        files.apply(&mut self.ledger, target, bundle, &|path| heirs.get(path).copied(), now())
+        Ok(())
     }
 
     /// Opens the root, if that is not done yet.
@@ -187,12 +329,19 @@ impl Worker {
 }
 
 impl Pass<'_> {
+    /// Whether a deployment is to be looked at though it is settled.
+    fn checks(&self, owned: Option<&crate::ledger::LedgerEntry>) -> bool {
+        let stirred = |owned: &crate::ledger::LedgerEntry| {
+            self.stirred.contains(&Kind::Files) || self.stirred.contains(&owned.applier)
+        };
+        self.all || owned.is_some_and(stirred)
+    }
+
     /// Returns how a deployment stands whose bundle cannot be used.
-    fn unavailable(&self, id: Uuid, error: Option<BundleError>, desired: &crate::desired::Desired) -> (Phase, String) {
+    fn unavailable(&self, digest: titan_api::Digest, error: Option<BundleError>) -> Held {
         match error {
             None => {
-                let digest = desired.entries.get(&id).map(|entry| entry.digest);
-                let why = digest.and_then(|digest| self.unfetched?.get(&digest));
+                let why = self.unfetched.and_then(|unfetched| unfetched.get(&digest));
                 let why = why.map_or("the control plane has not sent it", String::as_str);
                 (Phase::Pending, format!("the bundle is missing: {why}"))
             }

@@ -35,7 +35,7 @@ fn a_reader_never_sees_a_mixture() {
     let host = Host::new(&plane);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let settings = Settings { git: None, ..Settings::new(host.state()) };
-    let mut agent = Agent::open(settings).unwrap();
+    let mut agent = Agent::open(settings, runtime.handle()).unwrap();
     let mut exchange = |n: usize| {
         let text = n.to_string();
         plane.deploy("one", &[("a", &text), ("b", &text)]);

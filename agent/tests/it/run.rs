@@ -70,7 +70,7 @@ fn agents_can_run_in_threads_of_one_process() {
         for host in &hosts {
             scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                let mut agent = Agent::open(Settings::new(host.state())).unwrap();
+                let mut agent = Agent::open(Settings::new(host.state()), runtime.handle()).unwrap();
                 let summary = runtime.block_on(agent.once()).unwrap();
                 assert!(summary.is_settled());
                 assert_eq!(summary.commits().count(), 1);

@@ -7,9 +7,11 @@ use reqwest::{
     header::{self, HeaderValue},
 };
 
-use super::{Client, Download, Polled, Result, download, media_type, path_with};
+use super::{Client, Download, Polled, Result, WriteOptions, download, media_type, path_with, written};
 use crate::{
-    Digest, Revision, SetDigest, limits,
+    Digest, Revision, SetDigest,
+    drift::{AdoptAnswer, AdoptRequest, HostDrift},
+    limits,
     poll::{CURSOR_HEADER, POLL_AFTER_HEADER},
     reports::{PruneAnswer, PruneRequest, Report},
     status::Why,
@@ -79,6 +81,23 @@ impl Client {
     /// Tells a host to remove orphans.
     pub async fn prune(&self, host: &str, request: &PruneRequest) -> Result<PruneAnswer> {
         self.post_json(&format!("/v1/hosts/{host}/prune"), request).await
+    }
+
+    /// Returns what is not as it was applied on a host, with the differences.
+    pub async fn drift(&self, host: &str) -> Result<HostDrift> {
+        self.get_json(&format!("/v1/hosts/{host}/drift")).await
+    }
+
+    /// Makes what was found on a host the declared state there.
+    pub async fn adopt(&self, host: &str, request: &AdoptRequest, options: &WriteOptions) -> Result<AdoptAnswer> {
+        let path = format!("/v1/hosts/{host}/drift:adopt");
+        self.json(written(self.request(Method::POST, &path), options).json(request)).await
+    }
+
+    /// Returns files of a host to what the template says.
+    pub async fn unadopt(&self, host: &str, request: &AdoptRequest, options: &WriteOptions) -> Result<AdoptAnswer> {
+        let path = format!("/v1/hosts/{host}/drift:unadopt");
+        self.json(written(self.request(Method::POST, &path), options).json(request)).await
     }
 
     /// Returns why a host has a deployment, or has it not.

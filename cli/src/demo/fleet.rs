@@ -239,7 +239,7 @@ async fn agent(place: &Place, server: &str, token: &str, shutdown: CancellationT
     let settings = place.settings(server);
     let token = titan_agent::config::Secret::new(token.to_owned());
     titan_agent::enrol(&settings, server, &place.host, &token).await.map_err(|error| chain(&error))?;
-    let mut agent = Agent::open(settings).map_err(|error| chain(&error))?;
+    let mut agent = Agent::open(settings, &tokio::runtime::Handle::current()).map_err(|error| chain(&error))?;
     agent.run(shutdown).await;
     Ok(())
 }

@@ -12,6 +12,7 @@ mod commands;
 mod connections;
 mod crashes;
 mod demo;
+mod emulated;
 mod examples;
 mod founding_lines;
 mod laws_fold;

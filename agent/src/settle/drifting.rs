@@ -1,0 +1,132 @@
+//! Drift: what others did to what was applied. It is written down and reported before it is put right.
+
+use titan_api::{
+    drift::{Drift, DriftPolicy},
+    reports::Phase,
+};
+use uuid::Uuid;
+
+use super::{Worker, gates::Held};
+use crate::{
+    apply::{ApplyError, Target, switch::SwitchError},
+    bundles::Bundle,
+    claims::Claims,
+    drifts,
+};
+
+/// What is to be done with a deployment whose bundle is in place.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Drifted {
+    /// It is brought to its bundle; usually there is nothing to do.
+    Enforce,
+    /// It is left as it is, for this reason if there is one.
+    Leave(Option<Held>),
+}
+
+impl Worker {
+    /// Looks for what is not as it was applied, writes it down, and returns what is to be done about it.
+    pub(super) fn see_to_drift(
+        &mut self,
+        target: &Target,
+        bundle: &Bundle,
+        after: &Claims,
+    ) -> Result<Drifted, ApplyError> {
+        if bundle.drift == DriftPolicy::Once {
+            self.restamp(target)?;
+            return Ok(Drifted::Leave(None));
+        }
+        let unfinished = self.ledger.entries.get(&target.id).is_some_and(|entry| entry.unfinished.is_some());
+        let mut drifts = match &self.files {
+            Some(files) => files.examine(&self.ledger, target, bundle)?,
+            None => Vec::new(),
+        };
+        let mut strayed = Vec::new();
+        if !unfinished && !self.is_on_trial(target.id) {
+            for observation in self.observe(target, bundle)? {
+                if let Some(drift) = observation.drift {
+                    strayed.push(observation.claim);
+                    drifts.push(drift);
+                }
+            }
+        }
+        if drifts.is_empty() {
+            if self.drifts.get(&target.id).is_some_and(|known| known.iter().any(|drift| !drift.repaired)) {
+                self.drifts.remove(&target.id);
+            }
+            return Ok(Drifted::Enforce);
+        }
+        let drifts = drifts::bounded(drifts);
+        self.note_drift(target, &drifts)?;
+        if bundle.drift == DriftPolicy::Report {
+            self.restamp(target)?;
+            let what: Vec<_> = drifts.iter().map(|drift| format!("{} ({})", drift.what, drift.how)).collect();
+            let held = (Phase::Degraded, format!("it is not as it was applied: {}", what.join(", ")));
+            return Ok(Drifted::Leave(Some(held)));
+        }
+        if !strayed.is_empty() {
+            // What is left out of what was there before is made again, after a crash as well.
+            let mut next = self.ledger.clone();
+            if let Some(entry) = next.entries.get_mut(&target.id) {
+                let mut before = after.clone();
+                before.retain(|claim, _| !strayed.contains(claim));
+                entry.unfinished = Some(before);
+            }
+            next.write(&self.state).map_err(SwitchError::from)?;
+            self.ledger = next;
+        }
+        Ok(Drifted::Enforce)
+    }
+
+    /// Writes drift down where reports are kept, so that it is told whatever happens next.
+    fn note_drift(&mut self, target: &Target, drifts: &[Drift]) -> Result<(), ApplyError> {
+        let known = self.drifts.get(&target.id);
+        let same =
+            |one: &Drift, other: &Drift| (&one.what, &one.how, &one.diff) == (&other.what, &other.how, &other.diff);
+        let news = known.is_none_or(|known| {
+            known.len() != drifts.len()
+                || !known.iter().zip(drifts).all(|(one, other)| same(one, other) && !one.repaired)
+        });
+        if !news {
+            return Ok(());
+        }
+        for Drift { what, how, .. } in drifts {
+            let title = target.home();
+            tracing::warn!(deployment.title = %title, drift.what = %what, "{what} of {title} is not as it was applied: {how}");
+        }
+        self.drifts.insert(target.id, drifts.to_vec());
+        if let Some(report) = self.outbox.reports.get(&target.id).cloned() {
+            self.outbox.note(titan_api::reports::DeploymentReport { drift: drifts.to_vec(), ..report });
+            self.outbox.save(&self.state);
+        }
+        Ok(())
+    }
+
+    /// Marks drift as put right. Returns phrases for what no file says.
+    pub(super) fn drift_is_repaired(&mut self, id: Uuid, files: &[String]) -> Vec<String> {
+        let Some(drifts) = self.drifts.get_mut(&id) else { return Vec::new() };
+        let mut phrases = Vec::new();
+        for drift in drifts.iter_mut().filter(|drift| !drift.repaired) {
+            drift.repaired = true;
+            let phrase = format!("{} ({})", drift.what, drift.how);
+            if !files.contains(&phrase) {
+                phrases.push(phrase);
+            }
+        }
+        phrases
+    }
+
+    /// Notes the release and revision under which the bundle that is in place is declared now; nothing else changes.
+    fn restamp(&mut self, target: &Target) -> Result<(), ApplyError> {
+        let mut next = self.ledger.clone();
+        if let Some(entry) = next.entries.get_mut(&target.id) {
+            entry.release.clone_from(&target.release);
+            entry.revision = target.revision;
+            entry.depends_on.clone_from(&target.depends_on);
+        }
+        if next != self.ledger {
+            next.write(&self.state).map_err(SwitchError::from)?;
+            self.ledger = next;
+        }
+        Ok(())
+    }
+}
