@@ -254,7 +254,8 @@ impl Worker {
         let git_errors = if self.halted.is_none() { self.commit() } else { BTreeMap::new() };
         self.pushes.due |= *all;
         self.note(&pass.held, &git_errors, &mut pass.done);
-        if pass.done.iter().any(|done| !matches!(done.action, Action::Unchanged | Action::Waiting)) {
+        // Whoever waits for a bundle may wait for room.
+        if pass.done.iter().any(|done| done.action != Action::Unchanged) {
             self.collect_garbage();
         }
         self.watch_files(*all || stirred.contains(&Applier::Files));
