@@ -177,7 +177,7 @@ pub(crate) struct Observation {
     /// How it does.
     pub(crate) condition: Condition,
     /// How it differs from what was applied, if it does. Enforcing means [`Applier::apply`] with this claim left out of
-    /// `before`.
+    /// `before`. A claim that is not in `after` is somebody else's: its drift is told, and nothing is done about it.
     pub(crate) drift: Option<Drift>,
 }
 

@@ -14,6 +14,8 @@ pub(crate) const COMPARED: usize = 4 * limits::DRIFT_BYTES;
 const SHOWN: usize = 256 * 1024;
 /// How long a comparison looks for the shortest difference.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// How something differs that others put beside what was applied. It is theirs: it is told, and stays.
+pub(crate) const ADDED: &str = "added";
 /// The permission that everybody on the host has to have.
 const EVERYBODY_READS: u32 = 0o004;
 

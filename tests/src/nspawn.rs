@@ -169,13 +169,16 @@ impl Machine {
     /// # Errors
     ///
     /// If it does not.
-    pub fn booted(&self) -> io::Result<()> {
+    pub fn booted(&mut self) -> io::Result<()> {
         let up = || {
+            // What was its first process a moment ago may have been one that prepares it.
+            self.leader = self.find_leader().unwrap_or(self.leader);
             let said = self.run(&["timeout", "2", "systemctl", "is-system-running"]).ok()?;
             let said = String::from_utf8_lossy(&said.stdout).trim().to_owned();
             ["running", "degraded"].contains(&said.as_str()).then_some(())
         };
-        eventually("the host boots", BOOT, up).map_err(|error| io::Error::other(format!("{error}: {}", self.console())))
+        let booted = eventually("the host boots", BOOT, up);
+        booted.map_err(|error| io::Error::other(format!("{error}: {}", self.console())))
     }
 
     /// Cuts the host's power.

@@ -40,6 +40,7 @@ use crate::{
     bundles::Bundle,
     claims::{Claim, Claims},
     config::appliers::Systemd as Settings,
+    drifts,
 };
 
 /// How long a change waits for units that leave to stop. Those that take longer are left to systemd, which ends them in its
@@ -360,7 +361,7 @@ impl Applier for Systemd {
                 let diff = text.as_deref().map(|text| added(&place, text)).unwrap_or_default();
                 let found = text.filter(|text| text.len() <= limits::DRIFT_BYTES);
                 let claim = Claim::new(DROP_IN, &place);
-                let drift = Drift { what: place, how: "added".to_owned(), diff, found, repaired: false };
+                let drift = Drift { what: place, how: drifts::ADDED.to_owned(), diff, found, repaired: false };
                 observations.push(Observation { claim, condition: Condition::Well, drift: Some(drift) });
             }
         }

@@ -45,7 +45,10 @@ impl Worker {
         if !unfinished && !self.is_on_trial(target.id) {
             for observation in self.observe(target, bundle)? {
                 if let Some(drift) = observation.drift {
-                    strayed.push(observation.claim);
+                    // What others added is told; it is not the deployment's to put right.
+                    if after.contains_key(&observation.claim) {
+                        strayed.push(observation.claim);
+                    }
                     drifts.push(drift);
                 }
             }
@@ -124,7 +127,7 @@ impl Worker {
     pub(super) fn drift_is_repaired(&mut self, id: Uuid, files: &[String]) -> Vec<String> {
         let Some(drifts) = self.drifts.get_mut(&id) else { return Vec::new() };
         let mut phrases = Vec::new();
-        for drift in drifts.iter_mut().filter(|drift| !drift.repaired) {
+        for drift in drifts.iter_mut().filter(|drift| !drift.repaired && drift.how != drifts::ADDED) {
             drift.repaired = true;
             let phrase = format!("{} ({})", drift.what, drift.how);
             if !files.contains(&phrase) {

@@ -41,9 +41,10 @@ fn name(index: usize) -> String {
 fn start(world: &World) -> Vec<Machine> {
     let person = Operator::new(crate::NODE).expect("a directory");
     person.login(&world.plane.server, &world.plane.token).expect("logged in");
-    let binds = [format!("{}:/usr/local/bin/titan-node", crate::NODE)];
-    let machines: Vec<_> = (0..HOSTS).map(|index| Machine::start(&name(index), &binds).expect("a host")).collect();
-    for (index, machine) in machines.iter().enumerate() {
+    // The smallest Debian trusts nobody, and an agent wants to trust somebody before it speaks.
+    let binds = [format!("{}:/usr/local/bin/titan-node", crate::NODE), "/etc/ssl/certs:/etc/ssl/certs".to_owned()];
+    let mut machines: Vec<_> = (0..HOSTS).map(|index| Machine::start(&name(index), &binds).expect("a host")).collect();
+    for (index, machine) in machines.iter_mut().enumerate() {
         machine.booted().expect("booted");
         machine.write("/etc/titan/agent.yaml", AGENT).expect("configured");
         machine.write("/etc/systemd/system/titan-agent.service", SERVICE).expect("the unit");

@@ -22,7 +22,7 @@ fn machine() -> Option<MutexGuard<'static, Machine>> {
     static MACHINE: OnceLock<Option<Mutex<Machine>>> = OnceLock::new();
     let start = || {
         nspawn::possible()?;
-        let machine = Machine::start("applier", &[])?;
+        let mut machine = Machine::start("applier", &[])?;
         machine.booted()?;
         Ok::<_, std::io::Error>(Mutex::new(machine))
     };
