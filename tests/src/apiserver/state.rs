@@ -34,11 +34,11 @@ pub struct Logged {
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
+pub(super) struct Answer {
     /// The HTTP status.
-    pub status: u16,
+    pub(super) status: u16,
     /// The body; a text is sent as it is.
-    pub value: Value,
+    pub(super) value: Value,
 }
 
 impl Answer {
@@ -47,7 +47,7 @@ impl Answer {
     }
 
     /// Returns a failure as the server puts it.
-    pub fn failure(status: u16, reason: &str, message: &str, causes: &[Value]) -> Self {
+    pub(super) fn failure(status: u16, reason: &str, message: &str, causes: &[Value]) -> Self {
         let value = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
                            "reason": reason, "details": {"causes": causes}, "code": status});
         Self { status, value }
@@ -60,7 +60,7 @@ impl Answer {
 
 /// A call.
 #[derive(Debug)]
-pub struct Ask {
+pub(super) struct Ask {
     method: Method,
     path: Vec<String>,
     full: String,
@@ -68,12 +68,12 @@ pub struct Ask {
     media: String,
     body: Value,
     /// Whether it is a watch.
-    pub watch: bool,
+    pub(super) watch: bool,
 }
 
 impl Ask {
     /// Reads a call.
-    pub fn new(method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Result<Self, Answer> {
+    pub(super) fn new(method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Result<Self, Answer> {
         let query: BTreeMap<String, String> = uri
             .query()
             .unwrap_or_default()
@@ -127,7 +127,7 @@ struct Watcher {
 
 /// Everything.
 #[derive(Debug)]
-pub struct State {
+pub(super) struct State {
     version: u64,
     compacted: u64,
     kinds: Vec<Kind>,
@@ -136,15 +136,15 @@ pub struct State {
     history: Vec<(u64, &'static str, Place, Value)>,
     watchers: Vec<Watcher>,
     /// The calls, apart from watches.
-    pub log: Vec<Logged>,
+    pub(super) log: Vec<Logged>,
     /// How many there were.
-    pub calls: usize,
+    pub(super) calls: usize,
     /// After how many nobody answers.
-    pub silent_after: Option<usize>,
+    pub(super) silent_after: Option<usize>,
     /// What is forbidden.
-    pub forbidden: Vec<(&'static str, &'static str)>,
+    pub(super) forbidden: Vec<(&'static str, &'static str)>,
     /// Whether nobody makes deployments ready.
-    pub uncontrolled: bool,
+    pub(super) uncontrolled: bool,
 }
 
 impl Default for State {
@@ -178,13 +178,20 @@ impl State {
     }
 
     /// Returns an object.
-    pub fn get(&mut self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+    pub(super) fn get(&mut self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         self.ripen(Instant::now());
         self.objects.get(&self.place(plural, namespace, name)).cloned()
     }
 
     /// Changes an object as another manager does.
-    pub fn edit(&mut self, plural: &str, namespace: &str, name: &str, manager: &str, change: impl FnOnce(&mut Value)) {
+    pub(super) fn edit(
+        &mut self,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+        manager: &str,
+        change: impl FnOnce(&mut Value),
+    ) {
         let kind = self.kind(plural);
         let place = self.place(plural, namespace, name);
         let live = self.objects.get(&place).cloned().unwrap_or(Value::Null);
@@ -201,31 +208,31 @@ impl State {
     }
 
     /// Removes an object at once.
-    pub fn delete_now(&mut self, plural: &str, namespace: &str, name: &str) {
+    pub(super) fn delete_now(&mut self, plural: &str, namespace: &str, name: &str) {
         let place = self.place(plural, namespace, name);
         self.take(&place);
     }
 
     /// Returns all names.
-    pub fn names(&mut self) -> Vec<String> {
+    pub(super) fn names(&mut self) -> Vec<String> {
         self.ripen(Instant::now());
         let shown = |(plural, _, namespace, name): &Place| format!("{plural} {namespace}/{name}");
         self.objects.keys().filter(|place| place.0 != "pods").map(shown).collect()
     }
 
     /// Forgets the past.
-    pub fn compact(&mut self) {
+    pub(super) fn compact(&mut self) {
         self.compacted = self.version;
         self.history.clear();
     }
 
     /// Ends all watches.
-    pub fn break_watches(&mut self) {
+    pub(super) fn break_watches(&mut self) {
         self.watchers.clear();
     }
 
     /// Returns how many watches there are.
-    pub fn watches(&mut self) -> usize {
+    pub(super) fn watches(&mut self) -> usize {
         self.watchers.retain(|watcher| !watcher.say.is_closed());
         self.watchers.len()
     }
@@ -398,7 +405,7 @@ impl State {
     }
 
     /// Begins a watch. Returns what there is to say at once, and where the rest will come from.
-    pub fn watch(&mut self, ask: &Ask) -> Result<(VecDeque<Bytes>, UnboundedReceiver<Bytes>), Answer> {
+    pub(super) fn watch(&mut self, ask: &Ask) -> Result<(VecDeque<Bytes>, UnboundedReceiver<Bytes>), Answer> {
         self.ripen(Instant::now());
         let (kind, namespace, _, _) = self.route(&ask.path).ok_or_else(|| Answer::missing("the resource"))?;
         self.check_allowed("watch", &kind.plural)?;
@@ -458,7 +465,7 @@ impl State {
     }
 
     /// Answers a call.
-    pub fn answer(&mut self, ask: &Ask, now: Instant) -> Answer {
+    pub(super) fn answer(&mut self, ask: &Ask, now: Instant) -> Answer {
         self.log.push(Logged { method: ask.method.to_string(), path: ask.full.clone() });
         self.ripen(now);
         self.discovery(ask).map_or_else(|| self.object(ask, now).unwrap_or_else(|failure| failure), Answer::ok)

@@ -12,14 +12,14 @@ use http_body::Frame;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// The lines of a watch.
-pub struct Lines {
+pub(super) struct Lines {
     first: VecDeque<Bytes>,
     news: UnboundedReceiver<Bytes>,
 }
 
 impl Lines {
     /// Returns lines that are there already, and then those that come.
-    pub fn new(first: VecDeque<Bytes>, news: UnboundedReceiver<Bytes>) -> Self {
+    pub(super) fn new(first: VecDeque<Bytes>, news: UnboundedReceiver<Bytes>) -> Self {
         Self { first, news }
     }
 }
@@ -37,7 +37,7 @@ impl http_body::Body for Lines {
 }
 
 /// A body that breaks off.
-pub struct Broken;
+pub(super) struct Broken;
 
 impl http_body::Body for Broken {
     type Data = Bytes;
