@@ -10,10 +10,13 @@ pub(crate) mod accounts;
 pub(crate) mod appliers;
 pub(crate) mod changes;
 pub(crate) mod files;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod kubernetes;
 pub(crate) mod root;
 pub(crate) mod stage;
 pub(crate) mod step;
 pub(crate) mod switch;
+pub(crate) mod systemd;
 
 use std::path::Path;
 

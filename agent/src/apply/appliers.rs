@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use titan_api::templates::Applier as Kind;
 use tokio::runtime::Handle;
 
-use super::{Applier, ApplyError};
+use super::{Applier, ApplyError, systemd::Systemd};
 use crate::{config::appliers::Appliers as Allowed, state::StateDir, wake::Wake};
 
 /// What an applier may use of the agent.
@@ -52,13 +52,19 @@ impl Appliers {
 
 /// Opens the applier of a kind. One line each.
 fn open(kind: Kind, allowed: &Allowed, ground: &Ground) -> Result<Box<dyn Applier>, ApplyError> {
+    #[cfg(feature = "kubernetes")]
+    if let (Kind::Kubernetes, Some(allowed)) = (kind, &allowed.kubernetes) {
+        return Ok(Box::new(super::kubernetes::Kubernetes::open(allowed.clone(), ground)?));
+    }
     let named = match kind {
         Kind::Files => allowed.files.is_some(),
-        Kind::Systemd => allowed.systemd.is_some(),
+        Kind::Systemd => match &allowed.systemd {
+            Some(settings) => return Ok(Box::new(Systemd::new(settings, ground))),
+            None => false,
+        },
         Kind::Podman => allowed.podman.is_some(),
         Kind::Compose => allowed.compose.is_some(),
         Kind::Kubernetes => allowed.kubernetes.is_some(),
     };
-    let _ground_is_for_those_that_are_built = ground;
     Err(if named { ApplyError::NotBuilt(kind) } else { ApplyError::NotAllowed(kind) })
 }

@@ -15,6 +15,7 @@ mod demo;
 mod emulated;
 mod examples;
 mod founding_lines;
+mod kubernetes;
 mod laws_fold;
 mod laws_store;
 mod laws_store_view;
