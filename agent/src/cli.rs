@@ -283,16 +283,16 @@ fn prune_here(settings: &Settings, ids: &[Uuid], all: bool, io: &Handle, wake: &
         return NOT_FOUND;
     }
     let pruned = worker.prune((!all).then_some(ids)).and_then(|pruned| {
-        let mut done = worker.settle(&Scope::default())?;
+        let mut done = worker.settle(&Scope::default());
         while done.iter().any(|done| pruned.contains(&done.id) && done.action == Action::Waiting) && worker.is_busy() {
             let idle = worker.idle_for().unwrap_or(LOOK);
             let _woken = io.block_on(async { tokio::time::timeout(idle, wake.notified()).await });
-            done = worker.settle(&Scope::default())?;
+            done = worker.settle(&Scope::default());
         }
-        Ok((pruned, done))
+        Ok::<_, SettleError>((pruned, done))
     });
     match pruned {
-        Ok((pruned, done)) => {
+        Ok::<_, SettleError>((pruned, done)) => {
             for done in done.iter().filter(|done| pruned.contains(&done.id)) {
                 output::say(&format!("{:<10} {}  {}", done.action.as_str(), done.title, done.message));
             }

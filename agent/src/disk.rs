@@ -3,11 +3,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
+
+/// Bytes that a disk writes as a whole.
+const SECTOR: usize = 512;
 
 /// Why a file of the state directory cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +89,21 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
     })
 }
 
+/// Writes `to` over `from`, as long as it and near the beginning of the file at `path`: for what has to be noted though
+/// there is no room for a new file. It is the old text or the new one, since a sector is written as a whole.
+pub(crate) fn overwrite(path: &Path, from: &str, to: &str) -> Result<(), DiskError> {
+    let put = || {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let mut head = [0; SECTOR];
+        let count = file.read_at(&mut head, 0)?;
+        let at = head[..count].windows(from.len()).position(|window| window == from.as_bytes());
+        let at = at.filter(|_| from.len() == to.len()).ok_or(io::ErrorKind::InvalidData)?;
+        file.write_all_at(to.as_bytes(), at as u64)?;
+        file.sync_all()
+    };
+    put().map_err(write_error(path))
+}
+
 /// Puts `value` at `path` as JSON, as [`write`] does.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), DiskError> {
     let bytes = serde_json::to_vec(value).map_err(|error| write_error(path)(error.into()))?;
@@ -146,6 +164,9 @@ mod tests {
         assert_eq!(read_json::<Vec<u8>>(&path).expect("none"), None);
         write_json(&path, &vec![1, 2]).expect("write");
         assert_eq!(read_json::<Vec<u8>>(&path).expect("some"), Some(vec![1, 2]));
+        overwrite(&path, "[1", "[3").expect("overwrite");
+        assert_eq!(read_json::<Vec<u8>>(&path).expect("some"), Some(vec![3, 2]));
+        assert!(overwrite(&path, "9", "8").is_err() && overwrite(&path, "3", "33").is_err());
         fs::write(&path, "[1,").expect("damage");
         let message = read_json::<Vec<u8>>(&path).expect_err("damaged").to_string();
         assert!(message.contains("x.json is damaged"), "{message}");

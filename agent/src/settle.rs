@@ -213,25 +213,34 @@ impl Worker {
         declared.map(|(_, entry)| entry.digest).filter(|digest| !self.bundles.holds(digest)).collect()
     }
 
+    /// Returns why no bundle can be fetched, if the state directory holds all that it may.
+    pub(crate) fn refuses_bundles(&self) -> Option<String> {
+        let needed = titan_api::limits::INLINE_BUNDLE_BYTES as u64;
+        self.limits.check_state(self.state.path(), needed).err().map(|error| chain(&error))
+    }
+
     /// Returns why nothing can be changed on this host for now, if so.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.halted.clone()
     }
 
     /// Brings the host to what is desired, as far as that is possible without waiting.
-    pub(crate) fn settle(&mut self, scope: &Scope) -> Result<Vec<Done>, SettleError> {
+    pub(crate) fn settle(&mut self, scope: &Scope) -> Vec<Done> {
         let Scope { all, stirred, unfetched } = scope;
         let mut pass = Pass { all: *all, stirred: stirred.clone(), unfetched: Some(unfetched), ..Pass::default() };
         if self.recover().is_some() {
-            self.succeed()?;
-            self.take_steps(&mut pass)?;
-            let kinds = pass.stirred.clone();
-            let stirred = |kind| *all || kinds.contains(&kind);
-            if self.halted.is_none() && self.watch_over(&stirred)? {
-                // Whatever proved bad goes back at once.
-                (pass.all, pass.stirred) = (false, BTreeSet::new());
-                self.take_steps(&mut pass)?;
+            match self.save_desired(false).and_then(|()| self.succeed()) {
+                Ok(()) => self.take_steps(&mut pass),
+                // What is done and then forgotten would be undone after a restart.
+                Err(error) => self.halt(format!("what is declared cannot be noted: {}", chain(&error))),
             }
+        }
+        let kinds = pass.stirred.clone();
+        let is_stirred = |kind| *all || kinds.contains(&kind);
+        if self.halted.is_none() && self.watch_over(&is_stirred) {
+            // Whatever proved bad goes back at once.
+            (pass.all, pass.stirred) = (false, BTreeSet::new());
+            self.take_steps(&mut pass);
         }
         self.tell_halted(&mut pass);
         self.remember_failures(&pass);
@@ -244,12 +253,19 @@ impl Worker {
         }
         let git_errors = if self.halted.is_none() { self.commit() } else { BTreeMap::new() };
         self.pushes.due |= *all;
-        self.note(&pass.held, &git_errors, &mut pass.done)?;
-        if pass.done.iter().any(|done| !matches!(done.action, Action::Unchanged | Action::Waiting)) {
-            self.collect_garbage()?;
+        self.note(&pass.held, &git_errors, &mut pass.done);
+        // Whoever waits for a bundle may wait for room.
+        if pass.done.iter().any(|done| done.action != Action::Unchanged) {
+            self.collect_garbage();
         }
         self.watch_files(*all || stirred.contains(&Applier::Files));
-        Ok(pass.done)
+        pass.done
+    }
+
+    /// Changes nothing on this host until the next pass.
+    fn halt(&mut self, why: String) {
+        tracing::warn!("nothing is changed on this host until that is mended: {why}");
+        self.halted = Some(why);
     }
 
     /// Has the kernel tell when others change what is owned.
@@ -318,13 +334,16 @@ impl Worker {
         Ok(chosen)
     }
 
-    fn collect_garbage(&mut self) -> Result<(), DiskError> {
+    fn collect_garbage(&mut self) {
         let desired = self.desired.entries.values().map(|entry| entry.digest);
         let previous = |entry: &crate::ledger::LedgerEntry| entry.previous.as_ref().map(|previous| previous.digest);
         let owned = self.ledger.entries.values().flat_map(|entry| [Some(entry.digest), previous(entry)]);
         let keep = desired.chain(owned.flatten()).collect();
         self.proofs.keep(&keep);
-        self.bundles.keep(&keep)
+        self.appliers.keep(&keep);
+        if let Err(error) = self.bundles.keep(&keep) {
+            tracing::warn!("bundles that nobody needs cannot be removed yet: {}", chain(&error));
+        }
     }
 }
 

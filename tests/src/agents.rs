@@ -14,16 +14,44 @@ use crate::nodes::{self, Running};
 /// An agent's directories.
 #[derive(Debug)]
 pub struct AgentNode {
-    node: String,
+    program: String,
+    role: String,
     folder: TempDir,
+    appliers: String,
 }
 
 impl AgentNode {
     /// Makes the directories and `agent.yaml` of an agent. `node`: path of this crate's `titan-node`.
     pub fn new(node: &str) -> anyhow::Result<Self> {
+        Self::of(node, "agent", "")
+    }
+
+    /// Makes the directories and `agent.yaml` of an agent that may use more appliers than `files`, such as
+    /// `kubernetes: {}`.
+    pub fn allowing(node: &str, appliers: &str) -> anyhow::Result<Self> {
+        Self::of(node, "agent", appliers)
+    }
+
+    /// The same with the agent of another architecture. `emulator` is a program that runs `binary`.
+    pub fn emulated(emulator: &str, binary: &str) -> anyhow::Result<Self> {
+        Self::of(emulator, binary, "")
+    }
+
+    /// The same below a directory of the caller's choice.
+    pub fn below(node: &str, parent: &Path) -> anyhow::Result<Self> {
+        Self::within(parent, node, "agent", "")
+    }
+
+    fn of(program: &str, role: &str, appliers: &str) -> anyhow::Result<Self> {
         let shared = Path::new("/dev/shm");
         let parent = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
-        let agent = Self { node: node.to_owned(), folder: TempDir::with_prefix_in("titan-agent-", parent)? };
+        Self::within(&parent, program, role, appliers)
+    }
+
+    fn within(parent: &Path, program: &str, role: &str, appliers: &str) -> anyhow::Result<Self> {
+        let folder = TempDir::with_prefix_in("titan-agent-", parent)?;
+        let (program, role, appliers) = (program.to_owned(), role.to_owned(), appliers.to_owned());
+        let agent = Self { program, role, folder, appliers };
         std::fs::create_dir(agent.root())?;
         agent.configure(None)?;
         Ok(agent)
@@ -31,14 +59,32 @@ impl AgentNode {
 
     fn configure(&self, server: Option<&str>) -> anyhow::Result<()> {
         let mut yaml = format!(
-            "appliers: {{ files: {{ root: {} }} }}\ngit: {{ repository: {} }}\npolling: {{ wait: 2s, maxBackoff: 1s }}\n",
+            "appliers: {{ files: {{ root: {} }}, {} }}\ngit: {{ repository: {} }}\npolling: {{ wait: 2s, maxBackoff: 1s }}\n",
             self.root().display(),
+            self.appliers,
             self.repository().display()
         );
         if let Some(server) = server {
             yaml.push_str(&format!("server: {server}\n"));
         }
         Ok(std::fs::write(self.config(), yaml)?)
+    }
+
+    /// Configures the agent anew: its control plane, what `appliers` allows beside files, as in `exec: {}`, and keys in
+    /// lines of their own.
+    pub fn configure_with(&self, server: &str, appliers: &str, more: &str) -> anyhow::Result<()> {
+        let yaml = format!(
+            "server: {server}\nappliers: {{ files: {{ root: {} }}, {appliers} }}\ngit: {{ repository: {} }}\n{more}\n",
+            self.root().display(),
+            self.repository().display()
+        );
+        Ok(std::fs::write(self.config(), yaml)?)
+    }
+
+    /// Returns the directory that the agent keeps its state in.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
     }
 
     /// Tells the agent that its control plane is at another address now.
@@ -65,9 +111,9 @@ impl AgentNode {
     /// Returns the command `titan-agent` with `args` and this agent's directories.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = nodes::command(&self.node, "agent");
+        let mut command = nodes::command(&self.program, &self.role);
         command.args(args).arg("--config").arg(self.config());
-        command.arg("--state-dir").arg(self.folder.path().join("state"));
+        command.arg("--state-dir").arg(self.state());
         command
     }
 

@@ -91,11 +91,8 @@ impl Agent {
         }
         let reachable = rhythm.failures == 0 && rhythm.beat.is_some();
         if reachable && errands.report.is_none() && now >= rhythm.report {
-            match self.due().await {
-                Ok(Some(report)) => errands.report = Some(Box::pin(self.reporting(report))),
-                Ok(None) => {}
-                Err(error) => tracing::warn!("reports cannot be written down: {}", chain(&error)),
-            }
+            let due = self.due().await;
+            errands.report = due.map(|report| Box::pin(self.reporting(report)) as _);
         }
         if reachable && errands.fetch.is_none() {
             let missing = self.with_worker(|worker| worker.missing_bundles()).await;
@@ -127,16 +124,12 @@ impl Agent {
                 rhythm.poll = Instant::now() + pause;
             }
             Back::Reported(report, result) => {
-                let (why, asked) = match self.reported(&report, result).await {
-                    Ok(None) => {
-                        rhythm.report = Instant::now();
-                        return;
-                    }
-                    Ok(Some(error)) => (chain(&error), error.retry_after()),
-                    Err(error) => (chain(&error), None),
+                let Some(error) = self.reported(&report, result).await else {
+                    rhythm.report = Instant::now();
+                    return;
                 };
-                let why = format!("the report did not get through and is sent again: {why}");
-                rhythm.report = Instant::now() + self.in_trouble(why, asked, rhythm).await;
+                let why = format!("the report did not get through and is sent again: {}", chain(&error));
+                rhythm.report = Instant::now() + self.in_trouble(why, error.retry_after(), rhythm).await;
             }
             Back::Fetched(digest, result) => {
                 if let Err(message) = result {
@@ -154,7 +147,7 @@ impl Agent {
         polled: Result<titan_api::client::Polled, ClientError>,
         rhythm: &mut Rhythm,
     ) -> Result<Duration, AgentError> {
-        let asked = match self.accept(polled).await? {
+        let asked = match self.accept(polled).await {
             Ok(asked) => asked,
             Err(PollFault::Client(error)) => {
                 let again = error.code() == Some(Code::CursorAhead) && rhythm.failures == 0;
@@ -178,7 +171,7 @@ impl Agent {
             rhythm.beat = Some(Instant::now());
             self.with_worker(|worker| worker.outbox.all_due()).await;
         }
-        if self.push(false, Duration::ZERO).await? {
+        if self.push(false, Duration::ZERO).await {
             rhythm.report = Instant::now();
         }
         let trouble = self.with_worker(|worker| worker.trouble()).await;
@@ -209,7 +202,7 @@ impl Agent {
     /// Does what somebody woke the agent for.
     async fn look_around(&mut self, rhythm: &mut Rhythm) {
         rhythm.stirred.extend(self.wake.take());
-        if self.push(false, Duration::ZERO).await.unwrap_or(false) {
+        if self.push(false, Duration::ZERO).await {
             rhythm.report = Instant::now();
         }
         let files = rhythm.stirred.contains(&Applier::Files) && Instant::now() < rhythm.quiet.0;

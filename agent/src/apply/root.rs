@@ -259,6 +259,15 @@ impl Root {
         }
     }
 
+    /// Removes a directory with everything in it; links are removed, not followed.
+    pub(crate) fn clear(&self, path: &str) -> Result<()> {
+        for (name, kind) in self.list(path)? {
+            let inside = format!("{path}/{name}");
+            if kind == FileType::Directory { self.clear(&inside)? } else { self.unlink(&inside)? }
+        }
+        self.remove_dir(path).map(drop)
+    }
+
     /// Writes a directory's entries to disk; it is fine if it is gone.
     pub(crate) fn sync_dir(&self, path: &str) -> Result<()> {
         let Some(dir) = self.dir(path)? else { return Ok(()) };

@@ -4,14 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use titan_api::{Digest, templates::Applier};
+use titan_api::{Digest, health::Health, templates::Applier};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use super::{SettleError, Worker, chain, now};
+use super::{Worker, chain, now};
 use crate::{
     apply::{Condition, Observation, Target},
     background::{Background, Stands},
@@ -19,6 +19,7 @@ use crate::{
     claims::{Claim, Claims},
     clocks::BootClock,
     config::appliers::HookKind,
+    disk::DiskError,
     faults::fault,
     ledger::LedgerEntry,
     probes::{self, Callers, ProbeGround},
@@ -28,6 +29,9 @@ use crate::{
 
 /// Bundles of one deployment that are remembered as bad.
 const BAD: usize = 8;
+
+/// When to look again at what could not be looked at.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A probe that was asked: of which deployment, which bundle, which of its probes.
 type Asked = (Uuid, Digest, usize);
@@ -133,7 +137,7 @@ impl Worker {
     }
 
     /// Looks at everything that has something to prove, or to keep. Returns whether something proved bad that can go back.
-    pub(super) fn watch_over(&mut self, stirred: &dyn Fn(Applier) -> bool) -> Result<bool, SettleError> {
+    pub(super) fn watch_over(&mut self, stirred: &dyn Fn(Applier) -> bool) -> bool {
         let mut bad = false;
         let entries = &self.ledger.entries;
         self.proofs.watches.retain(|id, watch| entries.get(id).is_some_and(|entry| entry.digest == watch.digest));
@@ -146,13 +150,19 @@ impl Worker {
             let due = watch.next.is_some_and(|next| next <= Instant::now());
             let look = answered || due || stirred(watch.bundle.applier) || matches!(watch.stage, Stage::Trial(_));
             if look {
-                bad |= self.look_at(id, &mut watch, finished)?;
+                // Should it not be possible to say when.
+                watch.next = Some(Instant::now() + AGAIN);
+                match self.look_at(id, &mut watch, finished) {
+                    Ok(proved_bad) => bad |= proved_bad,
+                    // It is found out again.
+                    Err(error) => tracing::warn!("what was proved cannot be written down: {}", chain(&error)),
+                }
             }
             if self.ledger.entries.get(&id).is_some_and(|entry| entry.digest == watch.digest) {
                 self.proofs.watches.insert(id, watch);
             }
         }
-        Ok(bad)
+        bad
     }
 
     /// Begins, or goes on with, the watch over a deployment of which there is something to see.
@@ -176,7 +186,9 @@ impl Worker {
         let stage = match &entry.trial {
             Some(mark) => {
                 let hook = bundle.hooks.post_apply.is_some();
-                Stage::Trial(Trial::resume(&bundle.health, hook, mark.clone(), &now))
+                // Of what was returned to only the hook is waited for.
+                let health = if self.has_returned(id) { Health::default() } else { bundle.health.clone() };
+                Stage::Trial(Trial::resume(&health, hook, mark.clone(), &now))
             }
             None => Stage::Vigil(Vigil::resume(&bundle.health, entry.bad.get(&entry.digest).cloned(), now.millis)),
         };
@@ -203,7 +215,7 @@ impl Worker {
     }
 
     /// Looks at one deployment. Returns whether it proved bad and can go back.
-    fn look_at(&mut self, id: Uuid, watch: &mut Watch, finished: bool) -> Result<bool, SettleError> {
+    fn look_at(&mut self, id: Uuid, watch: &mut Watch, finished: bool) -> Result<bool, DiskError> {
         let Some(entry) = self.ledger.entries.get(&id) else { return Ok(false) };
         let (target, began) = (Target::in_place(id, entry), entry.trial.as_ref().map_or(0, |mark| mark.began));
         let observed = if finished { self.seen(&target, &watch.bundle) } else { unfinished(&entry.claims) };
@@ -248,7 +260,9 @@ impl Worker {
                 tracing::info!(deployment.title = %target.home(), "{} is healthy", target.home());
                 self.proves_good(id)?;
                 watch.says = None;
-                if let Stage::Trial(trial) = &watch.stage {
+                if self.has_returned(id) {
+                    watch.stage = Stage::Vigil(Vigil::resume(&watch.bundle.health, None, now.millis));
+                } else if let Stage::Trial(trial) = &watch.stage {
                     watch.stage = Stage::Vigil(trial.clone().into_vigil());
                 }
                 watch.next = (!watch.bundle.health.probes.is_empty()).then(Instant::now);
@@ -259,6 +273,11 @@ impl Worker {
                 watch.says = Some(why.clone());
                 watch.stage = Stage::Vigil(Vigil::resume(&watch.bundle.health, Some(why.clone()), now.millis));
                 watch.next = Some(Instant::now());
+                if self.has_returned(id) {
+                    // There is no way further back, and it is not worse than it was when it proved good.
+                    self.amend(id, |entry| entry.trial = None)?;
+                    return Ok(false);
+                }
                 self.proves_bad(id, watch.digest, why)
             }
         }
@@ -302,11 +321,11 @@ impl Worker {
         }
     }
 
-    fn keep_mark(&mut self, id: Uuid, mark: TrialMark) -> Result<(), SettleError> {
+    fn keep_mark(&mut self, id: Uuid, mark: TrialMark) -> Result<(), DiskError> {
         self.amend(id, |entry| entry.trial = Some(mark))
     }
 
-    fn proves_good(&mut self, id: Uuid) -> Result<(), SettleError> {
+    fn proves_good(&mut self, id: Uuid) -> Result<(), DiskError> {
         let since = now();
         self.amend(id, |entry| {
             entry.trial = None;
@@ -318,7 +337,7 @@ impl Worker {
         Ok(())
     }
 
-    fn proves_bad(&mut self, id: Uuid, digest: Digest, why: String) -> Result<bool, SettleError> {
+    fn proves_bad(&mut self, id: Uuid, digest: Digest, why: String) -> Result<bool, DiskError> {
         self.amend(id, |entry| {
             entry.trial = None;
             while entry.bad.len() >= BAD {
@@ -331,7 +350,7 @@ impl Worker {
     }
 
     /// Changes one entry of the ledger, in memory and on disk.
-    pub(super) fn amend(&mut self, id: Uuid, change: impl FnOnce(&mut LedgerEntry)) -> Result<(), SettleError> {
+    pub(super) fn amend(&mut self, id: Uuid, change: impl FnOnce(&mut LedgerEntry)) -> Result<(), DiskError> {
         let mut next = self.ledger.clone();
         next.entries.get_mut(&id).map(change);
         if next != self.ledger {

@@ -9,8 +9,7 @@ use titan_api::{reports::Phase, templates::Applier as Kind};
 use uuid::Uuid;
 
 use super::{
-    Action, Done, Pass, SettleError, Worker, chain, courses::Course, drifting::Drifted, gates::Held, now,
-    recovery::Outcome,
+    Action, Done, Pass, Worker, chain, courses::Course, drifting::Drifted, gates::Held, now, recovery::Outcome,
 };
 use crate::{
     apply::{
@@ -46,7 +45,7 @@ pub(super) enum Brought {
 
 impl Worker {
     /// Plans and does what there is to do.
-    pub(super) fn take_steps(&mut self, pass: &mut Pass<'_>) -> Result<(), SettleError> {
+    pub(super) fn take_steps(&mut self, pass: &mut Pass<'_>) {
         for (id, stuck) in &self.stuck {
             if let Some(entry) = self.desired.entries.get(id) {
                 pass.held.insert(*id, (Phase::Failed, stuck.message.clone()));
@@ -65,7 +64,7 @@ impl Worker {
         let (mut again, mut earlier) = (Vec::new(), BTreeSet::new());
         for step in &plan.steps {
             match step {
-                Step::Remove(id) => pass.done.extend(self.remove(*id, &heirs, awaited.as_deref())?),
+                Step::Remove(id) => pass.done.extend(self.remove(*id, &heirs, awaited.as_deref())),
                 Step::Apply(id) => {
                     if let Some(wants) = due.get(id) {
                         let gives_up = self.ledger.owned_paths(*id).iter().any(|path| !wants.contains(path));
@@ -79,7 +78,7 @@ impl Worker {
                 }
             }
             if self.halted.is_some() {
-                return Ok(());
+                return;
             }
         }
         // Whoever owned the path may have given it up meanwhile.
@@ -88,10 +87,9 @@ impl Worker {
             pass.done.retain(|done| done.id != id);
             self.step(id, &heirs, &earlier, pass);
             if self.halted.is_some() {
-                return Ok(());
+                return;
             }
         }
-        Ok(())
     }
 
     /// Returns a deployment whose bundle is not there, as `workspace/name`: what it will own is not known, so nothing may
@@ -247,11 +245,17 @@ impl Worker {
         }
         let heir = |path: &str| heirs.get(path).copied();
         let before = self.ledger.claims(target.id);
-        let trial = (!same && !course.returns).then(|| self.trial_of(bundle, &after)).flatten();
+        // What is returned to has proved itself before; its hook is what brings it to life again.
+        let proves = !course.returns || bundle.hooks.post_apply.is_some();
+        let trial = (!same && proves).then(|| self.trial_of(bundle, &after)).flatten();
         let files = self.files.as_ref().ok_or(ApplyError::NotAllowed(Kind::Files))?;
         let mut applied =
             files.apply(&mut self.ledger, target, bundle, Beside { before, after, trial }, &heir, now())?;
         crate::faults::fault!("files-applied");
+        if !same {
+            // What ran for another bundle is over, and what ran for this one when it was here before runs again.
+            self.forget_hooks(target.id);
+        }
         let beside = self.enliven(target, bundle)?;
         applied.written += usize::from(beside);
         if same {

@@ -5,6 +5,7 @@
 mod answers;
 mod crash;
 mod files;
+mod full_disk;
 mod git;
 mod host;
 mod memory;

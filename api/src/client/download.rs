@@ -68,3 +68,62 @@ impl Download {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::client::Client;
+
+    /// Returns a download from a server that says a head and then whatever `body` writes.
+    async fn download(limit: u64, body: impl Fn(&mut dyn std::io::Write) -> bool + Send + 'static) -> Download {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let url = format!("http://{}", listener.local_addr().expect("its address"));
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let _request = stream.read(&mut [0; 4096]);
+            let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n");
+            while body(&mut stream) {}
+        });
+        let client = Client::new(&url, None).expect("a client");
+        let response = client.send(client.request(reqwest::Method::GET, "/")).await.expect("a head");
+        Download::new(client.server(), response, limit)
+    }
+
+    #[tokio::test]
+    async fn body_longer_than_it_may_be_is_refused_in_the_middle() {
+        let mut download = download(1 << 20, |to| to.write_all(&[b'x'; 4096]).is_ok()).await;
+        let mut taken = 0;
+        let error = loop {
+            match download.chunk().await {
+                Ok(chunk) => taken += chunk.expect("no end").as_ref().len(),
+                Err(error) => break error,
+            }
+        };
+        assert!(taken <= 1 << 20);
+        assert!(error.to_string().contains("more than 1048576 bytes"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn body_that_comes_too_slowly_is_not_waited_for() {
+        let trickle = |to: &mut dyn std::io::Write| {
+            std::thread::sleep(Duration::from_millis(20));
+            to.write_all(b"x").is_ok()
+        };
+        let mut download = download(1 << 20, trickle).await;
+        // As if it had begun nearly a minute ago.
+        download.began = download.began.checked_sub(GRACE - Duration::from_millis(300)).expect("a time");
+        let error = download.bytes().await.expect_err("too slow");
+        assert!(matches!(error, ClientError::Slow { bytes: 1..100, seconds: 60, .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn connection_that_ends_early_is_no_end_of_the_body() {
+        let download = download(1 << 20, |to| to.write_all(b"half").is_err()).await;
+        assert!(matches!(download.bytes().await, Err(ClientError::Unreachable { .. })));
+    }
+}
