@@ -8,7 +8,7 @@ use titan_tests::{
     worlds::World,
 };
 
-fn web(depends_on: Value) -> Value {
+fn web(depends_on: &Value) -> Value {
     deployment("web", "w", "t", "all", &json!({ "dependsOn": depends_on }))
 }
 
@@ -23,7 +23,7 @@ async fn world() -> World {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hosts_are_told_what_goes_first_and_how_far_it_has_to_be() {
     let world = world().await;
-    world.apply([web(json!(["db:healthy", "cache:applied"]))]).await.expect("written");
+    world.apply([web(&json!(["db:healthy", "cache:applied"]))]).await.expect("written");
     let host = world.host("a", "").await.expect("a host");
     world.settled().await.expect("decided");
     let Polled::Changed(answer) = host.client.poll("a", None, None, 0).await.expect("polled") else {
@@ -50,7 +50,7 @@ async fn dependencies_that_make_no_sense_are_refused_with_their_place() {
         (json!(["db", "none:applied"]), "missing_reference", "/resources/0/spec/dependsOn/1"),
         (json!(["web"]), "missing_reference", "/resources/0/spec/dependsOn/0"),
     ] {
-        let refused = world.raw_apply(&[web(depends_on.clone())]).await.expect("answered");
+        let refused = world.raw_apply(&[web(&depends_on)]).await.expect("answered");
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{depends_on}");
         assert_eq!((refused.code(), refused.pointers()), (code, vec![pointer]), "{depends_on}: {}", refused.text);
     }
