@@ -9,13 +9,18 @@
 pub(crate) mod accounts;
 pub(crate) mod appliers;
 pub(crate) mod changes;
+pub(crate) mod compose;
 pub(crate) mod files;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod kubernetes;
+pub(crate) mod podman;
 pub(crate) mod root;
 pub(crate) mod stage;
 pub(crate) mod step;
 pub(crate) mod switch;
+pub(crate) mod systemd;
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use titan_api::{Digest, Name, Revision, deployments::Dependency, drift::Drift, templates};
 use uuid::Uuid;
@@ -220,6 +225,12 @@ pub(crate) trait Applier: std::fmt::Debug + Send {
     fn adopt(&mut self, work: &Work<'_>) -> Result<Vec<(String, String)>, ApplyError> {
         let _files_say_it_all = work;
         Ok(Vec::new())
+    }
+
+    /// Keep: whatever was fetched for bundles other than these is not needed again, and may go.
+    fn keep(&mut self, bundles: &BTreeSet<Digest>) -> Result<(), ApplyError> {
+        let _nothing_was_fetched = bundles;
+        Ok(())
     }
 
     /// Watches what it looks after from now on, and wakes the agent when something may have changed.

@@ -115,6 +115,20 @@ impl Order {
         Self::new(target, home, what, "probe", &probe.command, timeout, allowed)
     }
 
+    /// Returns a program of the host's own, which the owner configured, in `directory`. One without a path is looked for
+    /// where programs are.
+    pub(crate) fn tool(program: &str, arguments: Vec<String>, directory: &Path, timeout: Duration) -> Self {
+        let found = || PATH.split(':').map(|folder| Path::new(folder).join(program)).find(|path| path.is_file());
+        let plain = !program.contains('/');
+        let program = plain.then(found).flatten().unwrap_or_else(|| PathBuf::from(program));
+        let environment = vec![
+            ("PATH", PATH.to_owned()),
+            ("HOME", std::env::home_dir().unwrap_or_else(|| "/".into()).display().to_string()),
+            ("LANG", "C.UTF-8".to_owned()),
+        ];
+        Self { program, arguments, home: directory.to_owned(), environment, timeout }
+    }
+
     fn new(
         target: &Target,
         home: &Path,
@@ -161,6 +175,17 @@ impl Order {
             ("TITAN_HOOK", hook.to_owned()),
         ];
         Ok(Self { program: path, arguments: arguments.to_vec(), home: home.to_owned(), environment, timeout })
+    }
+
+    /// Returns a command of the agent's own, which no bundle has a say in.
+    pub(crate) const fn of_the_agent(
+        program: PathBuf,
+        arguments: Vec<String>,
+        home: PathBuf,
+        environment: Vec<(&'static str, String)>,
+        timeout: Duration,
+    ) -> Self {
+        Self { program, arguments, home, environment, timeout }
     }
 
     /// Runs the command to its end, which comes at most its timeout, and some seconds for it to go, from now. If this is

@@ -4,13 +4,15 @@
 //! `TITAN_FAULT=name` ends the process the first time it comes to that point, `TITAN_FAULT=name:3` the third time.
 
 macro_rules! points {
-    ($($name:literal: $doc:literal,)*) => {
-        /// The name of every fault point, in the order in which an apply passes them.
-        pub const FAULT_POINTS: &[&str] = &[$($name,)*];
+    ($(#[$about:meta])* $list:ident: $($name:literal: $doc:literal,)*) => {
+        $(#[$about])*
+        pub const $list: &[&str] = &[$($name,)*];
     };
 }
 
 points! {
+    /// The name of every fault point that bundles of any kind pass, in the order in which an apply passes them.
+    FAULT_POINTS:
     "bundle-cached": "a bundle of the answer is in the cache",
     "desired-saved": "the desired set is written down",
     "journal-staging": "the journal says what is being staged",
@@ -37,6 +39,24 @@ points! {
     "undo-step": "one step of the switch is undone",
 }
 
+points! {
+    /// The names of those that bundles of pods pass besides.
+    PODMAN_FAULT_POINTS:
+    "pull-recorded": "the agent has noted what it is about to pull",
+    "images-recorded": "the agent has noted which images it pulled",
+    "pods-stopped": "pods that are to go or to change are gone",
+    "volumes-made": "volumes are there",
+    "pod-played": "one pod was made and started",
+}
+
+points! {
+    /// The names of those that projects of Compose pass besides.
+    COMPOSE_FAULT_POINTS:
+    "project-written": "what Compose is given is written, nothing is started",
+    "project-up": "Compose has brought a project up",
+    "project-down": "Compose has taken a project down",
+}
+
 /// Ends the process at once if a test asked for it here.
 #[cfg(all(feature = "fault-points", debug_assertions))]
 pub(crate) fn reached(name: &str) {
@@ -46,7 +66,10 @@ pub(crate) fn reached(name: &str) {
     };
     static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
     static HITS: AtomicU32 = AtomicU32::new(0);
-    debug_assert!(FAULT_POINTS.contains(&name), "{name} is not listed");
+    debug_assert!(
+        FAULT_POINTS.iter().chain(PODMAN_FAULT_POINTS).chain(COMPOSE_FAULT_POINTS).any(|point| *point == name),
+        "{name} is not listed"
+    );
     let wanted = WANTED.get_or_init(|| {
         let text = std::env::var("TITAN_FAULT").ok()?;
         let (name, count) = text.split_once(':').unwrap_or((&text, "1"));

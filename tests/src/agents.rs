@@ -17,33 +17,41 @@ pub struct AgentNode {
     program: String,
     role: String,
     folder: TempDir,
+    appliers: String,
 }
 
 impl AgentNode {
     /// Makes the directories and `agent.yaml` of an agent. `node`: path of this crate's `titan-node`.
     pub fn new(node: &str) -> anyhow::Result<Self> {
-        Self::of(node, "agent")
+        Self::of(node, "agent", "")
+    }
+
+    /// Makes the directories and `agent.yaml` of an agent that may use more appliers than `files`, such as
+    /// `kubernetes: {}`.
+    pub fn allowing(node: &str, appliers: &str) -> anyhow::Result<Self> {
+        Self::of(node, "agent", appliers)
     }
 
     /// The same with the agent of another architecture. `emulator` is a program that runs `binary`.
     pub fn emulated(emulator: &str, binary: &str) -> anyhow::Result<Self> {
-        Self::of(emulator, binary)
+        Self::of(emulator, binary, "")
     }
 
     /// The same below a directory of the caller's choice.
     pub fn below(node: &str, parent: &Path) -> anyhow::Result<Self> {
-        Self::within(parent, node, "agent")
+        Self::within(parent, node, "agent", "")
     }
 
-    fn of(program: &str, role: &str) -> anyhow::Result<Self> {
+    fn of(program: &str, role: &str, appliers: &str) -> anyhow::Result<Self> {
         let shared = Path::new("/dev/shm");
         let parent = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
-        Self::within(&parent, program, role)
+        Self::within(&parent, program, role, appliers)
     }
 
-    fn within(parent: &Path, program: &str, role: &str) -> anyhow::Result<Self> {
+    fn within(parent: &Path, program: &str, role: &str, appliers: &str) -> anyhow::Result<Self> {
         let folder = TempDir::with_prefix_in("titan-agent-", parent)?;
-        let agent = Self { program: program.to_owned(), role: role.to_owned(), folder };
+        let (program, role, appliers) = (program.to_owned(), role.to_owned(), appliers.to_owned());
+        let agent = Self { program, role, folder, appliers };
         std::fs::create_dir(agent.root())?;
         agent.configure(None)?;
         Ok(agent)
@@ -51,8 +59,9 @@ impl AgentNode {
 
     fn configure(&self, server: Option<&str>) -> anyhow::Result<()> {
         let mut yaml = format!(
-            "appliers: {{ files: {{ root: {} }} }}\ngit: {{ repository: {} }}\npolling: {{ wait: 2s, maxBackoff: 1s }}\n",
+            "appliers: {{ files: {{ root: {} }}, {} }}\ngit: {{ repository: {} }}\npolling: {{ wait: 2s, maxBackoff: 1s }}\n",
             self.root().display(),
+            self.appliers,
             self.repository().display()
         );
         if let Some(server) = server {

@@ -1,6 +1,7 @@
 //! What the system tests and benchmarks stand on: throwaway databases, control planes in process, real processes.
 
 pub mod agents;
+pub mod apiserver;
 pub mod clocks;
 pub mod databases;
 pub mod dice;
@@ -9,8 +10,10 @@ pub mod fleets;
 pub mod manifests;
 pub mod measures;
 pub mod nodes;
+pub mod nspawn;
 pub mod operators;
 pub mod planes;
+pub mod podman;
 pub mod postgres;
 pub mod processes;
 pub mod records;

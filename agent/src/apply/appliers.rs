@@ -1,12 +1,12 @@
 //! The appliers of this host: those that the owner allows, opened when the first deployment needs them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use titan_api::templates::Applier as Kind;
+use titan_api::{Digest, templates::Applier as Kind};
 use tokio::runtime::Handle;
 
-use super::{Applier, ApplyError};
-use crate::{config::appliers::Appliers as Allowed, state::StateDir, wake::Wake};
+use super::{Applier, ApplyError, compose::Compose, podman::Podman, systemd::Systemd};
+use crate::{config::appliers::Appliers as Allowed, settle::chain, state::StateDir, wake::Wake};
 
 /// What an applier may use of the agent.
 #[derive(Debug, Clone)]
@@ -48,17 +48,40 @@ impl Appliers {
             None => Ok(None),
         }
     }
+
+    /// Lets those that were opened let go of what they fetched for bundles other than these.
+    pub(crate) fn keep(&mut self, bundles: &BTreeSet<Digest>) {
+        for (kind, applier) in &mut self.open {
+            if let Err(error) = applier.keep(bundles) {
+                tracing::warn!("what {} fetched and nobody needs stays for now: {}", kind.as_str(), chain(&error));
+            }
+        }
+    }
 }
 
-/// Opens the applier of a kind. One line each.
+/// Opens the applier of a kind, if the owner allows it.
 fn open(kind: Kind, allowed: &Allowed, ground: &Ground) -> Result<Box<dyn Applier>, ApplyError> {
-    let named = match kind {
-        Kind::Files => allowed.files.is_some(),
-        Kind::Systemd => allowed.systemd.is_some(),
-        Kind::Podman => allowed.podman.is_some(),
-        Kind::Compose => allowed.compose.is_some(),
-        Kind::Kubernetes => allowed.kubernetes.is_some(),
-    };
-    let _ground_is_for_those_that_are_built = ground;
-    Err(if named { ApplyError::NotBuilt(kind) } else { ApplyError::NotAllowed(kind) })
+    let refused = || ApplyError::NotAllowed(kind);
+    Ok(match kind {
+        Kind::Files => return Err(refused()),
+        Kind::Systemd => Box::new(Systemd::new(allowed.systemd.as_ref().ok_or_else(refused)?, ground)),
+        Kind::Podman => {
+            let switch = allowed.files.as_ref().map(|files| files.switch).unwrap_or_default();
+            Box::new(Podman::open(allowed.podman.as_ref().ok_or_else(refused)?, switch, ground)?)
+        }
+        Kind::Compose => Box::new(Compose::open(allowed.compose.as_ref().ok_or_else(refused)?, ground)?),
+        Kind::Kubernetes => {
+            let allowed = allowed.kubernetes.as_ref().ok_or_else(refused)?;
+            #[cfg(feature = "kubernetes")]
+            let open = Box::new(super::kubernetes::Kubernetes::open(allowed.clone(), ground)?);
+            #[cfg(not(feature = "kubernetes"))]
+            let open = not_built(kind, allowed)?;
+            open
+        }
+    })
+}
+
+#[cfg(not(feature = "kubernetes"))]
+fn not_built(kind: Kind, _: &crate::config::appliers::Kubernetes) -> Result<Box<dyn Applier>, ApplyError> {
+    Err(ApplyError::NotBuilt(kind))
 }

@@ -1,0 +1,349 @@
+//! Errands: what it takes to bring one deployment's pods and volumes to what they are to be, run in the background since
+//! a container may take its time to stop. Each looks at what is there first, so it may be begun again after any cut.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde::Deserialize;
+use serde_json::json;
+use titan_api::Digest;
+use tokio::task::JoinSet;
+
+use super::{
+    libpod::{Ask, Libpod, LibpodError, encode},
+    marks::{self, Labels, Mark, Whose, or_default},
+    references::Mount,
+};
+use crate::{claims::Claim, faults::fault};
+
+/// How long podman may take to tell of one thing: it waits while it stops a container of it.
+const LOOK: Duration = Duration::from_mins(1);
+/// How long podman may take to make and start one pod.
+const PLAY: Duration = Duration::from_mins(3);
+/// How long podman may take beyond what the containers themselves have for their end.
+const BEYOND: Duration = Duration::from_secs(30);
+/// How often a pod is tried, with a pause between.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(1);
+/// The pause before an errand that podman did not answer is run again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How long containers have for their end if nothing says so, in seconds.
+const GRACE: u64 = 10;
+
+/// What is to be brought about.
+#[derive(Debug)]
+pub(super) struct Errand {
+    pub(super) mark: Mark,
+    pub(super) home: PathBuf,
+    /// Directories of the host that may be mounted.
+    pub(super) roots: Vec<PathBuf>,
+    /// Pods and volumes that are to go.
+    pub(super) down: BTreeSet<Claim>,
+    /// Volumes that are to be there.
+    pub(super) volumes: Vec<WantedVolume>,
+    /// Pods that are to run.
+    pub(super) pods: Vec<WantedPod>,
+    /// Whether what nobody marked may be replaced.
+    pub(super) adopt: bool,
+    /// What may be replaced though it has no mark, since the ledger says whose it is.
+    pub(super) owned: BTreeSet<Claim>,
+}
+
+/// A pod that is to run.
+#[derive(Debug)]
+pub(super) struct WantedPod {
+    pub(super) name: String,
+    pub(super) digest: Digest,
+    pub(super) grace: u64,
+    pub(super) containers: Vec<String>,
+    /// Whether they are to run for ever.
+    pub(super) forever: bool,
+    pub(super) mounts: Vec<Mount>,
+    /// What podman is to play.
+    pub(super) play: String,
+}
+
+/// A volume that is to be there.
+#[derive(Debug)]
+pub(super) struct WantedVolume {
+    pub(super) name: String,
+    pub(super) digest: Digest,
+    /// Whether it goes with its deployment.
+    pub(super) goes: bool,
+    /// Whether podman fills it anew from the bundle.
+    pub(super) config: bool,
+}
+
+/// Why a claim is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Something is in its place that the agent did not make.
+    Foreign,
+    /// Podman did not do it.
+    Failed(String),
+    /// Podman did not answer: it is tried again.
+    Unreachable(String),
+}
+
+/// What came of an errand: nothing for whatever went well.
+pub(super) type Troubles = BTreeMap<Claim, Trouble>;
+
+/// A pod as podman tells of it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct PodThere {
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) labels: Labels,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) containers: Vec<ContainerThere>,
+}
+
+/// A container of a pod as podman tells of it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ContainerThere {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) state: String,
+}
+
+/// A volume as podman tells of it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct VolumeThere {
+    pub(super) name: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) labels: Labels,
+}
+
+/// What podman says after it played something.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Played {
+    #[serde(default, deserialize_with = "or_default")]
+    pods: Vec<PlayedPod>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PlayedPod {
+    #[serde(default, deserialize_with = "or_default")]
+    container_errors: Vec<String>,
+}
+
+/// Returns a pod, if there is one.
+pub(super) async fn find_pod(libpod: &Libpod, name: &str, patience: Duration) -> Result<Option<PodThere>, LibpodError> {
+    absent(libpod.read(Ask::get(&format!("/pods/{}/json", encode(name))).within(patience)).await)
+}
+
+/// Returns a volume, if there is one.
+pub(super) async fn find_volume(
+    libpod: &Libpod,
+    name: &str,
+    patience: Duration,
+) -> Result<Option<VolumeThere>, LibpodError> {
+    absent(libpod.read(Ask::get(&format!("/volumes/{}/json", encode(name))).within(patience)).await)
+}
+
+fn absent<T>(result: Result<T, LibpodError>) -> Result<Option<T>, LibpodError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(LibpodError::Missing(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl From<LibpodError> for Trouble {
+    fn from(error: LibpodError) -> Self {
+        match error {
+            LibpodError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl Errand {
+    /// Does it, and returns what went wrong. One failure leaves the rest to be done.
+    pub(super) async fn run(self, libpod: Libpod) -> Troubles {
+        let mut troubles = Troubles::new();
+        let mut play = Vec::new();
+        let mut stop = Vec::new();
+        for pod in &self.pods {
+            let claim = Claim::new("pod", &pod.name);
+            match self.look(&libpod, pod, &claim).await {
+                Ok(Way::Stays) => {}
+                Ok(Way::Made) => play.push(pod),
+                Ok(Way::Replaced) => {
+                    stop.push((claim, pod.grace));
+                    play.push(pod);
+                }
+                Err(trouble) => drop(troubles.insert(claim, trouble)),
+            }
+        }
+        for claim in self.down.iter().filter(|claim| claim.kind == "pod") {
+            match find_pod(&libpod, &claim.name, LOOK).await {
+                Ok(Some(there)) if self.mark.whose(&there.labels) == Whose::Ours => {
+                    stop.push((claim.clone(), GRACE));
+                }
+                // Not there, or not ours any more.
+                Ok(_) => {}
+                Err(error) => drop(troubles.insert(claim.clone(), error.into())),
+            }
+        }
+        let mut stopping = JoinSet::new();
+        for (claim, grace) in stop {
+            let libpod = libpod.clone();
+            stopping.spawn(async move { (take_pod(&libpod, &claim.name, grace).await, claim) });
+        }
+        while let Some(ended) = stopping.join_next().await {
+            if let Ok((Err(error), claim)) = ended {
+                troubles.insert(claim, error.into());
+            }
+        }
+        fault!("pods-stopped");
+        for claim in self.down.iter().filter(|claim| claim.kind == "volume") {
+            if let Err(error) = self.let_go(&libpod, &claim.name).await {
+                troubles.insert(claim.clone(), error.into());
+            }
+        }
+        for volume in &self.volumes {
+            if let Err(trouble) = self.put_volume(&libpod, volume).await {
+                troubles.insert(Claim::new("volume", &volume.name), trouble);
+            }
+        }
+        fault!("volumes-made");
+        for pod in play {
+            let claim = Claim::new("pod", &pod.name);
+            if troubles.contains_key(&claim) {
+                continue;
+            }
+            if let Err(trouble) = self.play(&libpod, pod).await {
+                troubles.insert(claim, trouble);
+            }
+            fault!("pod-played");
+        }
+        if troubles.values().any(|trouble| matches!(trouble, Trouble::Unreachable(_))) {
+            tokio::time::sleep(AGAIN).await;
+        }
+        troubles
+    }
+
+    /// Returns what has to be done about a pod. One that is as it should be and only stopped is started at once.
+    async fn look(&self, libpod: &Libpod, pod: &WantedPod, claim: &Claim) -> Result<Way, Trouble> {
+        let Some(there) = find_pod(libpod, &pod.name, LOOK).await? else { return Ok(Way::Made) };
+        let labels = there.labels;
+        match self.mark.whose(&labels) {
+            Whose::Ours => {}
+            Whose::Nobody if self.adopt || self.owned.contains(claim) => return Ok(Way::Replaced),
+            Whose::Nobody | Whose::Another => return Err(Trouble::Foreign),
+        }
+        let containers = there.containers;
+        let complete = pod.containers.iter().all(|name| containers.iter().any(|there| there.name == *name));
+        if !marks::fits(&labels, &pod.digest) || !complete {
+            return Ok(Way::Replaced);
+        }
+        let is = |state: &str| containers.iter().any(|there| there.state == state);
+        let path = |verb: &str| format!("/pods/{}/{verb}", encode(&pod.name));
+        if is("paused") {
+            libpod.ask(Ask::post(&path("unpause")).within(PLAY)).await?;
+        }
+        let down = |there: &&ContainerThere| {
+            let ended = there.state == "exited" || there.state == "stopped";
+            pod.containers.contains(&there.name) && there.state != "running" && (pod.forever || !ended)
+        };
+        if containers.iter().find(down).is_some_and(|there| there.state != "paused") {
+            // One that does not start that way is made anew.
+            if libpod.ask(Ask::post(&path("start")).within(PLAY)).await.is_err() {
+                return Ok(Way::Replaced);
+            }
+        }
+        Ok(Way::Stays)
+    }
+
+    async fn play(&self, libpod: &Libpod, pod: &WantedPod) -> Result<(), Trouble> {
+        if let Some(mount) = pod.mounts.iter().find(|mount| !mount.stays(&self.home, &self.roots)) {
+            let path = mount.path(&self.home);
+            let message = format!("{} leads out of what may be mounted; a link is in the way", path.display());
+            return Err(Trouble::Failed(message));
+        }
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let ask = Ask::post("/play/kube").with("start", "true");
+            let body = pod.play.clone();
+            match libpod.read::<Played>(ask.body("application/yaml", body).within(PLAY)).await {
+                Ok(played) => {
+                    let errors = played.pods.into_iter();
+                    let errors: Vec<_> = errors.flat_map(|pod| pod.container_errors).collect();
+                    return if errors.is_empty() { Ok(()) } else { Err(Trouble::Failed(errors.join("; "))) };
+                }
+                Err(error) if attempt < ATTEMPTS => {
+                    tracing::debug!("the pod {} is tried again: {error}", pod.name);
+                    tokio::time::sleep(PAUSE).await;
+                    let claim = Claim::new("pod", &pod.name);
+                    // Half of it may be there, or the other half of one that was cut short.
+                    match self.look(libpod, pod, &claim).await? {
+                        Way::Stays => return Ok(()),
+                        Way::Made => {}
+                        Way::Replaced => take_pod(libpod, &pod.name, pod.grace).await?,
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn put_volume(&self, libpod: &Libpod, volume: &WantedVolume) -> Result<(), Trouble> {
+        if let Some(there) = find_volume(libpod, &volume.name, LOOK).await? {
+            let labels = there.labels;
+            let claim = Claim::new("volume", &volume.name);
+            match self.mark.whose(&labels) {
+                Whose::Ours if !volume.config || marks::fits(&labels, &volume.digest) => return Ok(()),
+                Whose::Ours => {}
+                // What is in it is somebody's: it is used as it is, and stays when the deployment leaves.
+                Whose::Nobody if !volume.config && (self.adopt || self.owned.contains(&claim)) => return Ok(()),
+                Whose::Nobody if self.adopt || self.owned.contains(&claim) => {}
+                Whose::Nobody | Whose::Another => return Err(Trouble::Foreign),
+            }
+            libpod.ask(Ask::delete(&format!("/volumes/{}", encode(&volume.name))).within(BEYOND)).await?;
+        }
+        let mut labels = self.mark.labels(&volume.digest);
+        labels.insert(marks::ON_REMOVE.to_owned(), if volume.goes { "delete" } else { "keep" }.to_owned());
+        let body = json!({ "Name": volume.name, "Driver": "local", "Labels": labels }).to_string();
+        libpod.ask(Ask::post("/volumes/create").body("application/json", body).within(BEYOND)).await?;
+        Ok(())
+    }
+
+    /// Removes a volume that was marked to go with its deployment.
+    async fn let_go(&self, libpod: &Libpod, name: &str) -> Result<(), LibpodError> {
+        let Some(there) = find_volume(libpod, name, LOOK).await? else { return Ok(()) };
+        let labels = there.labels;
+        if self.mark.whose(&labels) != Whose::Ours || labels.get(marks::ON_REMOVE).is_none_or(|what| what != "delete") {
+            return Ok(());
+        }
+        libpod.ask(Ask::delete(&format!("/volumes/{}", encode(name))).within(BEYOND)).await.map(drop)
+    }
+}
+
+/// What has to be done about a pod.
+enum Way {
+    /// Nothing more.
+    Stays,
+    /// There is none: it is made.
+    Made,
+    /// What is there goes first.
+    Replaced,
+}
+
+/// Stops and removes one pod.
+async fn take_pod(libpod: &Libpod, name: &str, grace: u64) -> Result<(), LibpodError> {
+    let patience = Duration::from_secs(grace) + BEYOND;
+    let stop = format!("/pods/{}/stop", encode(name));
+    // What cannot be stopped is removed by force all the same.
+    let _stopped = libpod.ask(Ask::post(&stop).with("t", grace.to_string()).within(patience)).await;
+    let remove = format!("/pods/{}", encode(name));
+    absent(libpod.ask(Ask::delete(&remove).with("force", "true").within(patience)).await).map(drop)
+}
