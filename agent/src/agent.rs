@@ -29,6 +29,7 @@ use crate::{
     state::StateDir,
     status::Contact,
     summary::OnceSummary,
+    trust,
     wake::Wake,
 };
 use polling::PollFault;
@@ -91,9 +92,10 @@ impl Agent {
         let identity = Identity::read(&state)?.ok_or_else(not_enrolled)?;
         let credential = Identity::credential(&state)?.ok_or_else(not_enrolled)?;
         let server = settings.server.as_deref().unwrap_or(&identity.server);
-        let client = Client::new(server, Some(credential.reveal().to_owned()))?;
         let wake = Wake::default();
-        let worker = Arc::new(Mutex::new(Worker::open(&settings, io, &wake)?));
+        let worker = Worker::open(&settings, io, &wake)?;
+        let client = trust::client(server, Some(credential.reveal().to_owned()), worker.saved_cursor())?;
+        let worker = Arc::new(Mutex::new(worker));
         let contact = Contact::read(&state);
         let facts = facts::gather();
         let (host, unfetched) = (identity.host, BTreeMap::new());

@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
-use titan_api::{Revision, client::Client};
+use titan_api::Revision;
 
 use crate::{
     apply::root::Root,
@@ -12,6 +12,7 @@ use crate::{
     ledger::Ledger,
     settle::{chain, now},
     state::{StateDir, StateError},
+    trust,
 };
 
 /// One thing that was looked at.
@@ -104,7 +105,7 @@ async fn control_plane(settings: &Settings, state: &StateDir) -> Vec<Finding> {
     let (identity, credential) = identity;
     let server = settings.server.as_deref().unwrap_or(&identity.server);
     let mut found = vec![finding("identity", Verdict::Good, format!("host {}", identity.host))];
-    let client = match Client::new(server, Some(credential.reveal().to_owned())) {
+    let client = match trust::client(server, Some(credential.reveal().to_owned()), None) {
         Ok(client) => client,
         Err(error) => {
             found.push(finding(what, Verdict::Bad, chain(&error)));

@@ -1,11 +1,7 @@
 //! Enrolling: a one-time token is traded for the host's own credential.
 
 use serde::{Deserialize, Serialize};
-use titan_api::{
-    Digest, Name,
-    client::{Client, ClientError},
-    enrolment::EnrolRequest,
-};
+use titan_api::{Digest, Name, client::ClientError, enrolment::EnrolRequest};
 use uuid::Uuid;
 
 use crate::{
@@ -15,6 +11,7 @@ use crate::{
     identity::Identity,
     ledger::Ledger,
     state::{StateDir, StateError},
+    trust,
 };
 
 const ATTEMPT: &str = "enrolment.json";
@@ -57,7 +54,7 @@ struct Attempt {
 /// Enrols the host at `server` with a one-time `token`, and writes identity and credential into the state directory.
 /// The same call again, after an answer that got lost, gets a credential again.
 pub async fn enrol(settings: &Settings, server: &str, host: &Name, token: &Secret) -> Result<(), EnrolError> {
-    let client = Client::new(server, None)?;
+    let client = trust::client(server, None, None)?;
     let state = StateDir::new(&settings.state_dir);
     let _lock = state.lock()?;
     if let Some(other) = Identity::read(&state)?.filter(|known| known.host != *host) {

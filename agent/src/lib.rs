@@ -38,6 +38,7 @@ mod state;
 mod status;
 mod summary;
 pub mod trials;
+mod trust;
 mod wake;
 mod watches;
 pub mod windows;

@@ -147,11 +147,6 @@ pub struct ListOptions {
 impl Client {
     /// Returns a client of the control plane at `server` that shows `token`.
     pub fn new(server: &str, token: Option<String>) -> Result<Self> {
-        let address = || ClientError::Address(server.to_owned());
-        let url = reqwest::Url::parse(server).map_err(|_| address())?;
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !url.username().is_empty() {
-            return Err(address());
-        }
         // A second provider in the process would panic at the first handshake; whoever comes first wins.
         let _already_set = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
@@ -159,12 +154,17 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(ClientError::Setup)?;
-        Ok(Self { http, server: server.trim_end_matches('/').to_owned(), token })
+        Self::over(http, server, token)
     }
 
     /// Returns a client like [`Client::new`] that goes over `http`, which decides what is trusted.
     pub fn over(http: reqwest::Client, server: &str, token: Option<String>) -> Result<Self> {
-        Ok(Self { http, ..Self::new(server, token)? })
+        let address = || ClientError::Address(server.to_owned());
+        let url = reqwest::Url::parse(server).map_err(|_| address())?;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !url.username().is_empty() {
+            return Err(address());
+        }
+        Ok(Self { http, server: server.trim_end_matches('/').to_owned(), token })
     }
 
     /// Returns the server's address.

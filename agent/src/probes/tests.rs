@@ -68,6 +68,40 @@ async fn a_url_answers_with_its_status_and_text() {
     }
 }
 
+/// Answers every connection over TLS, with a certificate that nobody trusts; returns the port.
+fn serve_strangely() -> u16 {
+    let own = rcgen::generate_simple_self_signed(["titan.example".to_owned()]).expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("a key");
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("versions").with_no_client_auth();
+    let config = config.with_single_cert(vec![own.cert.der().clone()], key).expect("a certificate");
+    let config = std::sync::Arc::new(config);
+    let listener = TcpListener::bind("0.0.0.0:0").expect("listen");
+    let port = listener.local_addr().expect("address").port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = rustls::ServerConnection::new(config.clone()).expect("a connection");
+            let mut stream = rustls::StreamOwned::new(connection, stream.expect("stream"));
+            let _asked = stream.read(&mut [0; 1024]);
+            let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_certificate_has_to_be_trusted_unless_it_is_the_hosts_own() {
+    let (port, ground) = (serve_strangely(), ground(LONG));
+    for host in ["localhost", "127.0.0.1", "127.1.2.3"] {
+        let probe = http(format!("https://{host}:{port}/"), None, None);
+        assert_eq!(ask(&probe, &ground).await, Ok(()), "{host}");
+    }
+    // The same server by an address that is not the host's own as far as anybody can tell.
+    let why = ask(&http(format!("https://0.0.0.0:{port}/"), None, None), &ground).await.expect_err("a stranger");
+    assert!(why.contains("certificate"), "{why}");
+}
+
 #[tokio::test]
 async fn a_body_without_end_is_read_as_far_as_it_is_searched() {
     let endless = serve(|to| {

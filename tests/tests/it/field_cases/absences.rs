@@ -4,11 +4,13 @@ use std::{fs, process::Command};
 
 use serde_json::json;
 use titan_api::{Kind, client::WriteOptions};
+use titan_control_plane::config::TlsConfig;
 use titan_tests::{
     clocks,
     manifests::{deployment, template, workload},
     nodes::{self, PlaneNode, Running},
-    worlds::until,
+    planes::Plane,
+    worlds::{World, until},
 };
 
 use super::{Scene, versioned, versions};
@@ -125,4 +127,34 @@ async fn clock_is_1970_at_boot_then_jumps_50_years() {
     .await
     .expect("reported");
     assert!(running.is_running());
+    drop(running);
+
+    // Over TLS: a certificate that begins later than the clock says is good, one that has surely expired is not.
+    let Scene { world, agent } = scene;
+    let World { plane, database, .. } = world;
+    let token = plane.token.clone();
+    plane.stop().await.expect("stopped");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+    for (years, good) in [((2026, 2100), true), ((2020, 2025), false)] {
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("parameters");
+        params.not_before = rcgen::date_time_ymd(years.0, 11, 1);
+        params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+        let pair = rcgen::KeyPair::generate().expect("a key");
+        fs::write(&certificate, params.self_signed(&pair).expect("a certificate").pem()).expect("written");
+        fs::write(&key, pair.serialize_pem()).expect("written");
+        let tls = TlsConfig { certificate: certificate.clone(), key: key.clone() };
+        let plane = Plane::start_with(&database, crate::NODE, &token, |config| config.tls = Some(tls)).await;
+        let plane = plane.expect("a control plane");
+        let port = plane.address().rsplit(':').next().expect("a port");
+        agent.configure_with(&format!("https://localhost:{port}"), "", "").expect("configured");
+        let mut once = agent.command(&["once"]);
+        believes(&mut once, false);
+        once.env("SSL_CERT_FILE", &certificate).env_remove("SSL_CERT_DIR");
+        let output = nodes::output(&mut once).expect("run");
+        assert_eq!(output.status.success(), good, "{years:?}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(good || said.contains("expired"), "{said}");
+        plane.stop().await.expect("stopped");
+    }
 }
