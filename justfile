@@ -25,17 +25,17 @@ demo *args:
     cargo run --release -- demo {{args}}
 
 # Everything in docs/performance.md, written there and to docs/performance/ beside the run before; about an hour, two cores to itself
-bench: edge
+bench: edge (cross "x86-64")
     mkdir -p target/bench
     rm -f target/bench/million.db*
-    TITAN_AGENT_BINARY={{justfile_directory()}}/target/edge/titan-agent cargo bench -p titan-tests --bench measures -- --json > target/bench/measures.jsonl
+    TITAN_AGENT_BINARY={{justfile_directory()}}/target/edge/titan-agent:{{justfile_directory()}}/target/cross/titan-agent-x86-64 cargo bench -p titan-tests --bench measures -- --json > target/bench/measures.jsonl
     cargo run --release -p titan-tests --bin fleet-sim -- measure fanout waiting-own waiting-mux change-latency storm day --json > target/bench/fleet.jsonl
     cargo run --release -p titan-tests --bin fleet-sim -- measure unchanged start target-edit all-full sustained-mux sustained-tls --database target/bench/million.db --hosts 1000000 --json > target/bench/million.jsonl
     cargo run --release -p titan-tests --bin fleet-sim -- record target/bench/measures.jsonl target/bench/fleet.jsonl target/bench/million.jsonl
 
 # Some of the small benchmarks: `just measure polls renders`, `just measure --json`
-measure *args: edge
-    TITAN_AGENT_BINARY={{justfile_directory()}}/target/edge/titan-agent cargo bench -p titan-tests --bench measures -- {{args}}
+measure *args: edge (cross "x86-64")
+    TITAN_AGENT_BINARY={{justfile_directory()}}/target/edge/titan-agent:{{justfile_directory()}}/target/cross/titan-agent-x86-64 cargo bench -p titan-tests --bench measures -- {{args}}
 
 # The simulated fleet (docs/simulator.md): `just sim quick`, `just sim measure storm --hosts 5000`
 sim *args:
@@ -44,6 +44,10 @@ sim *args:
 # The agent for small devices
 edge:
     cargo build -p titan-agent --profile edge
+
+# The agent for small devices, static, as target/cross/titan-agent-*: `just cross arm64 armhf armel x86-64`, or all without a name
+cross *architectures:
+    agent/packaging/cross {{architectures}}
 
 # The API documentation of every crate; a broken link is an error
 docs:

@@ -131,15 +131,15 @@ impl Agent {
     /// error: the host is settled to what it was told last, and the summary says so.
     pub async fn once(&mut self) -> Result<OnceSummary, AgentError> {
         let mut summary = OnceSummary::default();
-        match self.poll(0).await? {
+        match self.poll(0).await {
             Ok(_) if self.ask_full && self.may_refetch() => {
-                if let Err(fault) = self.poll(0).await? {
+                if let Err(fault) = self.poll(0).await {
                     self.note_fault(fault, &mut summary);
                 }
             }
             Ok(_) => {}
             Err(PollFault::Client(error)) if error.code() == Some(Code::CursorAhead) => {
-                if let Err(fault) = self.poll(0).await? {
+                if let Err(fault) = self.poll(0).await {
                     self.note_fault(fault, &mut summary);
                 }
             }
@@ -163,10 +163,10 @@ impl Agent {
             }
         }
         if reachable {
-            summary.unreported = self.report(true).await?;
+            summary.unreported = self.report(true).await;
         }
-        if self.push(true, PUSH_PATIENCE_ONCE).await? && reachable {
-            summary.unreported = self.report(false).await?.or(summary.unreported);
+        if self.push(true, PUSH_PATIENCE_ONCE).await && reachable {
+            summary.unreported = self.report(false).await.or(summary.unreported);
         }
         let (orphans, trouble) = self
             .with_worker(|worker| {
@@ -191,11 +191,7 @@ impl Agent {
     async fn fetching(&self, digest: Digest) -> impl Future<Output = (Digest, Result<(), String>)> + use<> {
         let (client, host) = (self.client.clone(), self.host.clone());
         let bundles = self.with_worker(|worker| worker.bundles.clone()).await;
-        async move {
-            let fetched = client.bundle(&host, &digest).await.map_err(|error| chain(&error));
-            let kept = fetched.and_then(|bytes| bundles.put(&digest, &bytes).map_err(|error| chain(&error)));
-            (digest, kept)
-        }
+        async move { (digest, bundles.fetch(&client, &host, &digest).await) }
     }
 
     /// Asks what is missing of the bundles, one after the other.
@@ -212,7 +208,7 @@ impl Agent {
     /// Brings the host to what is desired, on a thread that may block.
     async fn work(&mut self, scope: &Scope) -> Result<Vec<Done>, AgentError> {
         let scope = Scope { unfetched: self.unfetched.clone(), ..scope.clone() };
-        Ok(self.blocking(move |worker| worker.settle(&scope)).await??)
+        self.blocking(move |worker| worker.settle(&scope)).await
     }
 
     fn note_fault(&self, fault: PollFault, summary: &mut OnceSummary) {

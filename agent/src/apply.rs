@@ -11,11 +11,14 @@ pub(crate) mod appliers;
 pub(crate) mod changes;
 pub(crate) mod compose;
 pub(crate) mod files;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod kubernetes;
 pub(crate) mod podman;
 pub(crate) mod root;
 pub(crate) mod stage;
 pub(crate) mod step;
 pub(crate) mod switch;
+pub(crate) mod systemd;
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -27,6 +30,7 @@ use crate::{
     claims::{Claim, Claims},
     desired::DesiredEntry,
     ledger::LedgerEntry,
+    spaces::NoRoom,
 };
 
 /// Why a bundle cannot be applied or removed. What was there before still is, unless a switch is open.
@@ -41,6 +45,9 @@ pub(crate) enum ApplyError {
     /// The switch from old to new.
     #[error(transparent)]
     Switch(#[from] switch::SwitchError),
+    /// There is no room for it.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// A file of the bundle cannot be read.
     #[error(transparent)]
     Bundle(#[from] BundleError),

@@ -1,6 +1,6 @@
 //! The command line: subcommands, exit codes, signals.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use titan_api::{Code, Name, client::ClientError};
@@ -16,7 +16,9 @@ use crate::{
     config::{Secret, Settings},
     doctor::{self, Verdict},
     enrolment::{self, EnrolError},
-    logs, output,
+    logs,
+    notify::ServiceManager,
+    output,
     settle::{Action, Done, Scope, SettleError, Worker},
     state::{StateDir, StateError},
     status::Status,
@@ -195,20 +197,25 @@ async fn enrol(settings: &Settings, server: &str, host: &Name, mut token: String
 }
 
 async fn run(settings: Settings) -> u8 {
+    let manager = Arc::new(ServiceManager::of(std::process::id(), |key| std::env::var_os(key)));
     let shutdown = CancellationToken::new();
     let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
     for stream in signals {
         let Ok(mut stream) = stream.inspect_err(|error| output::error(error)) else { return FAILED };
-        let shutdown = shutdown.clone();
+        let (shutdown, manager) = (shutdown.clone(), manager.clone());
         tokio::spawn(async move {
             stream.recv().await;
+            manager.stopping();
             shutdown.cancel();
         });
     }
     match Agent::open(settings, &Handle::current()) {
         Ok(mut agent) => {
-            agent.run(shutdown).await;
-            DONE
+            manager.ready();
+            tokio::select! {
+                () = agent.run(shutdown) => DONE,
+                never = manager.keep_alive() => match never {},
+            }
         }
         Err(error) => agent_code(&error),
     }
@@ -276,16 +283,16 @@ fn prune_here(settings: &Settings, ids: &[Uuid], all: bool, io: &Handle, wake: &
         return NOT_FOUND;
     }
     let pruned = worker.prune((!all).then_some(ids)).and_then(|pruned| {
-        let mut done = worker.settle(&Scope::default())?;
+        let mut done = worker.settle(&Scope::default());
         while done.iter().any(|done| pruned.contains(&done.id) && done.action == Action::Waiting) && worker.is_busy() {
             let idle = worker.idle_for().unwrap_or(LOOK);
             let _woken = io.block_on(async { tokio::time::timeout(idle, wake.notified()).await });
-            done = worker.settle(&Scope::default())?;
+            done = worker.settle(&Scope::default());
         }
-        Ok((pruned, done))
+        Ok::<_, SettleError>((pruned, done))
     });
     match pruned {
-        Ok((pruned, done)) => {
+        Ok::<_, SettleError>((pruned, done)) => {
             for done in done.iter().filter(|done| pruned.contains(&done.id)) {
                 output::say(&format!("{:<10} {}  {}", done.action.as_str(), done.title, done.message));
             }
@@ -339,7 +346,7 @@ fn client_code(error: &ClientError) -> u8 {
     match error {
         ClientError::Address(_) => USAGE,
         ClientError::Setup(_) => FAILED,
-        ClientError::Unreachable { .. } | ClientError::NotTitan { .. } => UNREACHABLE,
+        ClientError::Unreachable { .. } | ClientError::NotTitan { .. } | ClientError::Slow { .. } => UNREACHABLE,
         ClientError::Refused { problem, .. } => match problem.code {
             Code::NotFound => NOT_FOUND,
             Code::Overloaded | Code::Unavailable => UNREACHABLE,

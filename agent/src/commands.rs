@@ -177,6 +177,17 @@ impl Order {
         Ok(Self { program: path, arguments: arguments.to_vec(), home: home.to_owned(), environment, timeout })
     }
 
+    /// Returns a command of the agent's own, which no bundle has a say in.
+    pub(crate) const fn of_the_agent(
+        program: PathBuf,
+        arguments: Vec<String>,
+        home: PathBuf,
+        environment: Vec<(&'static str, String)>,
+        timeout: Duration,
+    ) -> Self {
+        Self { program, arguments, home, environment, timeout }
+    }
+
     /// Runs the command to its end, which comes at most its timeout, and some seconds for it to go, from now. If this is
     /// dropped before, the command is ended all the same.
     ///

@@ -15,6 +15,7 @@ use std::{
 
 use serde::Deserialize;
 
+use crate::{spaces::Limits, windows::Windows};
 use appliers::Appliers;
 use file::ConfigFile;
 
@@ -34,6 +35,10 @@ pub struct Settings {
     pub appliers: Appliers,
     /// The Git sink; absent: nothing is committed.
     pub git: Option<GitSettings>,
+    /// When the host's owner lets things be changed.
+    pub windows: Windows,
+    /// What may be used of the host's disks.
+    pub limits: Limits,
     /// How often what is done.
     pub polling: Polling,
     /// What is logged, and how.
@@ -217,6 +222,8 @@ impl Settings {
             }),
             appliers: Appliers::default(),
             git: Some(GitSettings::new(state_dir.join("git"))),
+            windows: Windows::default(),
+            limits: Limits::default(),
             polling: Polling::default(),
             logging: Logging::default(),
             state_dir,

@@ -3,11 +3,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
+
+/// Bytes that a disk writes as a whole.
+const SECTOR: usize = 512;
 
 /// Why a file of the state directory cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +82,25 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
         fs::rename(&beside, path)?;
         sync_parent(path)
     };
+    put().map_err(|error| {
+        // What could not be written must not take the room that somebody may make.
+        let _half = fs::remove_file(&beside);
+        write_error(path)(error)
+    })
+}
+
+/// Writes `to` over `from`, as long as it and near the beginning of the file at `path`: for what has to be noted though
+/// there is no room for a new file. It is the old text or the new one, since a sector is written as a whole.
+pub(crate) fn overwrite(path: &Path, from: &str, to: &str) -> Result<(), DiskError> {
+    let put = || {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let mut head = [0; SECTOR];
+        let count = file.read_at(&mut head, 0)?;
+        let at = head[..count].windows(from.len()).position(|window| window == from.as_bytes());
+        let at = at.filter(|_| from.len() == to.len()).ok_or(io::ErrorKind::InvalidData)?;
+        file.write_all_at(to.as_bytes(), at as u64)?;
+        file.sync_all()
+    };
     put().map_err(write_error(path))
 }
 
@@ -92,7 +114,11 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Dis
 pub(crate) fn write_hint<T: Serialize>(path: &Path, value: &T) -> Result<(), DiskError> {
     let beside = path.with_extension("new");
     let bytes = serde_json::to_vec(value).map_err(|error| write_error(path)(error.into()))?;
-    fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path)).map_err(write_error(path))
+    let written = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    written.map_err(|error| {
+        let _half = fs::remove_file(&beside);
+        write_error(path)(error)
+    })
 }
 
 /// Moves a file to another directory: it is in one of the two at any instant.
@@ -122,7 +148,8 @@ pub(crate) fn remove(path: &Path) -> Result<(), DiskError> {
     }
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
+/// Writes the directory that holds `path` to disk.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
@@ -137,6 +164,9 @@ mod tests {
         assert_eq!(read_json::<Vec<u8>>(&path).expect("none"), None);
         write_json(&path, &vec![1, 2]).expect("write");
         assert_eq!(read_json::<Vec<u8>>(&path).expect("some"), Some(vec![1, 2]));
+        overwrite(&path, "[1", "[3").expect("overwrite");
+        assert_eq!(read_json::<Vec<u8>>(&path).expect("some"), Some(vec![3, 2]));
+        assert!(overwrite(&path, "9", "8").is_err() && overwrite(&path, "3", "33").is_err());
         fs::write(&path, "[1,").expect("damage");
         let message = read_json::<Vec<u8>>(&path).expect_err("damaged").to_string();
         assert!(message.contains("x.json is damaged"), "{message}");

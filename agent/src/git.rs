@@ -15,7 +15,7 @@ pub(crate) mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -27,7 +27,7 @@ use git2::{
 use titan_api::Digest;
 
 use crate::{
-    bundles::Bundle,
+    bundles::{Bundle, BundleFile},
     config::GitSettings,
     disk::{self, DiskError},
     ledger::{Committed, LedgerEntry, Removal},
@@ -36,8 +36,13 @@ use crate::{
 use remote::{Address, RemoteError};
 use trees::{Edits, TreeError};
 
-/// Has libgit2 sync what it writes.
-const DURABLE: &[u8] = b"[core]\n\tfsyncObjectFiles = true\n";
+/// Has libgit2 sync what it writes, and keep small what it remembers of objects while it makes a pack. It looks for deltas
+/// only among those that the cache's size is enough for.
+const DURABLE: &[u8] = b"[core]\n\tfsyncObjectFiles = true\n\tbigFileThreshold = 512k\n\
+    [pack]\n\tdeltaCacheSize = 512k\n\twindowMemory = 2m\n\tthreads = 1\n";
+/// Bytes of a file that is committed as it is. Packing takes a whole file into memory, so of a larger one its name, digest
+/// and size are committed: what Git LFS calls a pointer, and what people's tools know as one.
+const LARGE: u64 = 4 * 1024 * 1024;
 /// How many commits are looked through for one that was made before a crash.
 const LOOK_BACK: usize = 1000;
 
@@ -133,8 +138,12 @@ impl Sink {
         let mut paths = BTreeSet::new();
         for file in &bundle.files {
             let mut blob = repo.blob_writer(None)?;
-            io::copy(&mut file.reader(), &mut blob)
-                .map_err(|source| GitError::Content { path: file.path.clone(), source })?;
+            let written = if file.size > LARGE {
+                blob.write_all(pointer(file).as_bytes())
+            } else {
+                io::copy(&mut file.reader(), &mut blob).map(drop)
+            };
+            written.map_err(|source| GitError::Content { path: file.path.clone(), source })?;
             let mode = if file.mode.bits() & 0o111 == 0 { 0o100_644 } else { 0o100_755 };
             let path = self.path(&entry.title(), &file.path, file.rooted);
             edits.insert(path.clone(), Some((blob.commit()?, mode)));
@@ -326,6 +335,11 @@ impl Sink {
             None => repo.reference(&branch, to, false, "titan: commit").map(drop),
         }
     }
+}
+
+/// Returns what stands for a large file.
+fn pointer(file: &BundleFile) -> String {
+    format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n", file.sha256, file.size)
 }
 
 fn reference(repo: &Repository, name: &str) -> Result<Option<Oid>, git2::Error> {

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::{
     disk::{self, DiskError},
     faults::fault,
+    settle::chain,
     state::StateDir,
 };
 
@@ -43,6 +44,9 @@ pub(crate) struct Outbox {
     dirty: bool,
     #[serde(skip)]
     all: bool,
+    /// Whether the disk does not take it, which was said.
+    #[serde(skip)]
+    unwritten: bool,
 }
 
 impl Outbox {
@@ -53,8 +57,19 @@ impl Outbox {
         Ok(outbox)
     }
 
-    /// Writes the outbox down if something in it changed.
-    pub(crate) fn save(&mut self, state: &StateDir) -> Result<(), DiskError> {
+    /// Writes the outbox down if something in it changed. If the disk does not take it, what is in memory is reported all
+    /// the same, and written down as soon as that works: a full disk keeps no report away. A number that is used again
+    /// for that, after a restart, is noticed by the control plane, which says from where to count.
+    pub(crate) fn save(&mut self, state: &StateDir) {
+        let saved = self.save_for_sure(state);
+        if let (Err(error), false) = (&saved, self.unwritten) {
+            tracing::warn!("reports are sent from memory: {}", chain(error));
+        }
+        self.unwritten = saved.is_err();
+    }
+
+    /// Writes the outbox down if something in it changed, for what may be forgotten only once that is on disk.
+    pub(crate) fn save_for_sure(&mut self, state: &StateDir) -> Result<(), DiskError> {
         if std::mem::take(&mut self.dirty) {
             disk::write_json(&state.file(FILE), self).inspect_err(|_| self.dirty = true)?;
             fault!("outcome-noted");
@@ -238,7 +253,7 @@ mod tests {
             let mut outbox = Outbox::read(&state).expect("read");
             for _ in 0..2 {
                 let seq = outbox.due(None, &Facts::new(), true, Usage::default()).expect("due").seq;
-                outbox.save(&state).expect("save");
+                outbox.save(&state);
                 assert!(seq > last);
                 last = seq;
             }

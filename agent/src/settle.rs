@@ -46,8 +46,11 @@ use crate::{
     git::Sink,
     ledger::Ledger,
     outbox::Outbox,
+    spaces::Limits,
     state::{StateDir, StateError, StateLock},
     wake::Wake,
+    watches::Watches,
+    windows::Windows,
 };
 use gates::{Held, HookKey};
 use proofs::Proofs;
@@ -117,8 +120,14 @@ pub(crate) struct Worker {
     waiting: BTreeSet<Uuid>,
     lacking: BTreeMap<Digest, Instant>,
     stuck: BTreeMap<Uuid, Stuck>,
+    io: Handle,
+    wake: Wake,
     appliers: Appliers,
     exec: Option<Exec>,
+    windows: Windows,
+    limits: Limits,
+    watches: Option<Watches>,
+    watched: Option<u64>,
     hooks: Background<HookKey, Ended>,
     hooked: BTreeSet<HookKey>,
     proofs: Proofs,
@@ -140,9 +149,15 @@ impl Worker {
         let ground = Ground { io: io.clone(), wake: wake.clone(), state: state.clone() };
         let reports = outbox.reports.values().filter(|report| !report.drift.is_empty());
         let mut worker = Self {
+            io: io.clone(),
+            wake: wake.clone(),
             drifts: reports.map(|report| (report.id, report.drift.clone())).collect(),
             appliers: Appliers::new(settings.appliers.clone(), ground),
             exec: settings.appliers.exec.clone(),
+            windows: settings.windows.clone(),
+            limits: settings.limits,
+            watches: None,
+            watched: None,
             hooks: Background::new(io.clone(), wake.clone()),
             hooked: BTreeSet::new(),
             proofs: Proofs::new(io, wake),
@@ -204,19 +219,22 @@ impl Worker {
     }
 
     /// Brings the host to what is desired, as far as that is possible without waiting.
-    pub(crate) fn settle(&mut self, scope: &Scope) -> Result<Vec<Done>, SettleError> {
+    pub(crate) fn settle(&mut self, scope: &Scope) -> Vec<Done> {
         let Scope { all, stirred, unfetched } = scope;
         let mut pass = Pass { all: *all, stirred: stirred.clone(), unfetched: Some(unfetched), ..Pass::default() };
         if self.recover().is_some() {
-            self.succeed()?;
-            self.take_steps(&mut pass)?;
-            let kinds = pass.stirred.clone();
-            let stirred = |kind| *all || kinds.contains(&kind);
-            if self.halted.is_none() && self.watch_over(&stirred)? {
-                // Whatever proved bad goes back at once.
-                (pass.all, pass.stirred) = (false, BTreeSet::new());
-                self.take_steps(&mut pass)?;
+            match self.save_desired(false).and_then(|()| self.succeed()) {
+                Ok(()) => self.take_steps(&mut pass),
+                // What is done and then forgotten would be undone after a restart.
+                Err(error) => self.halt(format!("what is declared cannot be noted: {}", chain(&error))),
             }
+        }
+        let kinds = pass.stirred.clone();
+        let is_stirred = |kind| *all || kinds.contains(&kind);
+        if self.halted.is_none() && self.watch_over(&is_stirred) {
+            // Whatever proved bad goes back at once.
+            (pass.all, pass.stirred) = (false, BTreeSet::new());
+            self.take_steps(&mut pass);
         }
         self.tell_halted(&mut pass);
         self.remember_failures(&pass);
@@ -229,11 +247,42 @@ impl Worker {
         }
         let git_errors = if self.halted.is_none() { self.commit() } else { BTreeMap::new() };
         self.pushes.due |= *all;
-        self.note(&pass.held, &git_errors, &mut pass.done)?;
+        self.note(&pass.held, &git_errors, &mut pass.done);
         if pass.done.iter().any(|done| !matches!(done.action, Action::Unchanged | Action::Waiting)) {
-            self.collect_garbage()?;
+            self.collect_garbage();
         }
-        Ok(pass.done)
+        self.watch_files(*all || stirred.contains(&Applier::Files));
+        pass.done
+    }
+
+    /// Changes nothing on this host until the next pass.
+    fn halt(&mut self, why: String) {
+        tracing::warn!("nothing is changed on this host until that is mended: {why}");
+        self.halted = Some(why);
+    }
+
+    /// Has the kernel tell when others change what is owned.
+    fn watch_files(&mut self, again: bool) {
+        if let (None, Some(files), Some(_)) = (&self.watches, &self.settings, &self.files) {
+            match Watches::new(&self.io, self.wake.clone(), files.root.clone()) {
+                Ok(watches) => self.watches = Some(watches),
+                Err(error) => {
+                    tracing::debug!("changes of files are found at the next beat, the kernel does not tell: {error}");
+                    return;
+                }
+            }
+        }
+        let Some(watches) = self.watches.as_ref().filter(|_| again || self.watched != Some(self.ledger.switches))
+        else {
+            return;
+        };
+        let switched = self.watched.is_some_and(|before| before != self.ledger.switches);
+        self.watched = Some(self.ledger.switches);
+        let paths = self.ledger.entries.values().flat_map(|entry| entry.files.keys().cloned()).collect();
+        let left = watches.set(&paths, switched);
+        if left > 0 {
+            tracing::warn!("{left} directories are not watched; what changes in them is found at the next beat");
+        }
     }
 
     /// Returns how long nothing has to be done, if nobody wakes the agent; `None` for as long as one likes.
@@ -241,8 +290,10 @@ impl Worker {
         let now = Instant::now();
         let declared = |id: &&Uuid| self.desired.entries.contains_key(*id);
         let retries = self.failures.iter().filter(|(id, _)| declared(id)).map(|(_, failure)| failure.again());
-        let next = retries.chain(self.proofs.next()).min()?;
-        Some(next.saturating_duration_since(now))
+        let next = retries.chain(self.proofs.next()).min().map(|next| next.saturating_duration_since(now));
+        let held = !self.waiting.is_empty() || !self.desired.removals.is_empty();
+        let opens = if held { self.opens_after() } else { None };
+        [next, opens].into_iter().flatten().min()
     }
 
     /// Whether something is on its way that will come to an end: a hook, a pull, a trial.
@@ -276,14 +327,16 @@ impl Worker {
         Ok(chosen)
     }
 
-    fn collect_garbage(&mut self) -> Result<(), DiskError> {
+    fn collect_garbage(&mut self) {
         let desired = self.desired.entries.values().map(|entry| entry.digest);
         let previous = |entry: &crate::ledger::LedgerEntry| entry.previous.as_ref().map(|previous| previous.digest);
         let owned = self.ledger.entries.values().flat_map(|entry| [Some(entry.digest), previous(entry)]);
         let keep = desired.chain(owned.flatten()).collect();
         self.proofs.keep(&keep);
         self.appliers.keep(&keep);
-        self.bundles.keep(&keep)
+        if let Err(error) = self.bundles.keep(&keep) {
+            tracing::warn!("bundles that nobody needs cannot be removed yet: {}", chain(&error));
+        }
     }
 }
 

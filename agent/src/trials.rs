@@ -9,7 +9,7 @@
 
 mod reasons;
 mod rounds;
-mod vigil;
+pub(crate) mod vigil;
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::{
 };
 use reasons::Reasons;
 use rounds::Rounds;
-pub(crate) use vigil::{Standing, Vigil};
+pub(crate) use vigil::Vigil;
 
 /// In how many boots of the host a trial may go on: a change that makes the host restart again and again is taken back.
 pub(crate) const BOOTS: u32 = 3;

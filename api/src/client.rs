@@ -3,6 +3,7 @@
 mod access;
 mod deployments;
 mod documents;
+mod download;
 mod feed;
 mod hosts;
 
@@ -12,6 +13,8 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Code, Problem, Revision, limits, poll::PollAnswer, problems};
+
+pub use download::Download;
 
 /// The largest answer that is read into memory.
 const ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -67,6 +70,16 @@ pub enum ClientError {
         what: String,
         /// After how long to try again, if told.
         retry_after: Option<Duration>,
+    },
+    /// An answer that comes too slowly to be waited for.
+    #[error("{server} sent {bytes} bytes in {seconds} s: that is not waited for")]
+    Slow {
+        /// The server's address.
+        server: String,
+        /// How many bytes came.
+        bytes: u64,
+        /// In how many seconds.
+        seconds: u64,
     },
 }
 
@@ -192,25 +205,12 @@ impl Client {
     }
 
     fn not_titan(&self, status: StatusCode, media_type: &str, retry_after: Option<Duration>) -> ClientError {
-        let what = if media_type.is_empty() { "no media type".to_owned() } else { media_type.to_owned() };
-        ClientError::NotTitan { server: self.server.clone(), status: status.as_u16(), what, retry_after }
+        not_titan(&self.server, status, media_type, retry_after)
     }
 
-    /// Reads a body of at most `limit` bytes.
-    async fn bytes(&self, mut response: Response, limit: usize) -> Result<Vec<u8>> {
-        let status = response.status();
-        let mut body = Vec::new();
-        loop {
-            let chunk = response.chunk().await;
-            match chunk.map_err(|source| ClientError::Unreachable { server: self.server.clone(), source })? {
-                Some(chunk) if body.len() + chunk.len() > limit => {
-                    let what = format!("more than {limit} bytes");
-                    return Err(self.not_titan(status, &what, None));
-                }
-                Some(chunk) => body.extend_from_slice(&chunk),
-                None => return Ok(body),
-            }
-        }
+    /// Reads a body of at most `limit` bytes into memory.
+    async fn bytes(&self, response: Response, limit: usize) -> Result<Vec<u8>> {
+        Download::new(&self.server, response, limit as u64).bytes().await
     }
 
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
@@ -236,6 +236,11 @@ impl Client {
     fn with_query(&self, method: Method, path: &str, query: &[(&str, String)]) -> RequestBuilder {
         self.request(method, &path_with(path, query))
     }
+}
+
+fn not_titan(server: &str, status: StatusCode, media_type: &str, retry_after: Option<Duration>) -> ClientError {
+    let what = if media_type.is_empty() { "no media type".to_owned() } else { media_type.to_owned() };
+    ClientError::NotTitan { server: server.to_owned(), status: status.as_u16(), what, retry_after }
 }
 
 /// Returns a path with a query.

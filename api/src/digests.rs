@@ -1,6 +1,6 @@
 //! Digests: of one bundle's bytes, and of a host's complete set of assignments.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, io, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -40,6 +40,23 @@ impl Digest {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// Returns the digest of all that is left to read of `from`, which is not kept.
+    ///
+    /// # Errors
+    ///
+    /// `from` cannot be read.
+    pub fn read(from: &mut impl io::Read) -> io::Result<Self> {
+        let (mut hash, mut chunk) = (Sha256::new(), [0; 8192]);
+        loop {
+            match from.read(&mut chunk) {
+                Ok(0) => return Ok(Self(hash.finalize().into())),
+                Ok(count) => hash.update(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Returns the digest whose 32 bytes these are, or `None` if there are not 32.
@@ -173,6 +190,7 @@ mod tests {
         let text = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Digest::of(b"abc").to_string(), text);
         assert_eq!(text.parse(), Ok(Digest::of(b"abc")));
+        assert_eq!(Digest::read(&mut &b"abc"[..]).expect("read"), Digest::of(b"abc"));
         assert!("BA".parse::<Digest>().is_err());
         assert!("é".repeat(32).parse::<Digest>().is_err());
     }

@@ -231,6 +231,7 @@ impl Spec {
             Self::Workspace(spec) => values_faults(&spec.config, "/spec/config"),
             Self::Host(spec) => {
                 let mut faults = values_faults(&spec.values, "/spec/values");
+                faults.extend(spec.files_faults("/spec/files"));
                 for (index, workspace) in spec.workspaces.iter().enumerate() {
                     if workspace != "*"
                         && let Err(error) = Name::new(workspace.as_str())

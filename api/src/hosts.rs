@@ -5,7 +5,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Revision, values::Values};
+use crate::{
+    Name, Revision,
+    drift::Drift,
+    limits::{HOST_FILES, HOST_FILES_BYTES},
+    parse::escape,
+    problems::Fault,
+    templates::check_path,
+    values::Values,
+};
 
 /// What people say of a host. Its labels are the document's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +36,22 @@ pub struct HostSpec {
     #[serde(default, skip_serializing_if = "Values::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub values: Values,
+    /// Files that are here as a person left them rather than as the template has them: by `workspace/deployment`, then by
+    /// path, which begins with `/` if it is below the agent's root rather than in the deployment's directory.
+    #[serde(default, skip_serializing_if = "HostFiles::is_empty")]
+    pub files: HostFiles,
+}
+
+/// Files of a host that are as a person left them, by `workspace/deployment` and path.
+pub type HostFiles = BTreeMap<String, BTreeMap<String, HostFile>>;
+
+/// A file that is as a person left it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostFile {
+    /// The content, as text.
+    pub content: String,
 }
 
 /// What sort of host it is.
@@ -54,6 +78,7 @@ impl Default for HostSpec {
             workspaces: everyone(),
             cordoned: false,
             values: Values::new(),
+            files: HostFiles::new(),
         }
     }
 }
@@ -63,6 +88,43 @@ impl HostSpec {
     #[must_use]
     pub fn admits(&self, workspace: &str) -> bool {
         self.workspaces.iter().any(|admitted| admitted == "*" || admitted == workspace)
+    }
+
+    /// Returns the files of a deployment that are as a person left them, if there are any.
+    #[must_use]
+    pub fn files_of(&self, workspace: &str, deployment: &str) -> Option<&BTreeMap<String, HostFile>> {
+        // Almost no host has any.
+        if self.files.is_empty() { None } else { self.files.get(&format!("{workspace}/{deployment}")) }
+    }
+
+    /// Returns what is wrong with the files, at `pointer`.
+    #[must_use]
+    pub fn files_faults(&self, pointer: &str) -> Vec<Fault> {
+        let (mut faults, mut count, mut bytes) = (Vec::new(), 0, 0);
+        for (deployment, files) in &self.files {
+            let at = format!("{pointer}/{}", escape(deployment));
+            let names = deployment.split_once('/').map(|(workspace, name)| [workspace, name].map(Name::new));
+            if !names.is_some_and(|names| names.iter().all(Result::is_ok)) {
+                faults.push(Fault::new(&at, format!("{deployment:?} is not a deployment; write workspace/name")));
+            }
+            if files.is_empty() {
+                faults.push(Fault::new(&at, "there is no file in it; leave the deployment out"));
+            }
+            for (path, file) in files {
+                count += 1;
+                bytes += file.content.len();
+                if let Err(error) = check_path(path.strip_prefix('/').unwrap_or(path)) {
+                    faults.push(Fault::new(format!("{at}/{}", escape(path)), format!("{path:?} is refused: {error}")));
+                }
+            }
+        }
+        if count > HOST_FILES {
+            faults.push(Fault::new(pointer, format!("{count} files, the limit is {HOST_FILES}")));
+        }
+        if bytes > HOST_FILES_BYTES {
+            faults.push(Fault::new(pointer, format!("{bytes} bytes of files, the limit is {HOST_FILES_BYTES}")));
+        }
+        faults
     }
 }
 
@@ -90,6 +152,9 @@ pub struct HostStatus {
     /// Deployments that the host runs though nobody declared them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub orphans: Vec<crate::reports::Orphan>,
+    /// What is or was not as it was applied, by `workspace/deployment`, without the differences. Lists leave it out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drift: BTreeMap<String, Vec<Drift>>,
     /// Set while the host is being deleted: it waits for its agent to remove what it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleting_since: Option<Revision>,
@@ -106,4 +171,41 @@ pub struct BulkCreate {
     /// Why, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pointers(files: Value) -> Vec<String> {
+        let spec: HostSpec = serde_json::from_value(json!({ "files": files })).expect("spec");
+        spec.files_faults("/spec/files").into_iter().map(|fault| fault.pointer).collect()
+    }
+
+    #[test]
+    fn files_name_a_deployment_and_a_path() {
+        let file = json!({"content": "x"});
+        assert_eq!(pointers(json!({"a/b": {"c/d": file, "/etc/x": file}})), [""; 0]);
+        for bad in ["a", "a/b/c", "A/b", "/b", "a/"] {
+            assert_eq!(pointers(json!({ bad: {"c": file} })), [format!("/spec/files/{}", escape(bad))], "{bad}");
+        }
+        assert_eq!(pointers(json!({"a/b": {}})), ["/spec/files/a~1b"]);
+        for bad in ["", "/", "../x", "a//b", "//x"] {
+            let pointer = format!("/spec/files/a~1b/{}", escape(bad));
+            assert_eq!(pointers(json!({"a/b": { bad: file }})), [pointer], "{bad}");
+        }
+    }
+
+    #[test]
+    fn files_are_few_and_small() {
+        let many = |count: usize, size: usize| {
+            let files = (0..count).map(|n| (n.to_string(), json!({"content": "x".repeat(size)})));
+            pointers(json!({ "a/b": Value::Object(files.collect()) }))
+        };
+        assert_eq!(many(HOST_FILES, HOST_FILES_BYTES / HOST_FILES), [""; 0]);
+        assert_eq!(many(HOST_FILES + 1, 1), ["/spec/files"]);
+        assert_eq!(many(1, HOST_FILES_BYTES + 1), ["/spec/files"]);
+    }
 }

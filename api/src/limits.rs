@@ -1,5 +1,7 @@
 //! Every limit of the protocol, with its number. Each is tested where it is enforced.
 
+use std::time::Duration;
+
 /// Documents in one `POST /v1/apply` or `POST /v1/plan`.
 pub const APPLY_DOCUMENTS: usize = 1000;
 /// Hosts in one `POST /v1/hosts:bulkCreate`.
@@ -40,16 +42,38 @@ pub const FACT_BYTES: usize = 256;
 pub const DRIFTS: usize = 32;
 /// Bytes of one thing's difference in a report, and of what was found in its place.
 pub const DRIFT_BYTES: usize = 64 * 1024;
+/// Bytes of the name of one thing that has drifted, and of how.
+pub const DRIFT_NAME_BYTES: usize = 1024;
 /// Probes of one bundle.
 pub const PROBES: usize = 32;
 /// Words of a command in a hook or probe.
 pub const COMMAND_WORDS: usize = 64;
+/// Bytes of one text of a probe or hook: a URL, a word of a command, what an answer has to hold.
+pub const PROBE_TEXT_BYTES: usize = 4096;
+/// The shortest interval and timeout of a probe or hook.
+pub const SPAN_LEAST: Duration = Duration::from_millis(100);
+/// The longest span of a probe or hook.
+pub const SPAN_MOST: Duration = Duration::from_hours(24);
+/// Failures in a row that a `failureThreshold` may ask for.
+pub const FAILURES: u32 = 1000;
+/// Files of one host that are as a person left them, of all its deployments.
+pub const HOST_FILES: usize = 64;
+/// Bytes of all files of one host that are as a person left them.
+pub const HOST_FILES_BYTES: usize = 1024 * 1024;
 /// Bytes of a report's message for one deployment; longer ones are cut by the agent.
 pub const MESSAGE_BYTES: usize = 16 * 1024;
 /// A bundle up to this many bytes travels in the poll's answer; a larger one is fetched by digest.
 pub const INLINE_BUNDLE_BYTES: usize = 64 * 1024;
+/// Bytes of bundles that travel in one answer; the ones after that are fetched by digest.
+pub const INLINE_TOTAL_BYTES: usize = 1024 * 1024;
+/// Bytes of a poll's answer that an agent takes: bundles, and a line for each of some 20 000 deployments.
+pub const POLL_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of one bundle: what a release may render to on one host.
 pub const BUNDLE_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of a bundle that an agent fetches. They go to its disk, never as a whole into its memory.
+pub const FETCHED_BUNDLE_BYTES: u64 = 256 * 1024 * 1024;
+/// Files of a bundle that an agent takes.
+pub const BUNDLE_FILES: usize = 4096;
 /// Seconds a poll, a task or the change feed may be held.
 pub const WAIT_SECONDS: u64 = 60;
 /// Rows of one page of a list.

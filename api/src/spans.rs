@@ -4,12 +4,22 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::problems::Fault;
+
 /// A length of time with its unit, as in `"30s"`; units are `ms`, `s`, `m` and `h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^[0-9]+(ms|s|m|h)$"))]
 pub struct Span(pub Duration);
+
+impl Span {
+    /// Returns a fault at `pointer` if the span is not between the two.
+    pub(crate) fn fault(self, pointer: impl Into<String>, least: Duration, most: Duration) -> Option<Fault> {
+        let detail = || format!("{self} is not between {} and {}", Self(least), Self(most));
+        (self.0 < least || self.0 > most).then(|| Fault::new(pointer, detail()))
+    }
+}
 
 /// Why a text is not a [`Span`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Name, Problem, Revision, reports::Phase};
+use crate::{Digest, Name, Problem, Revision, drift::Drift, reports::Phase};
 
 /// The answer to `GET .../deployments/{d}/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ pub struct DeploymentStatus {
     pub hosts: Vec<HostDeployment>,
 }
 
-/// How many hosts are how far. Each host counts once.
+/// How many hosts are how far. Each host counts once, but for the last three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -46,6 +46,15 @@ pub struct StatusCounts {
     pub offline: usize,
     /// Hosts that are to remove it.
     pub removing: usize,
+    /// Those of the failed that are in place and not well.
+    #[serde(default)]
+    pub degraded: usize,
+    /// Those of the failed that found the release bad and returned to the one before.
+    #[serde(default)]
+    pub rolled_back: usize,
+    /// Hosts, however they count, on which something is not as it was applied and was not put right.
+    #[serde(default)]
+    pub drifted: usize,
 }
 
 impl DeploymentStatus {
@@ -84,6 +93,9 @@ pub struct HostDeployment {
     /// What the agent said.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// What on the host is or was not as it was applied, without the differences; `GET /v1/hosts/{host}/drift` has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<Drift>,
     /// The Git commit of what was applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
@@ -96,6 +108,14 @@ pub struct HostDeployment {
     /// Why the newest release cannot be rendered for the host; it keeps what it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
+}
+
+impl HostDeployment {
+    /// Whether something is not as it was applied, and was not put right.
+    #[must_use]
+    pub fn has_drifted(&self) -> bool {
+        self.drift.iter().any(|drift| !drift.repaired)
+    }
 }
 
 /// How a host counts.

@@ -81,6 +81,17 @@ pub struct TemplateManifest {
     /// JSON Schema (2020-12) of the merged values; it may not refer to other documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Value>,
+    /// What has to hold for it to be healthy: a [`Health`](crate::health::Health), any text of which may hold expressions,
+    /// also where a number belongs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Value>,
+    /// Commands around what the applier does: [`Hooks`](crate::hooks::Hooks), any text of which may hold expressions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Value>,
+    /// What a host does when others change what was applied: a [`DriftPolicy`](crate::drift::DriftPolicy), or an
+    /// expression for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Value>,
     /// Rules for files by path (of the rendered file, before `destination`), `*` and `**` allowed; the last that matches
     /// wins for each setting.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -93,7 +93,7 @@ pub(crate) enum Command {
     /// Make, list and end tokens of people and pipelines.
     #[command(subcommand)]
     Token(tokens::Token),
-    /// Bring hosts in, cordon them, remove what nobody declares.
+    /// Bring hosts in, cordon them, look at drift, remove what nobody declares.
     #[command(subcommand)]
     Host(hosts::Host),
     /// List and copy the ready-made templates, check one's own.

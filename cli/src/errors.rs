@@ -273,7 +273,7 @@ fn client_exit(error: &ClientError) -> Exit {
     match error {
         ClientError::Address(_) => Exit::Usage,
         ClientError::Setup(_) => Exit::Failed,
-        ClientError::Unreachable { .. } | ClientError::NotTitan { .. } => Exit::Unreachable,
+        ClientError::Unreachable { .. } | ClientError::NotTitan { .. } | ClientError::Slow { .. } => Exit::Unreachable,
         ClientError::Refused { problem, .. } => problem_exit(problem),
     }
 }

@@ -180,7 +180,7 @@ fn an_agent_that_joins_is_shown_healthy_with_digest_and_commit() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     runtime.block_on(async {
         titan_agent::enrol(&settings, &scene.server, &host, &token).await.expect("enrol");
-        Agent::open(settings).expect("agent").once().await.expect("once");
+        Agent::open(settings, &tokio::runtime::Handle::current()).expect("agent").once().await.expect("once");
     });
     scene.done(&["status", "deployment", "prod", "--wait", "--timeout", "20s"]);
     let status: Value =

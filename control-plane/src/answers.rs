@@ -16,16 +16,13 @@ mod texts;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use titan_api::{Problem, Revision, SetDigest};
+use titan_api::{Problem, Revision, SetDigest, limits::INLINE_TOTAL_BYTES};
 use uuid::{Uuid, fmt::Hyphenated};
 
 use crate::{bundles::BundleCache, fleet::view::Entry, store::Store};
 use fragments::{Fragment, Fragments};
 
 pub use encodings::takes_gzip;
-
-/// Bytes of bundles that travel inside one answer; what is over is fetched by digest.
-pub const INLINE_TOTAL: usize = 4 * 1024 * 1024;
 
 /// What one host is told.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +84,7 @@ impl Answers {
             if let Some(digest) = entry.bundle() {
                 let fragment = self.0.get(bundles, store, &entry.description, digest, gzip).await?;
                 if let Some(bytes) = fragment.inline_bytes()
-                    && inlined + bytes <= INLINE_TOTAL
+                    && inlined + bytes <= INLINE_TOTAL_BYTES
                 {
                     inlined += bytes;
                     part.inline = true;

@@ -7,6 +7,7 @@ pub mod agenda;
 pub mod causes;
 pub mod contexts;
 pub mod deployments;
+pub mod drift;
 pub mod holders;
 pub mod hosts;
 pub mod matchers;

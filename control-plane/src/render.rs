@@ -6,6 +6,7 @@
 //! hosts that share a key share a bundle. Nothing here knows of SQL, HTTP or clocks. Read [`template`] first, then
 //! [`engine`].
 
+pub mod appliers;
 pub mod bounds;
 pub mod engine;
 pub mod expression;
@@ -17,17 +18,20 @@ pub mod layers;
 pub mod lexer;
 pub mod manifest;
 pub mod outcome;
+pub mod overlay;
 pub mod patch;
 pub mod reads;
 pub mod renderer;
 pub mod schema;
 pub mod template;
+pub mod upkeep;
 pub mod worker;
 pub mod yaml;
 
 pub use expression::Expression;
 pub use layers::{Layers, merge, merge_with_origins};
 pub use outcome::outcome_key;
+pub use overlay::Overlay;
 pub use renderer::{Job, RenderedBundle, Renderer, RendererConfig, WorkerCommand};
 pub use template::Template;
 pub use worker::worker_main;

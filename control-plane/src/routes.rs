@@ -5,6 +5,7 @@ pub mod changes;
 pub mod deployments;
 pub mod docs;
 pub mod documents;
+pub mod drift;
 pub mod enrolment;
 pub mod extract;
 pub mod health;

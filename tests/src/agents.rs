@@ -14,16 +14,38 @@ use crate::nodes::{self, Running};
 /// An agent's directories.
 #[derive(Debug)]
 pub struct AgentNode {
-    node: String,
+    program: String,
+    role: String,
     folder: TempDir,
+    appliers: String,
 }
 
 impl AgentNode {
     /// Makes the directories and `agent.yaml` of an agent. `node`: path of this crate's `titan-node`.
     pub fn new(node: &str) -> anyhow::Result<Self> {
+        Self::of(node, "agent", "")
+    }
+
+    /// Makes the directories and `agent.yaml` of an agent that may use more appliers than `files`, such as
+    /// `kubernetes: {}`.
+    pub fn allowing(node: &str, appliers: &str) -> anyhow::Result<Self> {
+        Self::of(node, "agent", appliers)
+    }
+
+    /// The same with the agent of another architecture. `emulator` is a program that runs `binary`.
+    pub fn emulated(emulator: &str, binary: &str) -> anyhow::Result<Self> {
+        Self::of(emulator, binary, "")
+    }
+
+    fn of(program: &str, role: &str, appliers: &str) -> anyhow::Result<Self> {
         let shared = Path::new("/dev/shm");
         let parent = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
-        let agent = Self { node: node.to_owned(), folder: TempDir::with_prefix_in("titan-agent-", parent)? };
+        let agent = Self {
+            program: program.to_owned(),
+            role: role.to_owned(),
+            folder: TempDir::with_prefix_in("titan-agent-", parent)?,
+            appliers: appliers.to_owned(),
+        };
         std::fs::create_dir(agent.root())?;
         agent.configure(None)?;
         Ok(agent)
@@ -31,8 +53,9 @@ impl AgentNode {
 
     fn configure(&self, server: Option<&str>) -> anyhow::Result<()> {
         let mut yaml = format!(
-            "appliers: {{ files: {{ root: {} }} }}\ngit: {{ repository: {} }}\npolling: {{ wait: 2s, maxBackoff: 1s }}\n",
+            "appliers: {{ files: {{ root: {} }}, {} }}\ngit: {{ repository: {} }}\npolling: {{ wait: 2s, maxBackoff: 1s }}\n",
             self.root().display(),
+            self.appliers,
             self.repository().display()
         );
         if let Some(server) = server {
@@ -65,7 +88,7 @@ impl AgentNode {
     /// Returns the command `titan-agent` with `args` and this agent's directories.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = nodes::command(&self.node, "agent");
+        let mut command = nodes::command(&self.program, &self.role);
         command.args(args).arg("--config").arg(self.config());
         command.arg("--state-dir").arg(self.folder.path().join("state"));
         command

@@ -1,12 +1,14 @@
 //! What the system tests and benchmarks stand on: throwaway databases, control planes in process, real processes.
 
 pub mod agents;
+pub mod apiserver;
 pub mod databases;
 pub mod dice;
 pub mod fleets;
 pub mod manifests;
 pub mod measures;
 pub mod nodes;
+pub mod nspawn;
 pub mod operators;
 pub mod planes;
 pub mod podman;

@@ -39,6 +39,23 @@ pub fn threads(id: u32) -> anyhow::Result<usize> {
     Ok(std::fs::read_dir(format!("/proc/{id}/task"))?.count())
 }
 
+/// Returns how often threads of process `id` that are there now have gone to sleep by themselves, and so how often they
+/// were woken.
+pub fn switches(id: u32) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for task in std::fs::read_dir(format!("/proc/{id}/task"))? {
+        // A thread may end while this looks.
+        let Ok(status) = std::fs::read_to_string(task?.path().join("status")) else { continue };
+        sum += parse_switches(&status)?;
+    }
+    Ok(sum)
+}
+
+fn parse_switches(status: &str) -> anyhow::Result<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    Ok(line.context("no voluntary_ctxt_switches in it")?.trim().parse()?)
+}
+
 fn read(id: u32, file: &str) -> anyhow::Result<String> {
     let path = format!("/proc/{id}/{file}");
     std::fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))
@@ -93,6 +110,11 @@ mod tests {
     fn this_process_has_memory_and_threads() {
         let id = std::process::id();
         assert!(memory(id).expect("memory").resident > 0);
+        assert!(
+            parse_switches("x:\t1\nvoluntary_ctxt_switches:\t37\nnonvoluntary_ctxt_switches:\t5\n").expect("switches")
+                == 37
+        );
+        assert!(switches(id).is_ok() && parse_switches("").is_err());
         assert!(processor(id).is_ok() && threads(id).expect("threads") > 0);
     }
 }

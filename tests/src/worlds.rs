@@ -266,7 +266,7 @@ impl PolledHost {
             let title = format!("{}/{}", told.workspace, told.name);
             let bytes = match told.bundle {
                 Some(raw) => raw.get().as_bytes().to_vec(),
-                None => self.client.bundle(&self.name, &told.digest).await?,
+                None => self.client.bundle(&self.name, &told.digest).await?.bytes().await?,
             };
             ensure!(Digest::of(&bytes) == told.digest, "the bundle of {title} is not what its digest says");
             let bundle: Bundle = serde_json::from_slice(&bytes)?;

@@ -8,8 +8,8 @@ use titan_api::{
     poll::PollAnswer,
 };
 
-use super::{Agent, AgentError};
-use crate::{disk::DiskError, settle::chain};
+use super::Agent;
+use crate::settle::{Worker, chain};
 
 /// A set that does not match is asked for in full at most this often.
 const REFETCH: Duration = Duration::from_mins(5);
@@ -27,8 +27,8 @@ pub(super) enum PollFault {
 }
 
 impl Agent {
-    /// Asks for changes and takes the answer into the desired set. The outer error is ours, the inner one theirs.
-    pub(super) async fn poll(&mut self, wait: u64) -> Result<Result<Asked, PollFault>, AgentError> {
+    /// Asks for changes and takes the answer into the desired set.
+    pub(super) async fn poll(&mut self, wait: u64) -> Result<Asked, PollFault> {
         let polled = self.asking(wait).await.await;
         self.accept(polled).await
     }
@@ -42,10 +42,7 @@ impl Agent {
     }
 
     /// Takes what a poll brought into the desired set.
-    pub(super) async fn accept(
-        &mut self,
-        polled: Result<Polled, ClientError>,
-    ) -> Result<Result<Asked, PollFault>, AgentError> {
+    pub(super) async fn accept(&mut self, polled: Result<Polled, ClientError>) -> Result<Asked, PollFault> {
         match polled {
             Ok(Polled::Unchanged { cursor, poll_after_seconds }) => {
                 // Not written down: an older cursor only brings what is known already.
@@ -54,26 +51,26 @@ impl Agent {
                     worker.desired.advance(cursor)
                 });
                 if let Err(refused) = advanced.await {
-                    return Ok(Err(PollFault::Refused(refused.to_string())));
+                    return Err(PollFault::Refused(refused.to_string()));
                 }
                 let poll_after = Duration::from_secs(poll_after_seconds.into());
-                Ok(Ok(Asked { poll_after, changed: false }))
+                Ok(Asked { poll_after, changed: false })
             }
             Ok(Polled::Changed(answer)) => self.fold(&answer).await,
             Err(error) => {
                 if error.code() == Some(Code::CursorAhead) {
                     self.with_worker(|worker| {
                         worker.desired.forget_cursor();
-                        worker.save_desired(true)
+                        note_desired(worker);
                     })
-                    .await?;
+                    .await;
                 }
-                Ok(Err(PollFault::Client(error)))
+                Err(PollFault::Client(error))
             }
         }
     }
 
-    async fn fold(&mut self, answer: &PollAnswer) -> Result<Result<Asked, PollFault>, AgentError> {
+    async fn fold(&mut self, answer: &PollAnswer) -> Result<Asked, PollFault> {
         let folded = self.with_worker(|worker| {
             let folded = worker.desired.fold(answer);
             if folded.refused.is_none() {
@@ -87,13 +84,13 @@ impl Agent {
                         tracing::warn!("the bundle of {} is not kept: {message}", deployment.name);
                     }
                 }
-                worker.save_desired(true)?;
+                note_desired(worker);
             }
-            Ok::<_, DiskError>(folded)
+            folded
         });
-        let folded = folded.await?;
+        let folded = folded.await;
         if let Some(refused) = folded.refused {
-            return Ok(Err(PollFault::Refused(refused.to_string())));
+            return Err(PollFault::Refused(refused.to_string()));
         }
         self.ask_full = false;
         if !folded.digest_matches {
@@ -109,7 +106,7 @@ impl Agent {
             tracing::warn!(deployment.id = %id, "deployment {id} is no longer declared and keeps running as an orphan");
         }
         let changed = !(folded.added.is_empty() && folded.moved.is_empty() && folded.removed.is_empty());
-        Ok(Ok(Asked { poll_after: Duration::from_secs(answer.poll_after_seconds.into()), changed }))
+        Ok(Asked { poll_after: Duration::from_secs(answer.poll_after_seconds.into()), changed })
     }
 
     /// Whether a full answer may be asked for now; if so, that is noted. If not, the next polls are ordinary ones.
@@ -121,5 +118,12 @@ impl Agent {
             self.ask_full = false;
         }
         may
+    }
+}
+
+/// Writes down what is declared. If the disk does not take it, the worker says so and changes nothing until it does.
+fn note_desired(worker: &mut Worker) {
+    if let Err(error) = worker.save_desired(true) {
+        tracing::debug!(error = chain(&error), "what is declared is not written down yet");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Agent, AgentError};
+use super::Agent;
 use crate::{git::Sink, settle::chain, wake::Wake};
 
 /// A push that takes longer than this is reported as one that hangs.
@@ -40,7 +40,7 @@ impl Agent {
     /// Begins to push what is committed, if there is anything and no push is under way, and waits for the end for
     /// `patience` at most. With `at_once`, though the last push failed a moment ago. Returns whether there is something
     /// new to report, of this push or of the one before.
-    pub(super) async fn push(&mut self, at_once: bool, patience: Duration) -> Result<bool, AgentError> {
+    pub(super) async fn push(&mut self, at_once: bool, patience: Duration) -> bool {
         let mut patience = patience;
         if self.pushing.is_some() {
             // It was waited for when it began.
@@ -48,18 +48,18 @@ impl Agent {
         } else if let Some(sink) = self.with_worker(|worker| worker.push_due(at_once)).await {
             self.pushing = Some(Pushing::begin(sink, self.wake.clone()));
         }
-        let Some(pushing) = &mut self.pushing else { return Ok(false) };
+        let Some(pushing) = &mut self.pushing else { return false };
         let result = match tokio::time::timeout(patience, &mut pushing.result).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err("the push was cut short".to_owned()),
-            Err(_) if pushing.told || pushing.began.elapsed() < HANGS => return Ok(false),
+            Err(_) if pushing.told || pushing.began.elapsed() < HANGS => return false,
             Err(_) => {
                 pushing.told = true;
                 let message = format!("the remote has kept a push waiting for {} s", pushing.began.elapsed().as_secs());
-                return Ok(self.with_worker(|worker| worker.push_hangs(message)).await?);
+                return self.with_worker(|worker| worker.push_hangs(message)).await;
             }
         };
         self.pushing = None;
-        Ok(self.with_worker(|worker| worker.pushed(result)).await?)
+        self.with_worker(|worker| worker.pushed(result)).await
     }
 }

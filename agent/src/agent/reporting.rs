@@ -8,20 +8,20 @@ use titan_api::{
     reports::{Report, Usage},
 };
 
-use super::{Agent, AgentError};
-use crate::{disk::DiskError, facts, faults::fault};
+use super::Agent;
+use crate::{facts, faults::fault};
 
 impl Agent {
     /// Sends what is due. Returns why that did not work.
-    pub(super) async fn report(&mut self, all: bool) -> Result<Option<ClientError>, AgentError> {
+    pub(super) async fn report(&mut self, all: bool) -> Option<ClientError> {
         if all {
             self.with_worker(|worker| worker.outbox.all_due()).await;
         }
         loop {
-            let Some(report) = self.due().await? else { return Ok(None) };
+            let report = self.due().await?;
             let (report, result) = self.reporting(report).await;
-            if let Some(error) = self.reported(&report, result).await? {
-                return Ok(Some(error));
+            if let Some(error) = self.reported(&report, result).await {
+                return Some(error);
             }
         }
     }
@@ -36,37 +36,34 @@ impl Agent {
     }
 
     /// Takes note of what came of a report. Returns why it was not taken in, if it makes no sense to send it again at once.
-    pub(super) async fn reported(
-        &mut self,
-        report: &Report,
-        result: Result<(), ClientError>,
-    ) -> Result<Option<ClientError>, AgentError> {
+    pub(super) async fn reported(&mut self, report: &Report, result: Result<(), ClientError>) -> Option<ClientError> {
         let Err(error) = result else {
             fault!("report-sent");
             self.recounted = false;
             self.with_worker(|worker| {
                 worker.outbox.sent(report);
-                worker.outbox.save(&worker.state)
+                worker.outbox.save(&worker.state);
             })
-            .await?;
+            .await;
             fault!("report-noted");
-            return Ok(None);
+            return None;
         };
-        let Some(seen) = newest_seen(&error).filter(|_| !self.recounted) else { return Ok(Some(error)) };
+        let Some(seen) = newest_seen(&error).filter(|_| !self.recounted) else { return Some(error) };
         let counted = self.with_worker(|worker| {
             let possible = worker.outbox.count_from(seen);
-            worker.outbox.save(&worker.state).map(|()| possible)
+            worker.outbox.save(&worker.state);
+            possible
         });
-        self.recounted = counted.await?;
+        self.recounted = counted.await;
         if !self.recounted {
-            return Ok(Some(error));
+            return Some(error);
         }
         tracing::warn!("the control plane knows newer reports of this host, so its state is an older one");
-        Ok(None)
+        None
     }
 
     /// Returns what is to be reported now.
-    pub(super) async fn due(&self) -> Result<Option<Report>, DiskError> {
+    pub(super) async fn due(&self) -> Option<Report> {
         let due = self.with_worker(|worker| {
             let all = worker.outbox.is_all_due();
             let usage = Usage {
@@ -74,7 +71,8 @@ impl Agent {
                 state_bytes: if all { directory_bytes(worker.state.path()) } else { None },
             };
             let report = worker.outbox.due(worker.saved_cursor(), &self.facts, all, usage);
-            worker.outbox.save(&worker.state).map(|()| report)
+            worker.outbox.save(&worker.state);
+            report
         });
         due.await
     }

@@ -14,9 +14,7 @@ use super::{
     polling::PollFault,
 };
 use crate::{
-    facts,
-    notify::Notify,
-    pace,
+    facts, pace,
     settle::{Scope, chain},
 };
 
@@ -62,21 +60,13 @@ impl Agent {
             stirred: BTreeSet::new(),
         };
         let mut errands = Errands::default();
-        let notify = Notify::from_env();
-        let mut alive = Instant::now();
         self.work_and_tell(&Scope { all: true, ..Scope::default() }, &mut rhythm).await;
-        notify.ready();
         while !shutdown.is_cancelled() {
             self.set_out(&mut errands, &mut rhythm).await;
             let now = Instant::now();
-            if notify.interval().is_some_and(|interval| now.duration_since(alive) >= interval / 2) {
-                notify.alive();
-                alive = now;
-            }
             let idle = self.with_worker(|worker| worker.idle_for()).await;
             let due = self.next_due(&rhythm, &errands, now);
-            let watchdog = notify.interval().map(|interval| interval / 2);
-            let pause = [idle, due, watchdog].into_iter().flatten().min().unwrap_or(self.settings.polling.beat);
+            let pause = [idle, due].into_iter().flatten().min().unwrap_or(self.settings.polling.beat);
             let wake = self.wake.clone();
             tokio::select! {
                 biased;
@@ -86,7 +76,6 @@ impl Agent {
                 () = tokio::time::sleep(pause.max(Duration::from_millis(1))) => self.on_time(&mut rhythm, idle.is_some_and(|idle| idle <= pause)).await,
             }
         }
-        notify.stopping();
         tracing::info!(host.name = %self.host, "host {} stops polling; what runs on it goes on", self.host);
     }
 
@@ -102,11 +91,8 @@ impl Agent {
         }
         let reachable = rhythm.failures == 0 && rhythm.beat.is_some();
         if reachable && errands.report.is_none() && now >= rhythm.report {
-            match self.due().await {
-                Ok(Some(report)) => errands.report = Some(Box::pin(self.reporting(report))),
-                Ok(None) => {}
-                Err(error) => tracing::warn!("reports cannot be written down: {}", chain(&error)),
-            }
+            let due = self.due().await;
+            errands.report = due.map(|report| Box::pin(self.reporting(report)) as _);
         }
         if reachable && errands.fetch.is_none() {
             let missing = self.with_worker(|worker| worker.missing_bundles()).await;
@@ -138,16 +124,12 @@ impl Agent {
                 rhythm.poll = Instant::now() + pause;
             }
             Back::Reported(report, result) => {
-                let (why, asked) = match self.reported(&report, result).await {
-                    Ok(None) => {
-                        rhythm.report = Instant::now();
-                        return;
-                    }
-                    Ok(Some(error)) => (chain(&error), error.retry_after()),
-                    Err(error) => (chain(&error), None),
+                let Some(error) = self.reported(&report, result).await else {
+                    rhythm.report = Instant::now();
+                    return;
                 };
-                let why = format!("the report did not get through and is sent again: {why}");
-                rhythm.report = Instant::now() + self.in_trouble(why, asked, rhythm).await;
+                let why = format!("the report did not get through and is sent again: {}", chain(&error));
+                rhythm.report = Instant::now() + self.in_trouble(why, error.retry_after(), rhythm).await;
             }
             Back::Fetched(digest, result) => {
                 if let Err(message) = result {
@@ -165,7 +147,7 @@ impl Agent {
         polled: Result<titan_api::client::Polled, ClientError>,
         rhythm: &mut Rhythm,
     ) -> Result<Duration, AgentError> {
-        let asked = match self.accept(polled).await? {
+        let asked = match self.accept(polled).await {
             Ok(asked) => asked,
             Err(PollFault::Client(error)) => {
                 let again = error.code() == Some(Code::CursorAhead) && rhythm.failures == 0;
@@ -189,7 +171,7 @@ impl Agent {
             rhythm.beat = Some(Instant::now());
             self.with_worker(|worker| worker.outbox.all_due()).await;
         }
-        if self.push(false, Duration::ZERO).await? {
+        if self.push(false, Duration::ZERO).await {
             rhythm.report = Instant::now();
         }
         let trouble = self.with_worker(|worker| worker.trouble()).await;
@@ -220,7 +202,7 @@ impl Agent {
     /// Does what somebody woke the agent for.
     async fn look_around(&mut self, rhythm: &mut Rhythm) {
         rhythm.stirred.extend(self.wake.take());
-        if self.push(false, Duration::ZERO).await.unwrap_or(false) {
+        if self.push(false, Duration::ZERO).await {
             rhythm.report = Instant::now();
         }
         let files = rhythm.stirred.contains(&Applier::Files) && Instant::now() < rhythm.quiet.0;

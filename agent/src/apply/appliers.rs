@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use titan_api::{Digest, templates::Applier as Kind};
 use tokio::runtime::Handle;
 
-use super::{Applier, ApplyError, compose::Compose, podman::Podman};
+use super::{Applier, ApplyError, compose::Compose, podman::Podman, systemd::Systemd};
 use crate::{config::appliers::Appliers as Allowed, settle::chain, state::StateDir, wake::Wake};
 
 /// What an applier may use of the agent.
@@ -61,18 +61,27 @@ impl Appliers {
 
 /// Opens the applier of a kind. One line each.
 fn open(kind: Kind, allowed: &Allowed, ground: &Ground) -> Result<Box<dyn Applier>, ApplyError> {
-    let switch = allowed.files.as_ref().map(|files| files.switch).unwrap_or_default();
-    if let (Kind::Podman, Some(podman)) = (kind, &allowed.podman) {
-        return Ok(Box::new(Podman::open(podman, switch, ground)?));
-    }
-    if let (Kind::Compose, Some(compose)) = (kind, &allowed.compose) {
-        return Ok(Box::new(Compose::open(compose, ground)?));
+    #[cfg(feature = "kubernetes")]
+    if let (Kind::Kubernetes, Some(allowed)) = (kind, &allowed.kubernetes) {
+        return Ok(Box::new(super::kubernetes::Kubernetes::open(allowed.clone(), ground)?));
     }
     let named = match kind {
         Kind::Files => allowed.files.is_some(),
-        Kind::Systemd => allowed.systemd.is_some(),
-        Kind::Podman => allowed.podman.is_some(),
-        Kind::Compose => allowed.compose.is_some(),
+        Kind::Systemd => match &allowed.systemd {
+            Some(settings) => return Ok(Box::new(Systemd::new(settings, ground))),
+            None => false,
+        },
+        Kind::Podman => match &allowed.podman {
+            Some(settings) => {
+                let switch = allowed.files.as_ref().map(|files| files.switch).unwrap_or_default();
+                return Ok(Box::new(Podman::open(settings, switch, ground)?));
+            }
+            None => false,
+        },
+        Kind::Compose => match &allowed.compose {
+            Some(settings) => return Ok(Box::new(Compose::open(settings, ground)?)),
+            None => false,
+        },
         Kind::Kubernetes => allowed.kubernetes.is_some(),
     };
     Err(if named { ApplyError::NotBuilt(kind) } else { ApplyError::NotAllowed(kind) })

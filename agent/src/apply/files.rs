@@ -19,10 +19,12 @@ use super::{
     switch::{Switch, SwitchError},
 };
 use crate::{
-    bundles::Bundle,
+    bundles::{Bundle, BundleFile},
     claims::Claims,
     config::{FilesSettings, Switch as How},
+    drifts,
     ledger::{Ledger, LedgerEntry, OwnedFile, Previous, Removal},
+    spaces::Need,
     state::StateDir,
     trials::TrialMark,
 };
@@ -84,7 +86,7 @@ impl Files {
         };
         Ok(match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                let sha256 = Digest::of(&self.root.read(path)?);
+                let sha256 = self.root.digest(path)?;
                 Found::File { sha256, mode: stat.st_mode, uid: stat.st_uid, gid: stat.st_gid }
             }
             FileType::Symlink => Found::Link,
@@ -348,14 +350,30 @@ impl Files {
         let owned = ledger.owned(target.id);
         let found = self.found(&wanted, &owned)?;
         let changes = changes::changes(&wanted, &owned, &found, true)?;
-        let drift = |(path, how): &(String, &'static str)| Drift {
-            what: path.clone(),
-            how: (*how).to_owned(),
-            diff: String::new(),
-            found: None,
-            repaired: false,
+        let drift = |(path, how): &(String, &'static str)| match (found.get(path), wanted.get(path)) {
+            (Some(Found::File { mode, .. }), Some(file)) if *how == "content" => {
+                let applied = file.file.content(drifts::COMPARED).ok();
+                let is = self.root.read_at_most(path, drifts::COMPARED).ok().flatten();
+                let side = |mode, content| drifts::Side { mode, content };
+                let applied = side(file.record.mode.bits(), applied.as_deref());
+                drifts::of_content(path, applied, side(*mode, is.as_deref()))
+            }
+            _ => {
+                Drift { what: path.clone(), how: (*how).to_owned(), diff: String::new(), found: None, repaired: false }
+            }
         };
         Ok(changes.drift.iter().map(drift).collect())
+    }
+
+    /// Returns how many bytes and files of a bundle are not in place, which is what a switch has to write.
+    pub(crate) fn need(&self, ledger: &Ledger, target: &Target, bundle: &Bundle) -> Need {
+        let owned = ledger.owned(target.id);
+        let in_place = |file: &&BundleFile| {
+            let path = if file.rooted { file.path.clone() } else { format!("{}/{}", target.home(), file.path) };
+            owned.get(&path).is_some_and(|owned| owned.sha256 == file.sha256)
+        };
+        let new = bundle.files.iter().filter(|file| !in_place(file));
+        new.fold(Need::default(), |need, file| Need { bytes: need.bytes + file.size, files: need.files + 1 })
     }
 
     /// Removes whatever the deployment owns, save what an heir takes over. With `noted`, the tombstone's revision, the

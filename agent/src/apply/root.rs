@@ -14,6 +14,7 @@ use rustix::{
     fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat},
     io::Errno,
 };
+use titan_api::Digest;
 
 /// Why something below the root cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -126,18 +127,26 @@ impl Root {
         }
     }
 
-    /// Returns the bytes of the regular file at `path`.
-    pub(crate) fn read(&self, path: &str) -> Result<Vec<u8>> {
+    /// Returns the regular file at `path`, to be read.
+    pub(crate) fn read(&self, path: &str) -> Result<File> {
         let (dir, name) = self.existing("read", path)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = fs::openat(&dir, name, flags, Mode::empty()).map_err(self.io("read", path))?;
+        Ok(File::from(fd))
+    }
+
+    /// Returns the content of the regular file at `path`, if it has at most `limit` bytes.
+    pub(crate) fn read_at_most(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
-        File::from(fd).read_to_end(&mut bytes).map_err(|source| RootError::Io {
-            what: "read",
-            path: self.full(path),
-            source,
-        })?;
-        Ok(bytes)
+        let read = self.read(path)?.take(limit as u64 + 1).read_to_end(&mut bytes);
+        read.map_err(|source| RootError::Io { what: "read", path: self.full(path), source })?;
+        Ok((bytes.len() <= limit).then_some(bytes))
+    }
+
+    /// Returns the digest of the regular file at `path`, which is never in memory as a whole.
+    pub(crate) fn digest(&self, path: &str) -> Result<Digest> {
+        let mut file = self.read(path)?;
+        Digest::read(&mut file).map_err(|source| RootError::Io { what: "read", path: self.full(path), source })
     }
 
     /// Writes a new file with what `content` brings, synced. There must not be one.
@@ -248,6 +257,15 @@ impl Root {
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::BUSY) => Ok(false),
             Err(error) => Err(self.io("removed", path)(error)),
         }
+    }
+
+    /// Removes a directory with everything in it; links are removed, not followed.
+    pub(crate) fn clear(&self, path: &str) -> Result<()> {
+        for (name, kind) in self.list(path)? {
+            let inside = format!("{path}/{name}");
+            if kind == FileType::Directory { self.clear(&inside)? } else { self.unlink(&inside)? }
+        }
+        self.remove_dir(path).map(drop)
     }
 
     /// Writes a directory's entries to disk; it is fine if it is gone.

@@ -132,13 +132,12 @@ pub(crate) fn back_up(root: &Root, path: &str, backup: &str) -> Result<()> {
     if root.link(path, backup)? {
         return Ok(());
     }
-    let bytes = root.read(path)?;
     let attributes = root.stat(path)?.map_or(Attributes { mode: 0o600, uid: None, gid: None }, |stat| Attributes {
         mode: stat.st_mode & 0o7777,
         uid: Some(stat.st_uid),
         gid: Some(stat.st_gid),
     });
-    root.write_new(backup, bytes.as_slice(), attributes)
+    root.write_new(backup, root.read(path)?, attributes)
 }
 
 /// Whether any of `paths` lies below `dir`.

@@ -16,13 +16,15 @@
 //! inside it, `switch: file`, files with a `destination` elsewhere) each file changes in one step of its own, so
 //! another program may see some files new and others still old for the time that a few renames take.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -38,6 +40,10 @@ use crate::{
 };
 
 const FILE: &str = "journal.json";
+/// How a journal says which way it goes.
+const FORWARD: &str = r#""phase":"switching""#;
+/// The other way, in as many bytes.
+const BACKWARD: &str = r#""phase":"undoing"  "#;
 /// Where the journals of switches go that cannot be brought to an end, so that other deployments can go on.
 const STUCK: &str = "stuck";
 
@@ -149,7 +155,7 @@ impl<'a> Switch<'a> {
         let switch = Self { root, state, journal, staged: BTreeSet::new(), count: 0 };
         switch.or_forget(|switch| {
             for stage in &switch.journal.stages {
-                clear(switch.root, stage)?;
+                switch.root.clear(stage)?;
                 let above = stage.rsplit_once('/').map_or("", |(above, _)| above);
                 switch.root.make_dir(above, 0o700)?;
                 switch.root.make_dir(stage, 0o700)?;
@@ -301,7 +307,8 @@ fn forward(root: &Root, state: &StateDir, file: &Path, mut journal: Journal) -> 
     });
     if let Err(error) = steps.and_then(|()| sync(root, &journal.steps)) {
         journal.phase = Phase::Undoing;
-        disk::write_json(file, &journal)?;
+        // Where there is no room for another journal, this one is changed in its place.
+        disk::write_json(file, &journal).or_else(|_| disk::overwrite(file, FORWARD, BACKWARD))?;
         fault!("journal-undoing");
         return match backward(root, file, &journal) {
             Ok(()) => Err(SwitchError::Step(error)),
@@ -354,7 +361,7 @@ fn asked_to_fail(point: &str, root: &Root) -> Result<(), RootError> {
 fn forget(root: &Root, file: &Path, journal: &Journal) -> Result<(), SwitchError> {
     asked_to_fail("forget", root)?;
     for stage in &journal.stages {
-        clear(root, stage)?;
+        root.clear(stage)?;
         if let Some((above, _)) = stage.rsplit_once('/') {
             root.remove_dir(above)?;
         }
@@ -382,13 +389,4 @@ fn sync(root: &Root, steps: &[Step]) -> Result<(), RootError> {
     let above = |step: &Step| step.path().rsplit_once('/').map_or_else(String::new, |(above, _)| above.to_owned());
     let dirs: BTreeSet<String> = steps.iter().map(above).collect();
     dirs.iter().rev().try_for_each(|dir| root.sync_dir(dir))
-}
-
-/// Removes a directory with everything in it; links are removed, not followed.
-fn clear(root: &Root, path: &str) -> Result<(), RootError> {
-    for (name, kind) in root.list(path)? {
-        let inside = format!("{path}/{name}");
-        if kind == FileType::Directory { clear(root, &inside)? } else { root.unlink(&inside)? }
-    }
-    root.remove_dir(path).map(drop)
 }

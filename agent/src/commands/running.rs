@@ -13,12 +13,13 @@ use std::{
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::unix::AsyncFd,
     net::unix::pipe::Receiver,
     time::{Instant, sleep, sleep_until},
 };
 
 use super::{Ended, How, Order, tail::Tail};
+use crate::descriptors::awaitable;
 
 /// How long a command that was asked to end has before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -47,7 +48,7 @@ struct Group {
 }
 
 pub(super) async fn run(order: Order) -> Ended {
-    let (mut group, mut output) = match begin(&order).await {
+    let (mut group, output) = match begin(&order).await {
         Ok(begun) => begun,
         Err(error) => return Ended { how: How::NotRun(explain(&order.program, &error)), output: String::new() },
     };
@@ -148,7 +149,7 @@ impl Group {
     fn new(child: Child) -> Self {
         let pid = Pid::from_child(&child);
         let handle = pidfd_open(pid, PidfdFlags::empty()).ok();
-        let handle = handle.and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE).ok());
+        let handle = handle.and_then(|fd| awaitable(fd).ok());
         Self { child: Some(child), pid, handle, asked: false }
     }
 

@@ -138,12 +138,14 @@ pub struct Kubernetes {
     pub kinds: Vec<String>,
     /// Whether fields that another manager set are taken over.
     pub force: bool,
+    /// Whether an object that is there already and nobody owns is taken over.
+    pub adopt: bool,
 }
 
 impl Default for Kubernetes {
     fn default() -> Self {
         let any = || vec!["*".to_owned()];
-        Self { kubeconfig: None, namespaces: any(), cluster_scoped: false, kinds: any(), force: false }
+        Self { kubeconfig: None, namespaces: any(), cluster_scoped: false, kinds: any(), force: false, adopt: false }
     }
 }
 

@@ -9,6 +9,10 @@ use super::{
     ConfigError, Credentials, FilesSettings, Format, GitSettings, Level, Logging, Polling, Secret, Settings,
     SshSettings, appliers::Appliers,
 };
+use crate::{spaces::Limits, windows::Windows};
+
+/// The least that `limits.stateBytes` may be: the ledger and a few small bundles.
+const LEAST_STATE: u64 = 1024 * 1024;
 
 /// The whole file. Unknown keys are refused.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -22,6 +26,10 @@ pub struct ConfigFile {
     pub appliers: Option<Appliers>,
     /// The Git sink.
     pub git: Option<Git>,
+    /// When things may be changed, as in `Mon-Fri 09:00-16:00 Europe/Berlin`; absent: always.
+    pub windows: Option<Vec<String>>,
+    /// What may be used of the host's disks.
+    pub limits: Option<LimitKeys>,
     /// How often what is done.
     pub polling: Option<PollingKeys>,
     /// What is logged, and how.
@@ -88,6 +96,16 @@ pub struct Ssh {
     pub known_hosts_file: Option<PathBuf>,
     /// Further options, each as for `ssh -o`.
     pub options: Vec<String>,
+}
+
+/// What may be used of the host's disks.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LimitKeys {
+    /// How many bytes the state directory may hold; 1 GiB unless told.
+    pub state_bytes: Option<u64>,
+    /// How many bytes stay free on each disk; 16 MiB or a hundredth of the disk unless told, whichever is less.
+    pub reserve_bytes: Option<u64>,
 }
 
 /// How often what is done.
@@ -158,6 +176,19 @@ impl ConfigFile {
         }
         if let Some(git) = self.git {
             settings.git = git.settings(settings.git.take(), &fault)?;
+        }
+        if let Some(windows) = &self.windows {
+            settings.windows =
+                Windows::parse(windows).map_err(|(index, message)| fault(&format!("windows[{index}]"), message))?;
+        }
+        if let Some(LimitKeys { state_bytes, reserve_bytes }) = self.limits {
+            let state_bytes = state_bytes.unwrap_or(settings.limits.state_bytes);
+            if state_bytes < LEAST_STATE {
+                let message =
+                    format!("{state_bytes} bytes are too few for anything; at least {LEAST_STATE} are needed");
+                return Err(fault("limits.stateBytes", message));
+            }
+            settings.limits = Limits { state_bytes, reserve_bytes };
         }
         if let Some(polling) = self.polling {
             settings.polling = polling.settings(&fault)?;
@@ -275,6 +306,27 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_has_every_key_of_every_applier() {
+        let sample = include_str!("../../agent.sample.yaml");
+        let (_, sample) = sample.split_once("\nappliers:\n").expect("appliers");
+        let (sample, _) = sample.split_once("\ngit:\n").expect("git");
+        let keys = |refused: ConfigError| -> Vec<String> {
+            let message = refused.to_string();
+            let (_, expected) = message.split_once("expected one of ").expect("the keys that there are");
+            expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+        };
+        let lines: Vec<_> = sample.lines().map(|line| line.trim_start_matches(['#', ' '])).collect();
+        for applier in keys(load("appliers: { no: 1 }").expect_err("a key")) {
+            let from =
+                lines.iter().position(|line| *line == format!("{applier}:")).unwrap_or_else(|| panic!("{applier}"));
+            let section: Vec<_> = lines[from..].iter().take_while(|line| !line.is_empty()).collect();
+            for key in keys(load(&format!("appliers: {{ {applier}: {{ no: 1 }} }}")).expect_err("a key")) {
+                assert!(section.iter().any(|line| line.starts_with(&format!("{key}:"))), "{applier}.{key}");
+            }
+        }
+    }
+
+    #[test]
     fn unknown_keys_are_refused_with_key_and_file() {
         let message = load("git: { remot: x }").expect_err("key").to_string();
         assert!(message.starts_with("agent.yaml: git") && message.contains("remot"), "{message}");
@@ -303,6 +355,9 @@ mod tests {
             ("git: { remote: 'ext::sh -c x' }", "git.remote"),
             ("git: { ssh: { options: [x] } }", "git.ssh.options"),
             ("git: { credentials: { username: x } }", "git.credentials"),
+            ("windows: ['* 00:00-24:00', 'Mon 9-10']", "windows[1]"),
+            ("limits: { stateBytes: 1000 }", "limits.stateBytes"),
+            ("limits: { reserveBytes: -1 }", "limits.reserveBytes"),
             ("polling: { wait: 61s }", "polling.wait"),
             ("polling: { wait: 10 }", "polling.wait"),
         ] {

@@ -2,7 +2,6 @@
 
 use titan_api::{
     drift::{Drift, DriftPolicy},
-    limits,
     reports::Phase,
 };
 use uuid::Uuid;
@@ -12,6 +11,7 @@ use crate::{
     apply::{ApplyError, Target, switch::SwitchError},
     bundles::Bundle,
     claims::Claims,
+    drifts,
 };
 
 /// What is to be done with a deployment whose bundle is in place.
@@ -55,7 +55,7 @@ impl Worker {
             }
             return Ok(Drifted::Enforce);
         }
-        bound(&mut drifts);
+        let drifts = drifts::bounded(drifts);
         self.note_drift(target, &drifts)?;
         if bundle.drift == DriftPolicy::Report {
             self.restamp(target)?;
@@ -96,7 +96,7 @@ impl Worker {
         self.drifts.insert(target.id, drifts.to_vec());
         if let Some(report) = self.outbox.reports.get(&target.id).cloned() {
             self.outbox.note(titan_api::reports::DeploymentReport { drift: drifts.to_vec(), ..report });
-            self.outbox.save(&self.state).map_err(SwitchError::from)?;
+            self.outbox.save(&self.state);
         }
         Ok(())
     }
@@ -128,37 +128,5 @@ impl Worker {
             self.ledger = next;
         }
         Ok(())
-    }
-}
-
-/// Keeps as many as a report may hold, the last of which tells how many more there are.
-fn bound(drifts: &mut Vec<Drift>) {
-    if drifts.len() > limits::DRIFTS {
-        let more = drifts.len() - (limits::DRIFTS - 1);
-        drifts.truncate(limits::DRIFTS - 1);
-        let (what, how) = (format!("{more} more"), "not listed".to_owned());
-        drifts.push(Drift { what, how, diff: String::new(), found: None, repaired: false });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_report_holds_a_bounded_number_of_drifts_and_tells_how_many_there_are() {
-        let drift = |n: usize| Drift {
-            what: n.to_string(),
-            how: "content".into(),
-            diff: String::new(),
-            found: None,
-            repaired: false,
-        };
-        let mut drifts: Vec<_> = (0..limits::DRIFTS + 9).map(drift).collect();
-        bound(&mut drifts);
-        assert_eq!(drifts.len(), limits::DRIFTS);
-        assert_eq!(drifts.last().map(|drift| drift.what.as_str()), Some("10 more"));
-        bound(&mut drifts);
-        assert_eq!(drifts.len(), limits::DRIFTS);
     }
 }

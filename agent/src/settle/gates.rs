@@ -1,6 +1,6 @@
 //! What a change has to pass before anything is switched: what it depends on, and what its hook says.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use titan_api::{
     Digest,
@@ -10,13 +10,14 @@ use titan_api::{
 };
 use uuid::Uuid;
 
-use super::{Worker, courses::Course};
+use super::{Worker, courses::Course, now};
 use crate::{
     apply::{ApplyError, Target},
     background::Stands,
     bundles::Bundle,
     commands::Order,
     config::appliers::HookKind,
+    windows::Opening,
 };
 
 /// One run of a hook: of which deployment, which bundle, which hook.
@@ -31,6 +32,9 @@ impl Worker {
         if course.returns {
             // A way back waits for nobody.
             return None;
+        }
+        if let Some(why) = self.closed() {
+            return Some((Phase::Pending, why));
         }
         let target = &course.target;
         for dependency in &target.depends_on {
@@ -50,6 +54,25 @@ impl Worker {
             }
         }
         None
+    }
+
+    /// Returns why nothing new is begun now, if the owner's windows are closed.
+    pub(super) fn closed(&self) -> Option<String> {
+        match self.windows.opening(now(), self.desired.cursor) {
+            Opening::Open => None,
+            Opening::Closed { why, .. } => Some(why),
+        }
+    }
+
+    /// Returns how long it is until a window opens, if one has to.
+    pub(super) fn opens_after(&self) -> Option<Duration> {
+        match self.windows.opening(now(), self.desired.cursor) {
+            Opening::Closed { next: Some(next), .. } => {
+                let micros = next.micros().saturating_sub(now().micros()).max(0);
+                Some(Duration::from_micros(micros.unsigned_abs()))
+            }
+            _ => None,
+        }
     }
 
     /// Runs a hook of a bundle once and returns why it is not done yet, if it is not.

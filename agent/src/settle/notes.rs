@@ -5,16 +5,11 @@ use std::collections::BTreeMap;
 use titan_api::reports::{DeploymentReport, Orphan, Phase};
 use uuid::Uuid;
 
-use super::{Action, Done, SettleError, Worker, gates::Held};
+use super::{Action, Done, Worker, gates::Held};
 
 impl Worker {
     /// Brings the outbox to what holds now.
-    pub(super) fn note(
-        &mut self,
-        held: &BTreeMap<Uuid, Held>,
-        git_errors: &BTreeMap<Uuid, String>,
-        done: &mut [Done],
-    ) -> Result<(), SettleError> {
+    pub(super) fn note(&mut self, held: &BTreeMap<Uuid, Held>, git_errors: &BTreeMap<Uuid, String>, done: &mut [Done]) {
         for done in &mut *done {
             let committed = self.ledger.entries.get(&done.id).and_then(|entry| entry.committed.as_ref());
             let reported = || self.outbox.reports.get(&done.id).and_then(|report| report.commit.clone());
@@ -59,8 +54,7 @@ impl Worker {
         let (desired, outbox) = (&self.desired, &mut self.outbox);
         outbox
             .keep(|id| desired.entries.get(id).is_some_and(|entry| !entry.orphan) || desired.removals.contains_key(id));
-        self.outbox.save(&self.state)?;
-        Ok(())
+        self.outbox.save(&self.state);
     }
 
     /// Returns how a deployment stands with which nothing is wrong now as far as its files go.

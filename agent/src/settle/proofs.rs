@@ -4,14 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use titan_api::{Digest, templates::Applier};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use super::{SettleError, Worker, chain, now};
+use super::{Worker, chain, now};
 use crate::{
     apply::{Condition, Observation, Target},
     background::{Background, Stands},
@@ -19,6 +19,7 @@ use crate::{
     claims::{Claim, Claims},
     clocks::BootClock,
     config::appliers::HookKind,
+    disk::DiskError,
     faults::fault,
     ledger::LedgerEntry,
     probes::{self, Callers, ProbeGround},
@@ -28,6 +29,9 @@ use crate::{
 
 /// Bundles of one deployment that are remembered as bad.
 const BAD: usize = 8;
+
+/// When to look again at what could not be looked at.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A probe that was asked: of which deployment, which bundle, which of its probes.
 type Asked = (Uuid, Digest, usize);
@@ -133,7 +137,7 @@ impl Worker {
     }
 
     /// Looks at everything that has something to prove, or to keep. Returns whether something proved bad that can go back.
-    pub(super) fn watch_over(&mut self, stirred: &dyn Fn(Applier) -> bool) -> Result<bool, SettleError> {
+    pub(super) fn watch_over(&mut self, stirred: &dyn Fn(Applier) -> bool) -> bool {
         let mut bad = false;
         let entries = &self.ledger.entries;
         self.proofs.watches.retain(|id, watch| entries.get(id).is_some_and(|entry| entry.digest == watch.digest));
@@ -146,13 +150,19 @@ impl Worker {
             let due = watch.next.is_some_and(|next| next <= Instant::now());
             let look = answered || due || stirred(watch.bundle.applier) || matches!(watch.stage, Stage::Trial(_));
             if look {
-                bad |= self.look_at(id, &mut watch, finished)?;
+                // Should it not be possible to say when.
+                watch.next = Some(Instant::now() + AGAIN);
+                match self.look_at(id, &mut watch, finished) {
+                    Ok(proved_bad) => bad |= proved_bad,
+                    // It is found out again.
+                    Err(error) => tracing::warn!("what was proved cannot be written down: {}", chain(&error)),
+                }
             }
             if self.ledger.entries.get(&id).is_some_and(|entry| entry.digest == watch.digest) {
                 self.proofs.watches.insert(id, watch);
             }
         }
-        Ok(bad)
+        bad
     }
 
     /// Begins, or goes on with, the watch over a deployment of which there is something to see.
@@ -203,7 +213,7 @@ impl Worker {
     }
 
     /// Looks at one deployment. Returns whether it proved bad and can go back.
-    fn look_at(&mut self, id: Uuid, watch: &mut Watch, finished: bool) -> Result<bool, SettleError> {
+    fn look_at(&mut self, id: Uuid, watch: &mut Watch, finished: bool) -> Result<bool, DiskError> {
         let Some(entry) = self.ledger.entries.get(&id) else { return Ok(false) };
         let (target, began) = (Target::in_place(id, entry), entry.trial.as_ref().map_or(0, |mark| mark.began));
         let observed = if finished { self.seen(&target, &watch.bundle) } else { unfinished(&entry.claims) };
@@ -302,11 +312,11 @@ impl Worker {
         }
     }
 
-    fn keep_mark(&mut self, id: Uuid, mark: TrialMark) -> Result<(), SettleError> {
+    fn keep_mark(&mut self, id: Uuid, mark: TrialMark) -> Result<(), DiskError> {
         self.amend(id, |entry| entry.trial = Some(mark))
     }
 
-    fn proves_good(&mut self, id: Uuid) -> Result<(), SettleError> {
+    fn proves_good(&mut self, id: Uuid) -> Result<(), DiskError> {
         let since = now();
         self.amend(id, |entry| {
             entry.trial = None;
@@ -318,7 +328,7 @@ impl Worker {
         Ok(())
     }
 
-    fn proves_bad(&mut self, id: Uuid, digest: Digest, why: String) -> Result<bool, SettleError> {
+    fn proves_bad(&mut self, id: Uuid, digest: Digest, why: String) -> Result<bool, DiskError> {
         self.amend(id, |entry| {
             entry.trial = None;
             while entry.bad.len() >= BAD {
@@ -331,7 +341,7 @@ impl Worker {
     }
 
     /// Changes one entry of the ledger, in memory and on disk.
-    pub(super) fn amend(&mut self, id: Uuid, change: impl FnOnce(&mut LedgerEntry)) -> Result<(), SettleError> {
+    pub(super) fn amend(&mut self, id: Uuid, change: impl FnOnce(&mut LedgerEntry)) -> Result<(), DiskError> {
         let mut next = self.ledger.clone();
         next.entries.get_mut(&id).map(change);
         if next != self.ledger {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use titan_api::reports::DeploymentReport;
 
-use super::{SettleError, Worker};
+use super::{Worker, chain};
 use crate::{git::Sink, pace};
 
 /// What is to be pushed.
@@ -56,7 +56,7 @@ impl Worker {
 
     /// Takes note of a push: commits that had to be made anew, old to new, or why it failed. Returns whether there is
     /// something to report.
-    pub(crate) fn pushed(&mut self, result: Result<BTreeMap<String, String>, String>) -> Result<bool, SettleError> {
+    pub(crate) fn pushed(&mut self, result: Result<BTreeMap<String, String>, String>) -> bool {
         let moved = result.as_ref().ok();
         if let Some(moved) = moved.filter(|moved| !moved.is_empty()) {
             let mut next = self.ledger.clone();
@@ -66,8 +66,10 @@ impl Worker {
                 }
             }
             if next != self.ledger {
-                next.write(&self.state)?;
-                self.ledger = next;
+                match next.write(&self.state) {
+                    Ok(()) => self.ledger = next,
+                    Err(error) => tracing::warn!("the ledger has commits by their names of before: {}", chain(&error)),
+                }
             }
             for report in self.outbox.reports.values().cloned().collect::<Vec<_>>() {
                 if let Some(new) = report.commit.as_ref().and_then(|commit| moved.get(commit)) {
@@ -84,19 +86,19 @@ impl Worker {
     }
 
     /// Takes note that a push has been under way for long.
-    pub(crate) fn push_hangs(&mut self, message: String) -> Result<bool, SettleError> {
+    pub(crate) fn push_hangs(&mut self, message: String) -> bool {
         tracing::warn!("commits are not pushed yet: {message}");
         self.pushes.status = Some(message);
         self.note_push()
     }
 
-    fn note_push(&mut self) -> Result<bool, SettleError> {
+    fn note_push(&mut self) -> bool {
         let committed = |report: &&DeploymentReport| report.commit.is_some();
         for report in self.outbox.reports.values().filter(committed).cloned().collect::<Vec<_>>() {
             self.outbox.note(DeploymentReport { push: self.pushes.status.clone(), ..report });
         }
-        self.outbox.save(&self.state)?;
-        Ok(!self.outbox.unsent.is_empty())
+        self.outbox.save(&self.state);
+        !self.outbox.unsent.is_empty()
     }
 }
 

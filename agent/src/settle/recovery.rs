@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use titan_api::reports::Phase;
 use uuid::Uuid;
 
-use super::{Action, Done, Pass, SettleError, Worker, chain};
-use crate::apply::{
-    Applied, ApplyError,
-    switch::{self, Ended},
+use super::{Action, Done, Pass, Worker, chain};
+use crate::{
+    apply::{
+        Applied, ApplyError,
+        switch::{self, Ended},
+    },
+    disk::DiskError,
 };
 
 /// What came of one step.
@@ -30,8 +33,7 @@ impl Worker {
             Ok(recovery) => recovery,
             Err(error) => {
                 let message = format!("a switch that was interrupted cannot be brought to its end: {}", chain(&error));
-                tracing::warn!("nothing is changed on this host until that is mended: {message}");
-                self.halted = Some(message);
+                self.halt(message);
                 return None;
             }
         };
@@ -86,7 +88,7 @@ impl Worker {
 
     /// Hands what orphans own over to deployments of the same workspace and name that are declared: they are what became
     /// of them. No file moves; the next step takes it from there.
-    pub(super) fn succeed(&mut self) -> Result<(), SettleError> {
+    pub(super) fn succeed(&mut self) -> Result<(), DiskError> {
         let successions = self.desired.successions();
         let free = |id: &Uuid| !self.stuck.contains_key(id);
         let successions: Vec<_> = successions.into_iter().filter(|(old, new)| free(old) && free(new)).collect();
@@ -107,7 +109,6 @@ impl Worker {
             self.failures.remove(old);
             self.failures.remove(new);
         }
-        self.save_desired(false)?;
-        Ok(())
+        self.save_desired(false)
     }
 }

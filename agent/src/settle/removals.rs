@@ -10,7 +10,7 @@ use titan_api::{
 };
 use uuid::Uuid;
 
-use super::{Action, Done, SettleError, Worker, recovery::Outcome, steps::waits_for};
+use super::{Action, Done, Worker, chain, recovery::Outcome, steps::waits_for};
 use crate::{
     apply::{Applied, ApplyError, Target, switch::SwitchError},
     config::appliers::HookKind,
@@ -28,13 +28,8 @@ enum Given {
 
 impl Worker {
     /// Removes what a tombstone names. With `awaited`, a deployment that may take over what is to go, it waits.
-    pub(super) fn remove(
-        &mut self,
-        id: Uuid,
-        heirs: &BTreeMap<&str, Uuid>,
-        awaited: Option<&str>,
-    ) -> Result<Option<Done>, SettleError> {
-        let Some(tombstone) = self.desired.removals.get(&id).cloned() else { return Ok(None) };
+    pub(super) fn remove(&mut self, id: Uuid, heirs: &BTreeMap<&str, Uuid>, awaited: Option<&str>) -> Option<Done> {
+        let tombstone = self.desired.removals.get(&id).cloned()?;
         let title = format!("{}/{}", tombstone.workspace, tombstone.name);
         let owned = self.ledger.owned_paths(id);
         let deletes = tombstone.on_remove == OnRemove::Delete;
@@ -42,6 +37,8 @@ impl Worker {
         let postponed = awaited.filter(|_| !owned.is_empty() && deletes && heir.is_none());
         let (action, message) = if let Some(other) = postponed {
             (Action::Waiting, waits_for(other))
+        } else if let Some(why) = self.closed() {
+            (Action::Waiting, why)
         } else if let Some(other) = self.leaves_before(id) {
             (Action::Waiting, format!("{other}, which depends on it, goes first"))
         } else if owned.is_empty() && !self.ledger.entries.contains_key(&id) {
@@ -76,15 +73,21 @@ impl Worker {
             push: None,
             drift: Vec::new(),
         });
+        // The report must be on disk before the tombstone leaves it.
         if gone {
             self.forget(id);
-            // The report must be on disk before the tombstone leaves it.
-            self.outbox.save(&self.state)?;
-            self.desired.removals.remove(&id);
-            self.save_desired(false)?;
-            fault!("removal-settled");
+            let noted = self.outbox.save_for_sure(&self.state).and_then(|()| {
+                self.desired.removals.remove(&id);
+                self.save_desired(false)
+            });
+            match noted {
+                Ok(()) => {
+                    fault!("removal-settled");
+                }
+                Err(error) => tracing::warn!("that {title} is removed is noted again: {}", chain(&error)),
+            }
         }
-        Ok(Some(Done { id, title, release: String::new(), action, message, commit: None }))
+        Some(Done { id, title, release: String::new(), action, message, commit: None })
     }
 
     /// Leaves everything to a deployment of the same workspace and name, which was made again: no file moves, and its own

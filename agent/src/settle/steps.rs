@@ -9,8 +9,7 @@ use titan_api::{reports::Phase, templates::Applier as Kind};
 use uuid::Uuid;
 
 use super::{
-    Action, Done, Pass, SettleError, Worker, chain, courses::Course, drifting::Drifted, gates::Held, now,
-    recovery::Outcome,
+    Action, Done, Pass, Worker, chain, courses::Course, drifting::Drifted, gates::Held, now, recovery::Outcome,
 };
 use crate::{
     apply::{
@@ -24,6 +23,7 @@ use crate::{
     commands,
     config::appliers::HookKind,
     plan::{self, Item, Step, paths_clash},
+    spaces::Need,
 };
 
 /// How long files are kept for a deployment that may take them over, while its bundle cannot be had.
@@ -45,7 +45,7 @@ pub(super) enum Brought {
 
 impl Worker {
     /// Plans and does what there is to do.
-    pub(super) fn take_steps(&mut self, pass: &mut Pass<'_>) -> Result<(), SettleError> {
+    pub(super) fn take_steps(&mut self, pass: &mut Pass<'_>) {
         for (id, stuck) in &self.stuck {
             if let Some(entry) = self.desired.entries.get(id) {
                 pass.held.insert(*id, (Phase::Failed, stuck.message.clone()));
@@ -64,7 +64,7 @@ impl Worker {
         let (mut again, mut earlier) = (Vec::new(), BTreeSet::new());
         for step in &plan.steps {
             match step {
-                Step::Remove(id) => pass.done.extend(self.remove(*id, &heirs, awaited.as_deref())?),
+                Step::Remove(id) => pass.done.extend(self.remove(*id, &heirs, awaited.as_deref())),
                 Step::Apply(id) => {
                     if let Some(wants) = due.get(id) {
                         let gives_up = self.ledger.owned_paths(*id).iter().any(|path| !wants.contains(path));
@@ -78,7 +78,7 @@ impl Worker {
                 }
             }
             if self.halted.is_some() {
-                return Ok(());
+                return;
             }
         }
         // Whoever owned the path may have given it up meanwhile.
@@ -87,10 +87,9 @@ impl Worker {
             pass.done.retain(|done| done.id != id);
             self.step(id, &heirs, &earlier, pass);
             if self.halted.is_some() {
-                return Ok(());
+                return;
             }
         }
-        Ok(())
     }
 
     /// Returns a deployment whose bundle is not there, as `workspace/name`: what it will own is not known, so nothing may
@@ -274,6 +273,7 @@ impl Worker {
         if let Some(held) = self.held_back(course, earlier) {
             return Ok(Some(held));
         }
+        self.check_room(target, bundle)?;
         if !course.returns
             && let Some(held) = self.hooked(HookKind::PreApply, &course.target, bundle)?
         {
@@ -282,8 +282,28 @@ impl Worker {
         self.prepare(&course.target, bundle, after)
     }
 
-    /// Refuses what somebody else owns beside files, and paths of a switch that is stuck.
+    /// Refuses a bundle for which there is no room.
+    fn check_room(&self, target: &Target, bundle: &Bundle) -> Result<(), ApplyError> {
+        if let (Some(files), Some(settings)) = (&self.files, &self.settings) {
+            let need = files.need(&self.ledger, target, bundle);
+            self.limits.check_disks(&[(&settings.root, need), (self.state.path(), Need { bytes: 0, files: 1 })])?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what somebody else owns beside files, paths outside of what the owner allows, and paths of a switch that is stuck.
     fn check_claims(&self, target: &Target, bundle: &Bundle, after: &Claims) -> Result<(), ApplyError> {
+        let allowed = self.settings.as_ref().and_then(|files| files.paths.as_ref());
+        if let Some(allowed) = allowed {
+            let below = |path: &str| {
+                allowed
+                    .iter()
+                    .any(|dir| paths_clash(path, dir.trim_matches('/')) && path.len() >= dir.trim_matches('/').len())
+            };
+            if let Some(file) = bundle.files.iter().find(|file| file.rooted && !below(&file.path)) {
+                return Err(Refusal::Beyond { path: file.path.clone() }.into());
+            }
+        }
         for claim in after.keys() {
             if let Some(owner) = self.ledger.other_claimant(target.id, claim) {
                 return Err(Refusal::Claimed { claim: claim.to_string(), owner }.into());

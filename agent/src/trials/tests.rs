@@ -5,7 +5,7 @@ use titan_api::{
     spans::Span,
 };
 
-use super::*;
+use super::{vigil::Standing, *};
 use crate::claims::Claim;
 
 fn health(probes: usize) -> Health {

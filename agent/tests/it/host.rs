@@ -14,6 +14,7 @@ use crate::plane::Plane;
 
 pub(crate) struct Host {
     dir: tempfile::TempDir,
+    root: Option<PathBuf>,
 }
 
 /// How a process of the agent ended.
@@ -25,6 +26,14 @@ pub(crate) struct Ended {
     pub(crate) err: String,
 }
 
+impl Ended {
+    pub(crate) fn of(output: Output) -> Self {
+        let Output { status, stdout, stderr } = output;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { code: status.code(), killed: status.signal() == Some(9), out: text(stdout), err: text(stderr) }
+    }
+}
+
 impl Host {
     /// Makes a host that has enrolled.
     pub(crate) fn new(plane: &Plane) -> Self {
@@ -33,11 +42,21 @@ impl Host {
 
     /// Makes a host with more configuration, which must not name the files' root.
     pub(crate) fn with(plane: &Plane, config: &str) -> Self {
-        let host = Self { dir: tempfile::tempdir().unwrap() };
+        let host = Self { dir: tempfile::tempdir().unwrap(), root: None };
         fs::write(host.config(), config).unwrap();
-        let ended = host.agent(&["enrol", "--server", &plane.url, "--host", "tim-pi", "--token", "once"], &[]);
-        assert_eq!(ended.code, Some(0), "{ended:?}");
+        host.enrol(plane);
         host
+    }
+
+    /// Enrols the host, anew if it has enrolled before.
+    pub(crate) fn enrol(&self, plane: &Plane) {
+        let ended = self.agent(&["enrol", "--server", &plane.url, "--host", "tim-pi", "--token", "once"], &[]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    }
+
+    /// Returns the host with its files elsewhere, where its configuration says.
+    pub(crate) fn at(self, root: &Path) -> Self {
+        Self { root: Some(root.to_owned()), ..self }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -57,7 +76,7 @@ impl Host {
     }
 
     pub(crate) fn root(&self) -> PathBuf {
-        self.state().join("files")
+        self.root.clone().unwrap_or_else(|| self.state().join("files"))
     }
 
     pub(crate) fn home(&self, name: &str) -> PathBuf {
@@ -75,9 +94,7 @@ impl Host {
     }
 
     pub(crate) fn agent(&self, args: &[&str], env: &[(&str, &str)]) -> Ended {
-        let Output { status, stdout, stderr } = self.command(args, env).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ended { code: status.code(), killed: status.signal() == Some(9), out: text(stdout), err: text(stderr) }
+        Ended::of(self.command(args, env).output().unwrap())
     }
 
     /// Runs `once` and returns the exit code with all that was printed.

@@ -5,9 +5,13 @@
 mod answers;
 mod crash;
 mod files;
+mod full_disk;
 mod git;
 mod host;
+mod memory;
+mod packaging;
 mod plane;
 mod readers;
 mod remotes;
 mod run;
+mod trials;

@@ -44,6 +44,8 @@ pub(crate) struct Table {
     pub(crate) misbehaviour: Option<Misbehaviour>,
     pub(crate) spoil_bundles: bool,
     pub(crate) spoil_digest: bool,
+    /// Bytes that come in the place of any bundle.
+    pub(crate) endless_bundles: Option<usize>,
     pub(crate) enrolments: Vec<Value>,
     /// Reports with this number or an older one are refused.
     pub(crate) newest_report: Option<u64>,
@@ -201,6 +203,10 @@ fn serve(mut stream: TcpStream, table: &Mutex<Table>) {
             ("401 Unauthorized", "application/problem+json", serde_json::to_vec(&problem).unwrap())
         }
         ("GET", path) if path.contains("/bundles/") => {
+            if let Some(size) = table.endless_bundles {
+                drop(table);
+                return misbehave(&mut stream, Misbehaviour::Endless(size));
+            }
             let wanted = path.rsplit('/').next().unwrap_or_default();
             let found = table.rows.values().filter_map(|row| row.bundle.clone());
             let found = found.into_iter().find(|text| Digest::of(text.as_bytes()).to_string() == wanted);

@@ -7,13 +7,18 @@ use reqwest::{
     header::{self, HeaderValue},
 };
 
-use super::{ANSWER_BYTES, Client, Polled, Result, media_type, path_with};
+use super::{Client, Download, Polled, Result, WriteOptions, download, media_type, path_with, written};
 use crate::{
-    Digest, Revision, SetDigest, limits,
+    Digest, Revision, SetDigest,
+    drift::{AdoptAnswer, AdoptRequest, HostDrift},
+    limits,
     poll::{CURSOR_HEADER, POLL_AFTER_HEADER},
     reports::{PruneAnswer, PruneRequest, Report},
     status::Why,
 };
+
+/// How long fetching a bundle may take on the whole: the largest one at the slowest pace.
+const BUNDLE_TIMEOUT: Duration = Duration::from_hours(24);
 
 impl Client {
     /// Asks what changed for `host` at or after `since`; `have` is the digest of the set that the host holds.
@@ -47,16 +52,19 @@ impl Client {
         if media_type != "application/json" {
             return Err(self.not_titan(status, &media_type, None));
         }
-        let body = self.bytes(response, ANSWER_BYTES).await?;
+        let body = self.bytes(response, limits::POLL_ANSWER_BYTES).await?;
         serde_json::from_slice(&body)
             .map(|answer| Polled::Changed(Box::new(answer)))
             .map_err(|error| self.not_titan(status, &format!("JSON that does not fit ({error})"), None))
     }
 
-    /// Returns the bytes of a bundle that is assigned to `host`. The caller checks the digest.
-    pub async fn bundle(&self, host: &str, digest: &Digest) -> Result<Vec<u8>> {
-        let response = self.send(self.request(Method::GET, &format!("/v1/hosts/{host}/bundles/{digest}"))).await?;
-        self.bytes(response, limits::BUNDLE_BYTES).await
+    /// Fetches a bundle that is assigned to `host`. The caller checks the digest.
+    pub async fn bundle(&self, host: &str, digest: &Digest) -> Result<Download> {
+        let request = self.request(Method::GET, &format!("/v1/hosts/{host}/bundles/{digest}"));
+        // A large one over a slow line takes its time: that is the download's to bound, not the request's.
+        let answer = tokio::time::timeout(download::GRACE, self.send(request.timeout(BUNDLE_TIMEOUT))).await;
+        let response = answer.unwrap_or_else(|_| Err(download::slow(self.server(), 0, download::GRACE)))?;
+        Ok(Download::new(self.server(), response, limits::FETCHED_BUNDLE_BYTES))
     }
 
     /// Tells what was observed on `host`.
@@ -73,6 +81,23 @@ impl Client {
     /// Tells a host to remove orphans.
     pub async fn prune(&self, host: &str, request: &PruneRequest) -> Result<PruneAnswer> {
         self.post_json(&format!("/v1/hosts/{host}/prune"), request).await
+    }
+
+    /// Returns what is not as it was applied on a host, with the differences.
+    pub async fn drift(&self, host: &str) -> Result<HostDrift> {
+        self.get_json(&format!("/v1/hosts/{host}/drift")).await
+    }
+
+    /// Makes what was found on a host the declared state there.
+    pub async fn adopt(&self, host: &str, request: &AdoptRequest, options: &WriteOptions) -> Result<AdoptAnswer> {
+        let path = format!("/v1/hosts/{host}/drift:adopt");
+        self.json(written(self.request(Method::POST, &path), options).json(request)).await
+    }
+
+    /// Returns files of a host to what the template says.
+    pub async fn unadopt(&self, host: &str, request: &AdoptRequest, options: &WriteOptions) -> Result<AdoptAnswer> {
+        let path = format!("/v1/hosts/{host}/drift:unadopt");
+        self.json(written(self.request(Method::POST, &path), options).json(request)).await
     }
 
     /// Returns why a host has a deployment, or has it not.

@@ -95,7 +95,7 @@ async fn look(session: &Session, findings: &mut Vec<Finding>) -> Exit {
             found("server", false, chain(&error));
             return Exit::Usage;
         }
-        Some(error @ (ClientError::Unreachable { .. } | ClientError::NotTitan { .. })) => {
+        Some(error @ (ClientError::Unreachable { .. } | ClientError::NotTitan { .. } | ClientError::Slow { .. })) => {
             found("server", false, chain(&error));
             return Exit::Unreachable;
         }

@@ -23,6 +23,7 @@ use crate::{
     values,
 };
 
+mod drift;
 pub(crate) mod status;
 
 /// Make a host: a device, or a whole cluster.
@@ -89,6 +90,7 @@ impl Create {
 pub(crate) enum Host {
     JoinCommand(JoinCommand),
     Prune(Prune),
+    Drift(drift::Drift),
     /// Take no new deployments onto a host; it keeps what it has, but gives up replicas.
     Cordon {
         /// Name of the host.
@@ -141,6 +143,7 @@ impl Host {
         match self {
             Self::JoinCommand(command) => command.run(session).await,
             Self::Prune(command) => command.run(session).await,
+            Self::Drift(command) => command.run(session).await,
             Self::Cordon { host } => cordon(session, &host, true).await,
             Self::Uncordon { host } => cordon(session, &host, false).await,
         }

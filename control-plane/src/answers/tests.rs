@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use titan_api::{
     Digest, Name,
     deployments::{Dependency, OnRemove},
-    limits::INLINE_BUNDLE_BYTES,
+    limits::{INLINE_BUNDLE_BYTES, INLINE_TOTAL_BYTES},
     poll::{DesiredDeployment, PollAnswer, RemovalReason, Tombstone},
 };
 
@@ -81,7 +81,7 @@ impl World {
                 continue;
             };
             let body = self.bundles.get(&digest).filter(|body| body.len() <= INLINE_BUNDLE_BYTES);
-            let body = body.filter(|body| inline + body.len() <= INLINE_TOTAL);
+            let body = body.filter(|body| inline + body.len() <= INLINE_TOTAL_BYTES);
             inline += body.map_or(0, Bytes::len);
             deployments.push(DesiredDeployment {
                 id,
@@ -287,10 +287,11 @@ async fn bundles_over_the_limits_are_told_by_digest_alone() {
     let (large, small) = (world.put(&noise(INLINE_BUNDLE_BYTES)), world.put(&lines(10)));
     let mut entries: Vec<_> = (0..70).map(|number| entry(description("web"), number, Some(large))).collect();
     let (plain, _) = world.told(&entries, true, 1).await;
-    assert_eq!(inside(&plain), INLINE_TOTAL / INLINE_BUNDLE_BYTES);
+    assert_eq!(inside(&plain), INLINE_TOTAL_BYTES / INLINE_BUNDLE_BYTES);
+    assert!(plain.len() < INLINE_TOTAL_BYTES + entries.len() * 400, "{}", plain.len());
     entries.insert(30, entry(description("small"), 5, Some(small)));
     let (plain, _) = world.told(&entries, true, 1).await;
-    assert_eq!(inside(&plain), INLINE_TOTAL / INLINE_BUNDLE_BYTES, "one large one less");
+    assert_eq!(inside(&plain), INLINE_TOTAL_BYTES / INLINE_BUNDLE_BYTES, "one large one less");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

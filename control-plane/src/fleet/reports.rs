@@ -75,7 +75,11 @@ impl Said {
         let deployments = self.deployments.iter().map(|observed| {
             let report = &observed.report;
             let git = report.commit.as_ref().map_or(0, String::len) + report.push.as_ref().map_or(0, String::len);
-            FIXED + report.release.len() + report.message.len() + git
+            let drift = report.drift.iter().map(|drift| {
+                let found = drift.found.as_ref().map_or(0, String::len);
+                FIXED + drift.what.len() + drift.how.len() + drift.diff.len() + found
+            });
+            FIXED + report.release.len() + report.message.len() + git + drift.sum::<usize>()
         });
         let removals = self.removals.iter().map(|_| FIXED);
         FIXED + facts.chain(orphans).chain(deployments).chain(removals).sum::<usize>()
@@ -214,6 +218,11 @@ mod tests {
         assert_ne!(print(1, report(Phase::Healthy)), print(1, report(Phase::Failed)));
         let facts = Report { facts: Some([("arch".to_owned(), json!("arm"))].into()), ..report(Phase::Healthy) };
         assert_ne!(print(1, report(Phase::Healthy)), print(1, facts));
+        let mut drifted = report(Phase::Healthy);
+        drifted.deployments[0]
+            .drift
+            .push(serde_json::from_value(json!({"what": "a", "how": "missing"})).expect("drift"));
+        assert_ne!(print(1, report(Phase::Healthy)), print(1, drifted));
         let orphans = Report { orphans: Some(Vec::new()), ..report(Phase::Healthy) };
         assert_ne!(print(1, report(Phase::Healthy)), print(1, orphans));
         let other = SetDigest::default().with(Uuid::from_u128(10), at(5));

@@ -3,7 +3,7 @@
 use titan_api::{
     Problem, Revision,
     reports::Phase,
-    status::{HostState, StatusCounts},
+    status::{HostDeployment, HostState, StatusCounts},
 };
 
 use crate::store::{Assignment, ObservedDeployment};
@@ -37,11 +37,18 @@ pub fn state(
 }
 
 /// Adds a host to the counts.
-pub fn count(counts: &mut StatusCounts, state: HostState) {
-    let field = match state {
+pub fn count(counts: &mut StatusCounts, host: &HostDeployment) {
+    counts.drifted += usize::from(host.has_drifted());
+    let field = match host.state {
         HostState::Healthy => &mut counts.healthy,
         HostState::Progressing => &mut counts.progressing,
-        HostState::Failed => &mut counts.failed,
+        HostState::Failed => {
+            // What keeps it from the newest release comes first.
+            let phase = host.phase.filter(|_| host.problem.is_none());
+            counts.degraded += usize::from(phase == Some(Phase::Degraded));
+            counts.rolled_back += usize::from(phase == Some(Phase::RolledBack));
+            &mut counts.failed
+        }
         HostState::Offline => &mut counts.offline,
         HostState::Removing => {
             counts.removing += 1;
@@ -111,6 +118,43 @@ mod tests {
         assert_eq!(of(&said(Phase::Healthy, 100, b"old")), HostState::Progressing);
         assert_eq!(of(&said(Phase::RolledBack, 100, b"old")), HostState::Failed);
         assert_eq!(of(&said(Phase::Failed, 99, b"old")), HostState::Progressing);
+        assert_eq!(of(&said(Phase::Applying, 100, b"new")), HostState::Progressing);
+        assert_eq!(of(&said(Phase::Degraded, 100, b"new")), HostState::Failed);
+    }
+
+    #[test]
+    fn hosts_that_are_degraded_rolled_back_or_drifted_are_counted_as_such() {
+        let row = |state: &str, phase: &str, repaired: bool| -> HostDeployment {
+            let drift = serde_json::json!([{"what": "a", "how": "content", "repaired": repaired}]);
+            let row = serde_json::json!({"host": "a", "state": state, "release": "a#1", "phase": phase, "drift": drift,
+                "revision": "2026-11-20T15:00:00Z"});
+            serde_json::from_value(row).expect("row")
+        };
+        let mut counts = StatusCounts::default();
+        for row in [
+            row("healthy", "healthy", true),
+            row("healthy", "healthy", false),
+            row("failed", "degraded", false),
+            row("failed", "rolledBack", true),
+            row("progressing", "rolledBack", true),
+            HostDeployment {
+                problem: Some(Problem::new(titan_api::Code::RenderFailed, "x")),
+                ..row("failed", "degraded", true)
+            },
+        ] {
+            count(&mut counts, &row);
+        }
+        let expected = StatusCounts {
+            desired: 6,
+            healthy: 2,
+            progressing: 1,
+            failed: 3,
+            degraded: 1,
+            rolled_back: 1,
+            drifted: 2,
+            ..StatusCounts::default()
+        };
+        assert_eq!(counts, expected);
     }
 
     #[test]

@@ -65,14 +65,21 @@ impl<'a> Groups<'a> {
 
     /// Returns the key of a host's outcome, adding what is to be rendered for it if no host before had the same.
     pub(super) fn key(&mut self, host: Host<'_>, jobs: &mut BTreeMap<Digest, Job>) -> Digest {
-        let signature = self.signature(host);
+        // Almost no host has any. One that does is looked at by itself.
+        let overlay = host.spec().files_of(&self.deployment.workspace, &self.deployment.name);
+        let signature = if overlay.is_none() { self.signature(host) } else { None };
         if let Some(key) = signature.as_ref().and_then(|signature| self.known.get(signature)) {
             return *key;
         }
         let context = contexts::context(self.resolution, self.deployment, self.number, host);
         let key = render::outcome_key(&self.resolution.template, &context);
+        let key = overlay.map_or(key, |overlay| render::overlay::key(key, overlay));
         let template = &self.resolution.template;
-        jobs.entry(key).or_insert_with(|| Job { template: Arc::clone(template), context: Arc::new(context) });
+        jobs.entry(key).or_insert_with(|| Job {
+            template: Arc::clone(template),
+            context: Arc::new(context),
+            overlay: overlay.cloned().map(Arc::new),
+        });
         if let Some(signature) = signature {
             self.known.insert(signature, key);
         }

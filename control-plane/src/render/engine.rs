@@ -10,17 +10,18 @@ use std::{collections::BTreeMap, ops::Range};
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, syntax::SyntaxConfig};
 use titan_api::{
-    limits::BUNDLE_BYTES,
+    limits::{BUNDLE_BYTES, PROBE_TEXT_BYTES},
     poll::Bundle,
-    templates::{MANIFEST, RENDERED, TemplateFile, TemplateManifest, TemplateSpec, check_path},
+    templates::{Applier, MANIFEST, RENDERED, TemplateFile, TemplateManifest, TemplateSpec, check_path},
 };
 
 use self::{layout::Layout, output::Output};
 use super::{
-    bounds,
+    appliers, bounds,
     failure::{Failure, NAME_OF},
     filters, lexer,
     lexer::Code,
+    upkeep::{Declared, Upkeep},
 };
 
 /// Instructions that one file may take.
@@ -36,8 +37,7 @@ pub struct Engine {
     environment: Environment<'static>,
     manifest: TemplateManifest,
     entries: Vec<Entry>,
-    /// A bundle as JSON up to its first file.
-    opening: Vec<u8>,
+    opening: Opening,
     /// Where the files go, if no path has to be rendered for that.
     places: Option<Places>,
 }
@@ -66,6 +66,14 @@ enum Path {
     Rendered(String),
 }
 
+/// A bundle as JSON up to its first file.
+#[derive(Debug)]
+enum Opening {
+    Fixed(Vec<u8>),
+    /// It is made of what expressions in the manifest come out as.
+    Rendered(Declared),
+}
+
 #[derive(Debug)]
 enum Body {
     /// The content as it follows a file's place in JSON, and its length by itself.
@@ -86,10 +94,15 @@ pub struct Source {
     pub code: Vec<Code>,
 }
 
-/// Returns everything in `spec` that holds code, or what is wrong with it.
-pub fn sources(spec: &TemplateSpec) -> Result<Vec<Source>, Vec<Failure>> {
-    let mut sources = Vec::new();
-    let mut failures = Vec::new();
+/// Returns the code in a text, if it is cheap to compile.
+pub fn code(text: &str) -> Result<Vec<Code>, lexer::LexError> {
+    lexer::code(text).and_then(|code| bounds::check(&code).map(|()| code))
+}
+
+/// Returns everything in `spec` that holds code, or what is wrong with it. `upkeep` is what its manifest says of that.
+pub fn sources(spec: &TemplateSpec, upkeep: &Declared) -> Result<Vec<Source>, Vec<Failure>> {
+    let (mut sources, mut failures) =
+        upkeep.sources().map_or_else(|failures| (Vec::new(), failures), |sources| (sources, Vec::new()));
     for (path, file) in spec.files.iter().filter(|(path, _)| *path != MANIFEST) {
         let mut texts = Vec::new();
         if has_code(path) {
@@ -103,8 +116,7 @@ pub fn sources(spec: &TemplateSpec) -> Result<Vec<Source>, Vec<Failure>> {
         }
         for (name, text) in texts {
             let in_name = name != *path;
-            let checked = lexer::code(&text).and_then(|code| bounds::check(&code).map(|()| code));
-            match checked {
+            match code(&text) {
                 Ok(code) => sources.push(Source { file: path.clone(), name, text, code }),
                 Err(error) => {
                     let failure = Failure::new(path, error.message).line(Some(error.line));
@@ -121,8 +133,9 @@ fn is_partial(path: &str) -> bool {
     path.ends_with(RENDERED) && path.rsplit('/').next().is_some_and(|name| name.starts_with('_'))
 }
 
-fn has_code(path: &str) -> bool {
-    ["{{", "{%", "{#"].iter().any(|marker| path.contains(marker))
+/// Whether a text would be rendered.
+pub fn has_code(text: &str) -> bool {
+    ["{{", "{%", "{#"].iter().any(|marker| text.contains(marker))
 }
 
 fn stem(path: &str) -> &str {
@@ -131,12 +144,17 @@ fn stem(path: &str) -> &str {
 
 impl Engine {
     /// Returns `spec` compiled. `sources` are its own, as [`sources`] returned them.
-    pub fn new(spec: &TemplateSpec, manifest: TemplateManifest, sources: Vec<Source>) -> Result<Self, Vec<Failure>> {
+    pub fn new(
+        spec: &TemplateSpec,
+        manifest: TemplateManifest,
+        upkeep: Declared,
+        sources: Vec<Source>,
+    ) -> Result<Self, Vec<Failure>> {
         let mut environment = language();
         let mut failures: Vec<Failure> = sources
             .into_iter()
             .filter_map(|source| environment.add_template_owned(source.name, source.text).err())
-            .map(|error| Failure::of_engine(&error))
+            .map(|error| upkeep.placed(Failure::of_engine(&error)))
             .collect();
         let mut entries = Vec::new();
         let mut paths = BTreeMap::new();
@@ -170,11 +188,11 @@ impl Engine {
         if !failures.is_empty() {
             return Err(failures);
         }
-        let empty = Bundle { applier: manifest.applier, ..Bundle::default() };
-        let mut opening =
-            serde_json::to_vec(&empty).map_err(|error| vec![Failure::new("", format!("the bundle: {error}"))])?;
-        // The list of files is the last thing in it.
-        opening.truncate(opening.len().saturating_sub(CLOSING.len()));
+        let opening = match upkeep.fixed() {
+            Ok(Some(fixed)) => Opening::Fixed(opening(manifest.applier, fixed).map_err(|failure| vec![failure])?),
+            Ok(None) => Opening::Rendered(upkeep),
+            Err(failure) => return Err(vec![failure]),
+        };
         let places = places(&manifest, &entries);
         Ok(Self { environment, manifest, entries, opening, places })
     }
@@ -183,7 +201,13 @@ impl Engine {
     /// be there.
     pub fn render(&self, context: &Value, out: &mut Vec<u8>) -> Result<(), Failure> {
         let begun = out.len();
-        out.extend_from_slice(&self.opening);
+        match &self.opening {
+            Opening::Fixed(opening) => out.extend_from_slice(opening),
+            Opening::Rendered(upkeep) => {
+                let upkeep = upkeep.on_host(|name| self.text(name, context, PROBE_TEXT_BYTES))?;
+                out.extend(opening(self.manifest.applier, upkeep)?);
+            }
+        }
         let first = out.len();
         let mut left = BUNDLE_BYTES;
         let mut layout = Layout::default();
@@ -220,10 +244,15 @@ impl Engine {
             Some(places) => places.order.clone()?,
             None => layout.order()?,
         };
-        if let Some(order) = order {
-            reorder(out, first, &files, &order);
+        if let Some(order) = &order {
+            reorder(out, first, &files, order);
         }
         out.extend_from_slice(CLOSING);
+        if let Some((file, message)) = appliers::fault(self.manifest.applier, &out[begun..]) {
+            let entry = file.map(|index| order.as_ref().map_or(index, |order| order[index]));
+            let source = entry.map_or("", |entry| self.entries[entry].source.as_str());
+            return Err(Failure::new(source, message));
+        }
         if out.len() - begun > BUNDLE_BYTES {
             return Err(Stopped::Output.failure(""));
         }
@@ -236,16 +265,27 @@ impl Engine {
             Path::Fixed(path) => return Ok(path.clone()),
             Path::Rendered(name) => name,
         };
-        let mut path = Vec::new();
-        path.push(b'"');
-        self.run(name, context, &mut path, BUNDLE_BYTES).map_err(|stopped| stopped.failure(&entry.source).in_name())?;
-        path.push(b'"');
-        let path: String = serde_json::from_slice(&path)
-            .map_err(|error| Failure::new(&entry.source, format!("the name: {error}")).in_name())?;
+        let path = self.text(name, context, BUNDLE_BYTES).map_err(|failure| match failure.file == *name {
+            true => Failure { file: entry.source.clone(), ..failure }.in_name(),
+            false => failure.in_name(),
+        })?;
         check_path(&path).map_err(|error| {
             Failure::new(&entry.source, format!("it comes out as {path:?}, which is refused: {error}")).in_name()
         })?;
         Ok(path)
+    }
+
+    /// Returns a short text by what the environment calls it.
+    fn text(&self, name: &str, context: &Value, most: usize) -> Result<String, Failure> {
+        let mut json = vec![b'"'];
+        self.run(name, context, &mut json, most).map_err(|stopped| match stopped {
+            Stopped::Output if most < BUNDLE_BYTES => {
+                Failure::new(name, format!("it comes out as more than {most} bytes"))
+            }
+            stopped => stopped.failure(name),
+        })?;
+        json.push(b'"');
+        serde_json::from_slice(&json).map_err(|error| Failure::new(name, format!("it cannot be read: {error}")))
     }
 
     /// Adds the text of one file to a JSON string in `out` and returns how much is left of `most` bytes.
@@ -256,6 +296,15 @@ impl Engine {
         let left = output.left().ok_or(Stopped::Output)?;
         rendered.map(|()| left).map_err(Stopped::Engine)
     }
+}
+
+/// Returns a bundle as JSON up to its first file.
+fn opening(applier: Applier, Upkeep { health, hooks, drift }: Upkeep) -> Result<Vec<u8>, Failure> {
+    let empty = Bundle { applier, health, hooks, drift, files: Vec::new() };
+    let mut opening = serde_json::to_vec(&empty).map_err(|error| Failure::new("", format!("the bundle: {error}")))?;
+    // The list of files is the last thing in it.
+    opening.truncate(opening.len().saturating_sub(CLOSING.len()));
+    Ok(opening)
 }
 
 /// Returns where the files go unless a path has to be rendered first.

@@ -50,10 +50,12 @@ pub fn at(text: &str, pointer: &str, detail: &str) -> Failure {
     Failure::new(MANIFEST, format!("{place}{detail}")).line(line_of(text, pointer))
 }
 
-/// Returns the line on which the last key of `pointer` stands, searching key after key below each other.
+/// Returns the line on which the last part of `pointer` stands, searching key after key below each other. An item of a
+/// list is looked for among the lines that begin with a dash as deep as the first.
 fn line_of(text: &str, pointer: &str) -> Option<usize> {
-    let mut lines = text.lines().enumerate();
-    let mut found = None;
+    let lines: Vec<&str> = text.lines().collect();
+    // Where to look next, and where it was found.
+    let (mut next, mut found) = (0, None);
     for segment in pointer.split('/').skip(1) {
         let key = segment.replace("~1", "/").replace("~0", "~");
         let stands = |line: &str| {
@@ -62,10 +64,29 @@ fn line_of(text: &str, pointer: &str) -> Option<usize> {
             line.strip_prefix(key.as_str())
                 .is_some_and(|rest| rest.trim_start_matches(['"', '\'', ' ']).starts_with(':'))
         };
-        let Some((index, _)) = lines.by_ref().find(|(_, line)| stands(line)) else { break };
-        found = Some(index + 1);
+        let item = key.parse().ok().and_then(|index| item(&lines[next..], index));
+        if let Some(at) = item {
+            // Its first key may stand behind the dash.
+            next += at;
+            found = Some(next);
+            continue;
+        }
+        let Some(at) = lines[next..].iter().position(|line| stands(line)) else { break };
+        found = Some(next + at);
+        next += at + 1;
     }
-    found
+    found.map(|index| index + 1)
+}
+
+/// Returns which of `lines`, which follow the key of a list, begins its item `index`.
+fn item(lines: &[&str], index: usize) -> Option<usize> {
+    let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
+    let first = lines.iter().position(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))?;
+    let depth = indent(lines[first]);
+    let begins = |line: &str| indent(line) == depth && line.trim_start().starts_with('-');
+    let within = |line: &&&str| line.trim().is_empty() || indent(line) > depth || begins(line);
+    let lines = lines.iter().enumerate().skip(first).take_while(|(_, line)| within(line));
+    lines.filter(|(_, line)| begins(line)).nth(index).map(|(at, _)| at)
 }
 
 fn check(manifest: &TemplateManifest) -> Result<(), (String, String)> {

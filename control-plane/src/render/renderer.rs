@@ -28,7 +28,7 @@ use self::{
     process::Worker,
     queue::{BLOCK, Heap, Queue},
 };
-use super::{Template, worker::COMMAND};
+use super::{Overlay, Template, worker::COMMAND};
 
 /// How a worker is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +87,8 @@ pub struct Job {
     pub template: Arc<Template>,
     /// The whole context; only what the template can see of it is sent to the worker.
     pub context: Arc<Value>,
+    /// Files of the host that are as a person left them.
+    pub overlay: Option<Arc<Overlay>>,
 }
 
 impl Job {

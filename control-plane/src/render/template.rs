@@ -17,6 +17,7 @@ use super::{
     manifest,
     reads::Reads,
     schema::Schema,
+    upkeep::Declared,
 };
 
 /// Faults that are told at once.
@@ -41,13 +42,13 @@ impl Template {
         if let Some(first) = faults.first() {
             return Err(Problem::new(Code::BadTemplate, first.detail.clone()).with(faults));
         }
-        let (manifest, schema) = described(spec).map_err(|failure| bad(&[failure]))?;
-        let sources = engine::sources(spec).map_err(|failures| bad(&failures))?;
+        let (manifest, upkeep, schema) = described(spec).map_err(|failure| bad(&[failure]))?;
+        let sources = engine::sources(spec, &upkeep).map_err(|failures| bad(&failures))?;
         let mut reads = Reads::of(sources.iter().flat_map(|source| &source.code));
         if schema.is_some() {
             reads.add(&["values"]);
         }
-        Engine::new(spec, manifest.clone(), sources).map_err(|failures| bad(&failures))?;
+        Engine::new(spec, manifest.clone(), upkeep, sources).map_err(|failures| bad(&failures))?;
         Ok(Self { digest: digest(spec), manifest, reads, schema, spec: Arc::new(spec.clone()) })
     }
 
@@ -83,8 +84,14 @@ impl Template {
 
 /// Returns the engine of a spec that was checked before, as a worker does.
 pub fn compile(spec: &TemplateSpec) -> Result<Engine, Vec<Failure>> {
-    let manifest = manifest_of(spec).map_err(|failure| vec![failure])?.0;
-    Engine::new(spec, manifest, engine::sources(spec)?)
+    let read = || {
+        let (manifest, text) = manifest_of(spec)?;
+        let upkeep = Declared::new(&manifest, &text)?;
+        Ok((manifest, upkeep))
+    };
+    let (manifest, upkeep) = read().map_err(|failure| vec![failure])?;
+    let sources = engine::sources(spec, &upkeep)?;
+    Engine::new(spec, manifest, upkeep, sources)
 }
 
 fn manifest_of(spec: &TemplateSpec) -> Result<(TemplateManifest, String), Failure> {
@@ -94,13 +101,14 @@ fn manifest_of(spec: &TemplateSpec) -> Result<(TemplateManifest, String), Failur
     Ok((manifest::read(&text)?, text))
 }
 
-fn described(spec: &TemplateSpec) -> Result<(TemplateManifest, Option<Schema>), Failure> {
+fn described(spec: &TemplateSpec) -> Result<(TemplateManifest, Declared, Option<Schema>), Failure> {
     let (manifest, text) = manifest_of(spec)?;
+    let upkeep = Declared::new(&manifest, &text)?;
     let schema = manifest.schema.as_ref().map(Schema::compile).transpose().map_err(|error| {
         let pointer = format!("/schema{}", error.pointer);
         manifest::at(&text, &pointer, &error.detail)
     })?;
-    Ok((manifest, schema))
+    Ok((manifest, upkeep, schema))
 }
 
 fn bad(failures: &[Failure]) -> Problem {

@@ -72,7 +72,7 @@ pub async fn status(
             problems.remove(&uid),
             seen.get(&uid).copied().flatten(),
         );
-        statuses::count(&mut counts, row.state);
+        statuses::count(&mut counts, &row);
         hosts.insert(host, row);
     }
     Ok(JsonBody(DeploymentStatus {
@@ -115,6 +115,7 @@ fn host_deployment(
         phase: report.map(|report| report.phase),
         observed_digest: report.and_then(|report| report.digest),
         message: report.map(message).unwrap_or_default(),
+        drift: report.map(|report| report.drift.clone()).unwrap_or_default(),
         commit: report.and_then(|report| report.commit.clone()),
         reported_at: observed.map(|observed| observed.reported_at),
         last_seen,

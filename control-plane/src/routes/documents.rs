@@ -58,7 +58,8 @@ async fn get(state: &AppState, place: &Place, at: Option<Revision>) -> Answer<Do
     let mut document = stored.document();
     if place.kind == Kind::Host {
         let observed = tx.observed_host(stored.uid).await?;
-        document.status = super::hosts::status(state, place.kind, observed.as_ref(), stored.deleted);
+        let drift = super::drift::by_deployment(&mut tx, stored.uid).await?;
+        document.status = super::hosts::status(state, place.kind, observed.as_ref(), stored.deleted, drift);
     }
     Ok(document)
 }

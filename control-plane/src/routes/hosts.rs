@@ -1,6 +1,6 @@
 //! Hosts: their status, and making many at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json as JsonBody,
@@ -11,6 +11,7 @@ use titan_api::{
     Code, Kind, Name, Problem, Revision,
     changes::{ApplyAnswer, Operation},
     documents::Declared,
+    drift::Drift,
     hosts::{BulkCreate, HostStatus},
     limits, parse,
     poll::RemovalReason,
@@ -49,6 +50,7 @@ pub(super) fn status(
     kind: Kind,
     observed: Option<&ObservedHost>,
     deleting_since: Option<Revision>,
+    drift: BTreeMap<String, Vec<Drift>>,
 ) -> Option<serde_json::Value> {
     if kind != Kind::Host {
         return None;
@@ -61,10 +63,10 @@ pub(super) fn status(
             online: last_seen >= Some(online_since(state)),
             facts: host.facts.clone(),
             orphans: host.orphans.clone(),
-            deleting_since: None,
+            ..HostStatus::default()
         }
     });
-    status.deleting_since = deleting_since;
+    (status.deleting_since, status.drift) = (deleting_since, drift);
     serde_json::to_value(status).ok()
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use axum::{extract::State, http::StatusCode};
 use serde_json::Value;
-use titan_api::{Code, Problem, hosts::Facts, labels::is_key, limits, reports::Report};
+use titan_api::{Code, Problem, drift::Drift, hosts::Facts, labels::is_key, limits, reports::Report};
 
 use crate::{
     fleet::reports::Said,
@@ -30,6 +30,7 @@ pub async fn report(
     if let Some(facts) = &report.facts {
         check_facts(facts)?;
     }
+    check_drift(&report)?;
     let seq = i64::try_from(report.seq)
         .map_err(|_| Problem::new(Code::Invalid, "the report's number is too large").at("/seq", "larger than 2^63"))?;
     let newest = report.deployments.iter().map(|deployment| deployment.revision).max();
@@ -43,6 +44,18 @@ pub async fn report(
     let said = Said::new((uid, now, seq), report, (set.digest(), &state.reports.key), deployment_of);
     reports::take(&state, &slot, said).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Checks that what is said of drift keeps to its limits.
+fn check_drift(report: &Report) -> Result<(), Problem> {
+    let deployments = report.deployments.iter().enumerate();
+    let faults: Vec<_> = deployments
+        .flat_map(|(index, said)| Drift::faults(&said.drift, &format!("/deployments/{index}/drift")))
+        .collect();
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(Problem::new(Code::TooLarge, "the report says more of drift than it may").with(faults)),
+    }
 }
 
 /// Checks that facts are few, short and plain.

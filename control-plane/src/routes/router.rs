@@ -10,6 +10,7 @@ use axum::{
 use titan_api::{
     Document, Kind,
     changes::{ApplyAnswer, ApplyRequest, Change, ChangePage},
+    drift::{AdoptAnswer, AdoptRequest, HostDrift},
     enrolment::{EnrolAnswer, EnrolRequest, EnrolmentToken, EnrolmentTokenRequest, NewToken, Token, TokenRequest},
     hosts::BulkCreate,
     plans::Plan,
@@ -31,7 +32,7 @@ use crate::{
     routes::{
         apply, changes, deployments,
         docs::{self, Operation, Shape},
-        documents, enrolment, health, hosts, plans, polls, reports,
+        documents, drift, enrolment, health, hosts, plans, polls, reports,
         respond::{COMPRESSED, around, no_method, no_route, panicked},
         tasks, tokens,
     },
@@ -168,6 +169,26 @@ fn routes() -> Routes {
                 Shape::of::<PruneAnswer>(),
             ),
             post(hosts::prune),
+        )
+        .on(
+            answer(op("get", "/v1/hosts/{name}/drift", "What is not as it was applied"), Shape::of::<HostDrift>()),
+            get(drift::drift),
+        )
+        .on(
+            both(
+                op("post", "/v1/hosts/{name}/drift:adopt", "Makes what was found on the host the declared state there"),
+                Shape::of::<AdoptRequest>(),
+                Shape::of::<AdoptAnswer>(),
+            ),
+            post(drift::adopt),
+        )
+        .on(
+            both(
+                op("post", "/v1/hosts/{name}/drift:unadopt", "Returns files of the host to what the template says"),
+                Shape::of::<AdoptRequest>(),
+                Shape::of::<AdoptAnswer>(),
+            ),
+            post(drift::unadopt),
         )
         .on(
             answer(

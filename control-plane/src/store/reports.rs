@@ -2,11 +2,14 @@
 
 use titan_api::{
     Digest, Revision,
+    drift::Drift,
     reports::{DeploymentReport, Phase},
 };
 use uuid::Uuid;
 
-use super::{Result, Tx, both, bytes_of, clean, digest, from_word, over_rows, parsed, per_engine, rows, uuid};
+use super::{
+    Result, Tx, both, bytes_of, clean, corrupt, digest, from_word, json, over_rows, parsed, per_engine, rows, uuid,
+};
 
 /// The newest report of a deployment on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +37,47 @@ struct Row {
     healthy_since: Option<i64>,
     commit_id: Option<String>,
     push: Option<String>,
+    drift: Option<String>,
+    drift_details: Option<String>,
     reported_at: i64,
+}
+
+/// Reports without what may be long, as far as the condition.
+macro_rules! brief {
+    () => {
+        "SELECT host_uid, deployment, assignment_id, release_name, revision, digest, phase, message, healthy_since, \
+         commit_id, push, drift, CAST(NULL AS TEXT) AS drift_details, reported_at FROM reports WHERE "
+    };
+}
+
+/// The parts of a [`Drift`] that may be long: its difference, and what was found.
+type Details = (String, Option<String>);
+
+/// Returns what has drifted from its two columns.
+fn drift(id: &str, brief: Option<&str>, details: Option<&str>) -> Result<Vec<Drift>> {
+    const TABLE: &str = "reports";
+    let mut drift: Vec<Drift> = brief.map_or(Ok(Vec::new()), |text| json(TABLE, "drift", id, text))?;
+    let Some(text) = details else { return Ok(drift) };
+    let details: Vec<Details> = json(TABLE, "drift_details", id, text)?;
+    if details.len() != drift.len() {
+        let detail = format!("{} entries for {} things", details.len(), drift.len());
+        return Err(corrupt(TABLE, "drift_details", id, detail));
+    }
+    for (drift, (diff, found)) in drift.iter_mut().zip(details) {
+        (drift.diff, drift.found) = (diff, found);
+    }
+    Ok(drift)
+}
+
+/// Returns the two columns of what has drifted.
+fn columns(drift: &[Drift]) -> (Option<String>, Option<String>) {
+    if drift.is_empty() {
+        return (None, None);
+    }
+    let brief: Vec<_> = drift.iter().map(Drift::brief).collect();
+    let details: Vec<_> = drift.iter().map(|drift| (&drift.diff, &drift.found)).collect();
+    // Texts alone: they can always be written.
+    (serde_json::to_string(&brief).ok(), serde_json::to_string(&details).ok())
 }
 
 impl TryFrom<Row> for ObservedDeployment {
@@ -58,7 +101,7 @@ impl TryFrom<Row> for ObservedDeployment {
                 healthy_since: row.healthy_since.map(Revision::from_micros),
                 commit: row.commit_id,
                 push: row.push,
-                drift: Vec::new(),
+                drift: drift(id, row.drift.as_deref(), row.drift_details.as_deref())?,
             },
             reported_at: Revision::from_micros(row.reported_at),
         })
@@ -86,7 +129,7 @@ impl Tx {
             ($rows:literal, $bytes:literal, $hex:literal, $lock:literal) => {
                 concat!(
                     "INSERT INTO reports (host_uid, assignment_id, deployment, release_name, revision, digest, phase, \
-                     message, healthy_since, commit_id, push, reported_at) SELECT j.value ->> 0, j.value ->> 1, ",
+                     message, healthy_since, commit_id, push, reported_at, drift, drift_details) SELECT j.value ->> 0, j.value ->> 1, ",
                     $bytes,
                     "j.value ->> 2",
                     $hex,
@@ -95,7 +138,7 @@ impl Tx {
                     "j.value ->> 6",
                     $hex,
                     ", j.value ->> 7, j.value ->> 8, CAST(j.value ->> 9 AS BIGINT), j.value ->> 10, j.value ->> 11, \
-                     CAST(j.value ->> 12 AS BIGINT) FROM ",
+                     CAST(j.value ->> 12 AS BIGINT), j.value ->> 13, j.value ->> 14 FROM ",
                     $rows,
                     " WHERE EXISTS (SELECT 1 FROM assignments a WHERE a.deployment = ",
                     $bytes,
@@ -108,7 +151,8 @@ impl Tx {
                     ") ON CONFLICT (host_uid, assignment_id) DO UPDATE SET deployment = excluded.deployment, \
                      release_name = excluded.release_name, revision = excluded.revision, digest = excluded.digest, \
                      phase = excluded.phase, message = excluded.message, healthy_since = excluded.healthy_since, \
-                     commit_id = excluded.commit_id, push = excluded.push, reported_at = excluded.reported_at"
+                     commit_id = excluded.commit_id, push = excluded.push, reported_at = excluded.reported_at, \
+                     drift = excluded.drift, drift_details = excluded.drift_details"
                 )
             };
         }
@@ -121,7 +165,11 @@ impl Tx {
             let git = (report.commit.as_deref().map(clean), report.push.as_deref().map(clean));
             let ids = (observed.host, report.id, deployment, host);
             let at = observed.reported_at.micros();
-            (ids.0, ids.1, ids.2, ids.3, about.0, about.1, about.2, said.0, said.1, said.2, git.0, git.1, at)
+            let drift = columns(&report.drift);
+            (
+                ids.0, ids.1, ids.2, ids.3, about.0, about.1, about.2, said.0, said.1, said.2, git.0, git.1, at,
+                drift.0, drift.1,
+            )
         }));
         both!(self, conn => sqlx::query(sql).bind(rows).execute(&mut **conn).await.map(drop)?);
         Ok(())
@@ -193,11 +241,28 @@ impl Tx {
         Ok(confirmed)
     }
 
-    /// Returns what the hosts of a deployment said.
+    /// Returns what the hosts of a deployment said, without the differences of what has drifted: they may be long, and the
+    /// hosts many.
     pub async fn reports_of_deployment(&mut self, deployment: Uuid) -> Result<Vec<ObservedDeployment>> {
-        const SQL: &str = "SELECT * FROM reports WHERE deployment = $1";
+        const SQL: &str = concat!(brief!(), "deployment = $1");
         let rows: Vec<Row> =
             both!(self, conn => sqlx::query_as(SQL).bind(bytes_of(deployment)).fetch_all(&mut **conn).await?);
+        rows.into_iter().map(ObservedDeployment::try_from).collect()
+    }
+
+    /// Returns what a host said of its deployments of which something has drifted, without the differences.
+    pub async fn drifted_on_host(&mut self, host: Uuid) -> Result<Vec<ObservedDeployment>> {
+        const SQL: &str = concat!(brief!(), "host_uid = $1 AND drift IS NOT NULL");
+        let rows: Vec<Row> =
+            both!(self, conn => sqlx::query_as(SQL).bind(host.to_string()).fetch_all(&mut **conn).await?);
+        rows.into_iter().map(ObservedDeployment::try_from).collect()
+    }
+
+    /// Returns what a host said of its deployments of which something has drifted, with the differences.
+    pub async fn drift_of_host(&mut self, host: Uuid) -> Result<Vec<ObservedDeployment>> {
+        const SQL: &str = "SELECT * FROM reports WHERE host_uid = $1 AND drift IS NOT NULL";
+        let rows: Vec<Row> =
+            both!(self, conn => sqlx::query_as(SQL).bind(host.to_string()).fetch_all(&mut **conn).await?);
         rows.into_iter().map(ObservedDeployment::try_from).collect()
     }
 }

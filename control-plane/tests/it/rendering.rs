@@ -26,7 +26,7 @@ fn template(source: &str) -> Arc<Template> {
 }
 
 fn job(template: &Arc<Template>, context: Value) -> Job {
-    Job { template: Arc::clone(template), context: Arc::new(context) }
+    Job { template: Arc::clone(template), context: Arc::new(context), overlay: None }
 }
 
 fn text(result: &Result<RenderedBundle, Problem>) -> String {

@@ -52,7 +52,7 @@ async fn bundle(name: &str, values: Value) -> Bundle {
     let program = env!("CARGO_BIN_EXE_titan-control-plane").into();
     let worker = WorkerCommand { program, args: vec!["render-worker".into()] };
     let renderer = Renderer::new(RendererConfig::new(worker));
-    let result = renderer.render(vec![Job { template, context: Arc::new(context) }]).await.remove(0);
+    let result = renderer.render(vec![Job { template, context: Arc::new(context), overlay: None }]).await.remove(0);
     serde_json::from_slice(&result.unwrap_or_else(|problem| panic!("{name}: {problem:#?}")).body).expect("bundle")
 }
 

@@ -15,6 +15,7 @@ mod reports;
 mod roles;
 mod rows;
 mod views;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -62,7 +63,7 @@ async fn taken(measure: Measure, options: &Options) -> anyhow::Result<Vec<Figure
         Measure::Polls => polls::speed(options).await,
         Measure::Bytes => polls::bytes().await,
         Measure::Renders => renders::speed(options).await,
-        Measure::Agent => agents::idle(options).await,
+        Measure::Agent => agents::rest(options).await,
         Measure::Rounds => agents::rounds(options).await,
         Measure::Plans => changes::plans(options).await,
         Measure::Answers => changes::answers(options).await,

@@ -69,22 +69,23 @@ pub(crate) struct Options {
     pub(crate) json: bool,
     /// Whether everything is done once and briefly: to see that it works, not for figures.
     pub(crate) quick: bool,
-    /// The agent's binary, as `cargo build -p titan-agent --profile edge` makes it.
-    pub(crate) agent: Option<PathBuf>,
+    /// The agent's binaries, as `cargo build -p titan-agent --profile edge` makes them.
+    pub(crate) agents: Vec<PathBuf>,
 }
 
 impl Options {
     /// Reads the arguments, the program's name left out.
     pub(crate) fn parse(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<Self> {
-        let agent = std::env::var_os("TITAN_AGENT_BINARY").map(PathBuf::from);
-        let mut options = Self { measures: Vec::new(), json: false, quick: false, agent };
+        let named = std::env::var_os("TITAN_AGENT_BINARY").unwrap_or_default();
+        let agents = std::env::split_paths(&named).filter(|path| !path.as_os_str().is_empty()).collect();
+        let mut options = Self { measures: Vec::new(), json: false, quick: false, agents };
         while let Some(arg) = args.next() {
             match arg.to_str() {
                 // Cargo says this to every benchmark.
                 Some("--bench") => {}
                 Some("--json") => options.json = true,
                 Some("--quick") => options.quick = true,
-                Some("--agent") => options.agent = Some(args.next().context("--agent takes a file")?.into()),
+                Some("--agent") => options.agents.push(args.next().context("--agent takes a file")?.into()),
                 Some(name) => match Measure::ALL.into_iter().find(|measure| measure.as_str() == name) {
                     Some(measure) => options.measures.push(measure),
                     None => bail!("{name:?} is no measure; there are {}", Measure::ALL.map(Measure::as_str).join(", ")),

@@ -27,8 +27,10 @@ pub(crate) async fn speed(options: &Options) -> anyhow::Result<Vec<Figure>> {
             .map_err(|problem| anyhow::anyhow!("the template of the benchmark is not valid: {}", problem.detail))?,
     );
     let contexts: Vec<_> = (0..count).map(|number| Arc::new(hosts::context(number, number))).collect();
-    let jobs: Vec<_> =
-        contexts.iter().map(|context| Job { template: Arc::clone(&template), context: Arc::clone(context) }).collect();
+    let jobs: Vec<_> = contexts
+        .iter()
+        .map(|context| Job { template: Arc::clone(&template), context: Arc::clone(context), overlay: None })
+        .collect();
     let renderer = |workers| -> anyhow::Result<Renderer> {
         Ok(Renderer::new(RendererConfig { workers, ..RendererConfig::new(WorkerCommand::own()?) }))
     };

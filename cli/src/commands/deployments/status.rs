@@ -2,6 +2,8 @@
 
 use titan_api::{
     Revision,
+    drift::Drift,
+    reports::Phase,
     status::{DeploymentStatus, HostDeployment, HostState, StatusCounts},
 };
 
@@ -32,7 +34,8 @@ pub(crate) fn blocks(mut view: View, status: &DeploymentStatus, now: Revision) -
 
 /// Returns a table with a row for each host.
 pub(crate) fn table(hosts: &[HostDeployment], now: Revision) -> Table {
-    let headings = ["HOST", "STATE", "RELEASE", "DIGEST", "COMMIT", "AGE", "+PHASE", "+SEEN", "+REVISION", "MESSAGE"];
+    let headings =
+        ["HOST", "STATE", "RELEASE", "DIGEST", "COMMIT", "DRIFT", "AGE", "+PHASE", "+SEEN", "+REVISION", "MESSAGE"];
     let mut table = Table::new(&headings);
     for host in hosts {
         let message = host.problem.as_ref().map_or(host.message.as_str(), |problem| problem.detail.as_str());
@@ -42,6 +45,7 @@ pub(crate) fn table(hosts: &[HostDeployment], now: Revision) -> Table {
             host.release.as_str().into(),
             Cell::maybe(host.digest.map(|digest| digest.short())),
             commit(host),
+            drift(&host.drift),
             age(host.revision, now).into(),
             Cell::maybe(host.phase.map(|phase| phase.as_str())),
             maybe_age(host.last_seen, now).into(),
@@ -52,15 +56,28 @@ pub(crate) fn table(hosts: &[HostDeployment], now: Revision) -> Table {
     table
 }
 
-/// Returns the state as a coloured word.
+/// Returns the state as a coloured word: how the agent puts it, where that says more.
 pub(crate) fn state(host: &HostDeployment) -> Cell {
-    let tone = match host.state {
-        HostState::Healthy => Tone::Good,
-        HostState::Progressing | HostState::Removing => Tone::Care,
-        HostState::Failed => Tone::Bad,
-        HostState::Offline => Tone::Faint,
-    };
-    Cell::toned(host.state.as_str(), tone)
+    match (host.state, host.phase) {
+        (HostState::Healthy, _) => Cell::toned("healthy", Tone::Good),
+        (HostState::Progressing, Some(Phase::Applying)) => Cell::toned("applying", Tone::Care),
+        (HostState::Progressing | HostState::Removing, _) => Cell::toned(host.state.as_str(), Tone::Care),
+        (HostState::Failed, Some(Phase::Degraded)) if host.problem.is_none() => Cell::toned("degraded", Tone::Bad),
+        (HostState::Failed, Some(Phase::RolledBack)) if host.problem.is_none() => Cell::toned("rolled back", Tone::Bad),
+        (HostState::Failed, _) => Cell::toned("failed", Tone::Bad),
+        (HostState::Offline, _) => Cell::toned("offline", Tone::Faint),
+    }
+}
+
+/// Returns how much is not as it was applied, or was put right.
+pub(crate) fn drift(drift: &[Drift]) -> Cell {
+    let repaired = drift.iter().filter(|drift| drift.repaired).count();
+    match (drift.len() - repaired, repaired) {
+        (0, 0) => Cell::maybe(None::<String>),
+        (0, repaired) => Cell::toned(format!("{repaired} repaired"), Tone::Care),
+        (open, 0) => Cell::toned(open.to_string(), Tone::Bad),
+        (open, repaired) => Cell::toned(format!("{open}, {repaired} repaired"), Tone::Bad),
+    }
 }
 
 /// Returns the first digits of the commit.
@@ -77,11 +94,18 @@ pub(crate) fn summary(status: &DeploymentStatus) -> String {
 
 /// Returns the counts in words, zeros left out.
 pub(crate) fn counts(status: &DeploymentStatus) -> String {
-    let StatusCounts { desired, healthy, progressing, failed, offline, removing } = status.counts;
+    let StatusCounts { desired, healthy, progressing, failed, offline, removing, degraded, rolled_back, drifted } =
+        status.counts;
     let mut parts = vec![format!("{healthy} of {desired} healthy")];
-    for (count, word) in
-        [(progressing, "progressing"), (failed, "failed"), (offline, "offline"), (removing, "removing")]
-    {
+    for (count, word) in [
+        (progressing, "progressing"),
+        (failed.saturating_sub(degraded + rolled_back), "failed"),
+        (degraded, "degraded"),
+        (rolled_back, "rolled back"),
+        (offline, "offline"),
+        (removing, "removing"),
+        (drifted, "drifted"),
+    ] {
         if count > 0 {
             parts.push(format!("{count} {word}"));
         }
@@ -124,7 +148,7 @@ pub(super) mod tests {
     #[test]
     fn hosts_and_summary_are_shown() {
         let text = shown(&status(json!({})));
-        assert!(text.contains("tim-pi  healthy  prod#7   abababababab  0123456789  3m"), "{text}");
+        assert!(text.contains("tim-pi  healthy  prod#7   abababababab  0123456789  -      3m"), "{text}");
         assert!(text.ends_with("prod (prod#7): converged, 1 of 1 healthy\n"), "{text}");
     }
 
@@ -133,6 +157,30 @@ pub(super) mod tests {
         let counts = json!({"desired": 3, "healthy": 1, "progressing": 0, "failed": 2, "offline": 0, "removing": 1});
         let text = shown(&status(json!({"counts": counts, "revision": "2026-11-20T16:00:00Z"})));
         assert!(text.ends_with("not there yet, 1 of 3 healthy, 2 failed, 1 removing, planning\n"), "{text}");
+    }
+
+    #[test]
+    fn degraded_rolled_back_and_drifted_hosts_are_called_so() {
+        let host = |name: &str, state: &str, phase: &str, drift: serde_json::Value| {
+            json!({"host": name, "state": state, "release": "prod#7", "phase": phase, "drift": drift,
+                "revision": "2026-11-20T15:00:00.000000Z"})
+        };
+        let counts = json!({"desired": 4, "healthy": 1, "progressing": 1, "failed": 2, "offline": 0, "removing": 0,
+            "degraded": 1, "rolledBack": 1, "drifted": 1});
+        let drift = json!([{"what": "a", "how": "content"}, {"what": "b", "how": "mode", "repaired": true}]);
+        let repaired = json!([{"what": "a", "how": "content", "repaired": true}]);
+        let hosts = json!([
+            host("a", "failed", "degraded", drift),
+            host("b", "failed", "rolledBack", json!([])),
+            host("c", "healthy", "healthy", repaired),
+            host("d", "progressing", "applying", json!([])),
+        ]);
+        let text = shown(&status(json!({"counts": counts, "hosts": hosts})));
+        let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+        assert!(row("a").contains("degraded") && row("a").contains("1, 1 repaired"), "{text}");
+        assert!(row("b").contains("rolled back") && row("d").contains("applying"), "{text}");
+        assert!(row("c").contains("healthy") && row("c").contains("1 repaired"), "{text}");
+        assert!(text.ends_with("1 of 4 healthy, 1 progressing, 1 degraded, 1 rolled back, 1 drifted\n"), "{text}");
     }
 
     #[test]

@@ -66,7 +66,9 @@ pub(crate) async fn converged(
                 away_since = None;
                 statuses
             }
-            Err(error @ (ClientError::Unreachable { .. } | ClientError::NotTitan { .. })) => {
+            Err(
+                error @ (ClientError::Unreachable { .. } | ClientError::NotTitan { .. } | ClientError::Slow { .. }),
+            ) => {
                 let away = *away_since.get_or_insert_with(Instant::now);
                 if away.elapsed() > AWAY || begin.elapsed() > timeout {
                     return Err(error.into());

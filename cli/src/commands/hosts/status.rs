@@ -10,7 +10,7 @@ use titan_api::{
 use serde_json::json;
 
 use crate::{
-    commands::deployments::status::{commit, state},
+    commands::deployments::status::{commit, drift, state},
     errors::CliError,
     output::{
         Tone, View,
@@ -54,6 +54,9 @@ pub(crate) async fn view(client: &Client, name: &Name, now: Revision) -> Result<
     } else {
         view = view.table(table(&deployments, now));
     }
+    if deployments.iter().any(|(_, _, row)| row.has_drifted()) {
+        view = view.text(format!("what has drifted is shown by `titan host drift {name}`"));
+    }
     if !status.orphans.is_empty() {
         let mut orphans = Table::new(&["ORPHAN", "WORKSPACE", "ID"]);
         for orphan in &status.orphans {
@@ -67,7 +70,8 @@ pub(crate) async fn view(client: &Client, name: &Name, now: Revision) -> Result<
 type Row = (Name, Name, HostDeployment);
 
 fn table(deployments: &[Row], now: Revision) -> Table {
-    let mut table = Table::new(&["WORKSPACE", "DEPLOYMENT", "STATE", "RELEASE", "DIGEST", "COMMIT", "AGE", "MESSAGE"]);
+    let mut table =
+        Table::new(&["WORKSPACE", "DEPLOYMENT", "STATE", "RELEASE", "DIGEST", "COMMIT", "DRIFT", "AGE", "MESSAGE"]);
     for (workspace, name, row) in deployments {
         table.row([
             workspace.as_str().into(),
@@ -76,6 +80,7 @@ fn table(deployments: &[Row], now: Revision) -> Table {
             row.release.as_str().into(),
             Cell::maybe(row.digest.map(|digest| digest.short())),
             commit(row),
+            drift(&row.drift),
             age(row.revision, now).into(),
             Cell::maybe(Some(row.message.as_str())),
         ]);

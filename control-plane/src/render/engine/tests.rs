@@ -172,7 +172,7 @@ fn templates_that_are_not_valid_are_refused_with_file_and_line() {
         (&[("a", ""), ("a.j2", "")], "a.j2 and a both come out as a in a.j2"),
         (
             &[("template.yaml", "x: 1"), ("a", "")],
-            "/x: unknown key \"x\", known are description, applier, values, schema, files in template.yaml line 1",
+            "/x: unknown key \"x\", known are description, applier, values, schema, health, hooks, drift, files in template.yaml line 1",
         ),
         (
             &[("template.yaml", "schema: {$ref: 'https://x'}"), ("a", "")],
@@ -390,4 +390,121 @@ proptest! {
     fn no_template_makes_parsing_panic(text in "[-{}%#a-z .|()\\[\\]'\"*0-9\n]{0,60}") {
         let _either = Template::parse(&spec(&[("a.j2", &text), ("{{ b }}", "")]));
     }
+}
+
+const PROBED: &str = "applier: files
+values: {deadline: 2m}
+health:
+  deadline: '{{ values.deadline }}'
+  minReadySeconds: '{{ values.ready | default(0) }}'
+  probes:
+    - http: {url: 'http://127.0.0.1:{{ values.port }}/'}
+    - file:
+        path: '{{ host.labels.zone }}/ready'
+hooks:
+  preApply: {command: [bin/check, '{{ values.text }}']}
+drift: \"{{ values.drift | default('report') }}\"
+";
+
+#[test]
+fn health_hooks_and_drift_are_rendered_for_each_host() {
+    use titan_api::drift::DriftPolicy;
+
+    let files = spec(&[("template.yaml", PROBED), ("a", "x")]);
+    let mut context = context();
+    context["values"]["deadline"] = json!("90s");
+    let bundle = rendered(&files, &context).expect("bundle");
+    let health = serde_json::to_value(&bundle.health).expect("json");
+    assert_eq!(health["probes"][0]["http"]["url"], "http://127.0.0.1:8080/");
+    assert_eq!(health["probes"][1]["file"]["path"], "eu/ready");
+    assert_eq!((&health["deadline"], &health["minReadySeconds"]), (&json!("90s"), &json!(0)));
+    assert_eq!(bundle.hooks.pre_apply.expect("hook").command, ["bin/check", "a\nb\n"]);
+    assert_eq!(bundle.drift, DriftPolicy::Report);
+    context["values"]["ready"] = json!(30);
+    assert_eq!(rendered(&files, &context).expect("bundle").health.min_ready_seconds, 30);
+    let template = Template::parse(&files).expect("template");
+    let paths = template.reads().paths();
+    assert!(["host.labels.zone", "values.port", "values.ready"].iter().all(|path| paths.contains(&(*path).to_owned())));
+    let key = |context: &Value| outcome_key(&template, context);
+    let mut other = context.clone();
+    other["values"]["ready"] = json!(31);
+    assert_ne!(key(&context), key(&other), "what health reads is part of the outcome");
+}
+
+#[test]
+fn what_fails_in_a_manifest_names_its_line_and_pointer() {
+    let failed = |changes: &[(&str, Value)]| {
+        let mut context = context();
+        context["values"]["deadline"] = json!("2m");
+        changes.iter().for_each(|(key, value)| context["values"][*key] = value.clone());
+        let problem = rendered(&spec(&[("template.yaml", PROBED), ("a", "x")]), &context).expect_err("problem");
+        assert_eq!(
+            (problem.code.as_str(), problem.errors[0].pointer.as_str()),
+            ("render_failed", "/spec/files/template.yaml")
+        );
+        problem.detail
+    };
+    assert_eq!(
+        failed(&[("deadline", json!("soon"))]),
+        "/health/deadline: \"soon\" is not a length of time such as \"30s\"; units are ms, s, m and h in template.yaml line 4"
+    );
+    assert_eq!(
+        failed(&[("port", json!("a b"))]),
+        "/health/probes/0/http/url: \"http://127.0.0.1:a b/\" holds a space or a control character in template.yaml line 7"
+    );
+    assert_eq!(
+        failed(&[("drift", json!("fix"))]),
+        "/drift: unknown variant `fix`, expected one of `enforce`, `report`, `once` in template.yaml line 12"
+    );
+    assert!(
+        failed(&[("text", json!("x".repeat(5000)))])
+            .starts_with("/hooks/preApply/command/1: it comes out as more than 4096 bytes in")
+    );
+    let missing = rendered(
+        &spec(&[("template.yaml", "drift: '{{ values.drfit }}'"), ("a", "x")]),
+        &json!({"values": {"drift": "once"}}),
+    );
+    assert_eq!(
+        missing.expect_err("missing").detail,
+        "/drift: values.drfit is not defined in template.yaml line 1; did you mean values.drift? names there: drift"
+    );
+    let endless = "drift: '{% for a in range(1000) %}{% for b in range(1000) %}{% endfor %}{% endfor %}'";
+    let endless = rendered(&spec(&[("template.yaml", endless), ("a", "x")]), &json!({})).expect_err("endless");
+    assert_eq!(endless.detail, "/drift: too many steps; is there a loop without an end? in template.yaml line 1");
+    assert_eq!(
+        bad(&[("template.yaml", "health:\n  interval: '{{ a b }}'"), ("a", "x")]),
+        "/health/interval: unexpected identifier, expected end of variable block in template.yaml line 2"
+    );
+    assert_eq!(
+        bad(&[("template.yaml", "hooks:\n  preApply: {command: ['']}"), ("a", "x")]),
+        "/hooks/preApply/command/0: the path \"\" is refused: it has an empty part in template.yaml line 2"
+    );
+}
+
+#[test]
+fn bundles_without_health_hooks_and_drift_keep_their_bytes() {
+    let bytes = |manifest: &str| {
+        let spec = spec(&[("template.yaml", manifest), ("a", "x")]);
+        let mut out = Vec::new();
+        compile(&spec).expect("engine").render(&minijinja::Value::UNDEFINED, &mut out).expect("bundle");
+        String::from_utf8(out).expect("text")
+    };
+    let expected = r#"{"applier":"files","files":[{"path":"a","mode":"0644","content":"x"}]}"#;
+    for manifest in ["", "applier: files", "health: {}\nhooks: {}\ndrift: enforce", "drift: '{{ \"enforce\" }}'"] {
+        assert_eq!(bytes(manifest), expected, "{manifest}");
+    }
+    let with = r#"{"applier":"files","drift":"once","files":[{"path":"a","mode":"0644","content":"x"}]}"#;
+    assert_eq!(bytes("drift: once"), with);
+}
+
+#[test]
+fn bundle_that_its_applier_cannot_use_is_a_problem_of_the_hosts_it_is_for() {
+    let files = [("template.yaml", "applier: kubernetes"), ("{{ values.name }}.yaml.j2", "kind: {{ values.kind }}\n")];
+    let template = spec(&files);
+    assert!(Template::parse(&template).is_ok());
+    let problem = rendered(&template, &json!({"values": {"name": "a", "kind": "Pod"}})).expect_err("no name");
+    assert_eq!(problem.detail, "the object has no apiVersion in {{ values.name }}.yaml.j2");
+    let problem =
+        rendered(&spec(&[("template.yaml", "applier: systemd"), ("a.j2", "x")]), &json!({})).expect_err("no unit");
+    assert!(problem.detail.starts_with("the applier systemd needs a unit"), "{}", problem.detail);
 }

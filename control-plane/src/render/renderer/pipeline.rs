@@ -19,7 +19,7 @@ use super::{
 use crate::render::{
     failure::Failure,
     frames::{self, Head, Kind, SLOTS},
-    patch,
+    overlay, patch,
 };
 
 /// Bytes of requests that a worker may be given before it has answered the first.
@@ -159,7 +159,7 @@ impl<'a> Pipeline<'a> {
     /// Adds a job's context, as a patch if the slot holds another, without the frame's head.
     fn context(&mut self, slot: usize, index: usize) -> Result<Kind, Problem> {
         let begun = frames::begin(&mut self.out) + frames::HEAD;
-        let Job { template, context } = &self.queue[index];
+        let Job { template, context, .. } = &self.queue[index];
         if let Some((before, bytes)) = self.kept[slot] {
             let before = &self.queue[before].context;
             patch::write_patch(template.reads(), before, context, &mut self.out).map_err(|error| unsendable(&error))?;
@@ -188,7 +188,13 @@ impl<'a> Pipeline<'a> {
         let result = match (kind, head.kind) {
             (Kind::Prepared, Kind::Prepared) => None,
             (Kind::Bundle, Kind::Bundle) => {
-                Some(Ok(RenderedBundle { digest: Digest::of(body), body: Bytes::copy_from_slice(body) }))
+                let Job { context, overlay, .. } = &self.queue[index];
+                let body = match overlay {
+                    Some(overlay) => overlay::laid(body, overlay).map(Bytes::from),
+                    None => Ok(Bytes::copy_from_slice(body)),
+                };
+                let body = body.map_err(|failure| failure.render_failed(context));
+                Some(body.map(|body| RenderedBundle { digest: Digest::of(&body), body }))
             }
             (Kind::Bundle, Kind::Failed) => {
                 let failure: Failure = serde_json::from_slice(body).map_err(|_| Stop::Broken)?;

@@ -105,7 +105,7 @@ mod tests {
         let file = TemplateFile::of(b"x".to_vec(), false);
         let spec = TemplateSpec { files: [("a".to_owned(), file)].into() };
         let template = Arc::new(Template::parse(&spec).expect("template"));
-        Heap::new(vec![Job { template, context: Arc::new(json!({})) }; count])
+        Heap::new(vec![Job { template, context: Arc::new(json!({})), overlay: None }; count])
     }
 
     #[test]

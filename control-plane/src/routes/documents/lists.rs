@@ -1,6 +1,6 @@
 //! Lists of documents: pages, by label, as of the past.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use axum::{Json as JsonBody, extract::State};
 use serde::Deserialize;
@@ -96,7 +96,7 @@ pub(super) async fn list(
                 let facts = observed.as_ref().map(|host| host.facts.clone()).unwrap_or_default();
                 if wanted(&stored.labels, &facts) {
                     let mut document = stored.document();
-                    document.status = status(state, kind, observed.as_ref(), None);
+                    document.status = status(state, kind, observed.as_ref(), None, BTreeMap::new());
                     items.push(document);
                 }
                 if items.len() > limit {

@@ -63,7 +63,8 @@ async fn plan_and_cut(site: &Site, fault: &str) -> bool {
         assert_eq!(names(&whole), ["one#1", "two#1"], "{fault}: {host}");
         assert_eq!(whole.digest, digest(&whole), "{fault}: {host}");
         for deployment in &whole.deployments {
-            let bundle = client.bundle(host, &deployment.digest).await.expect("a bundle");
+            let bundle =
+                client.bundle(host, &deployment.digest).await.expect("a bundle").bytes().await.expect("all of it");
             assert_eq!(Digest::of(&bundle), deployment.digest, "{fault}: {host}");
         }
         // Whoever polled before the power cut is told the rest.

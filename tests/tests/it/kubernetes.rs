@@ -1,0 +1,173 @@
+//! A deployment of objects in a cluster, from the control plane to an API server double and back.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use titan_api::{Kind, client::WriteOptions};
+use titan_tests::{
+    agents::AgentNode,
+    apiserver::ApiServer,
+    manifests::{deployment, host, target, template, workload},
+    nodes::Running,
+    operators::Operator,
+    worlds::{World, until},
+};
+
+const MANIFEST: &str = "applier: kubernetes\nhealth: { deadline: 6s, interval: 1s }\n";
+const OBJECTS: &str = "apiVersion: v1\nkind: Namespace\nmetadata: { name: shop }\n---\n\
+    apiVersion: v1\nkind: ConfigMap\nmetadata: { name: web, namespace: shop }\ndata: { version: {{ workload.version | to_json }} }\n---\n\
+    apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: web, namespace: shop }\nspec:\n  replicas: 2\n  \
+    selector: { matchLabels: { app: web } }\n  template:\n    metadata: { labels: { app: web } }\n    spec:\n      \
+    containers:\n        - { name: app, image: 'web:{{ workload.version }}' }\n";
+
+/// A control plane, a cluster, and the agent that is to look after it.
+struct Stage {
+    world: World,
+    cluster: ApiServer,
+    agent: AgentNode,
+    _folder: TempDir,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let world = World::start(crate::NODE).await.expect("a control plane");
+        let (cluster, folder) = (ApiServer::start(), tempfile::tempdir().expect("a folder"));
+        let kubeconfig: PathBuf = folder.path().join("kubeconfig");
+        cluster.write_kubeconfig(&kubeconfig);
+        let allowed = format!("kubernetes: {{ kubeconfig: {}, clusterScoped: true }}", kubeconfig.display());
+        let agent = AgentNode::allowing(crate::NODE, &allowed).expect("an agent");
+        let documents = [
+            host("pi", ""),
+            template("web", &[("template.yaml", MANIFEST), ("objects.yaml.j2", OBJECTS)]),
+            workload("web", "1"),
+            target("all", ""),
+            deployment("web", "web", "web", "all", &json!({})),
+        ];
+        world.apply(documents).await.expect("written");
+        world.settled().await.expect("decided");
+        let person = Operator::new(crate::NODE).expect("a directory");
+        person.login(&world.plane.server, &world.plane.token).expect("logged in");
+        agent.join(&person.titan("titan host join-command pi").expect("a line")).expect("enrolled");
+        Self { world, cluster, agent, _folder: folder }
+    }
+
+    fn run(&self) -> Running {
+        self.agent.run().expect("running")
+    }
+
+    async fn version(&self, version: &str) {
+        self.world.apply([workload("web", version)]).await.expect("written");
+    }
+
+    fn image(&self) -> Option<String> {
+        let web = self.cluster.get("deployments", "shop", "web")?;
+        web.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str).map(str::to_owned)
+    }
+
+    async fn wait_for(&self, what: &str, is: impl Fn(&Self) -> bool) {
+        until(what, async || Ok(is(self).then_some(()))).await.unwrap_or_else(|error| {
+            panic!("{error}: {:?} {:?}", self.cluster.names(), self.agent.status());
+        });
+    }
+
+    fn lines(&self) -> BTreeMap<String, (String, String)> {
+        let status = self.agent.status().expect("status");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let lines = status["deployments"].as_array().into_iter().flatten();
+        lines.map(|line| (text(&line["name"]), (text(&line["phase"]), text(&line["message"])))).collect()
+    }
+
+    async fn wait_for_phase(&self, phase: &str) {
+        self.wait_for(phase, |stage| stage.lines().get("web").is_some_and(|line| line.0 == phase)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_of_objects_comes_changes_is_repaired_goes_back_and_leaves() {
+    let stage = Stage::new().await;
+    let at_first = stage.cluster.names();
+    let mut running = stage.run();
+    stage.wait_for_phase("healthy").await;
+    assert_eq!(stage.image().as_deref(), Some("web:1"));
+    stage.version("2").await;
+    stage.wait_for("the second release", |stage| stage.image().as_deref() == Some("web:2")).await;
+    stage.wait_for_phase("healthy").await;
+
+    // Somebody changes a field of ours, and one that is not.
+    stage.cluster.edit("deployments", "shop", "web", "kubectl-edit", |web| {
+        web["spec"]["replicas"] = json!(7);
+        web["spec"]["paused"] = json!(true);
+    });
+    stage
+        .wait_for("the repair", |stage| {
+            stage.cluster.get("deployments", "shop", "web").is_some_and(|web| web["spec"]["replicas"] == 2)
+        })
+        .await;
+    assert_eq!(stage.cluster.get("deployments", "shop", "web").expect("web")["spec"]["paused"], true);
+
+    // A release whose pods crash goes back by itself.
+    stage.version("broken").await;
+    stage.wait_for("the bad release", |stage| stage.image().as_deref() == Some("web:broken")).await;
+    stage.wait_for("the release before", |stage| stage.image().as_deref() == Some("web:2")).await;
+    stage.wait_for_phase("rolledBack").await;
+    let message = &stage.lines()["web"].1;
+    assert!(message.contains("CrashLoopBackOff"), "{message}");
+
+    let options = WriteOptions::default();
+    stage.version("3").await;
+    stage.wait_for("the third release", |stage| stage.image().as_deref() == Some("web:3")).await;
+    stage.world.admin.delete(Kind::Deployment, Some("default"), "web", false, &options).await.expect("deleted");
+    stage.wait_for("the end", |stage| stage.cluster.names() == at_first).await;
+    assert!(running.is_running());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_at_any_point_of_the_agent_ends_with_what_was_declared() {
+    let stage = Stage::new().await;
+    for (index, point) in
+        ["journal-switching", "ledger-saved", "files-applied", "beside-applied", "proved-good"].iter().enumerate()
+    {
+        stage.version(&format!("{}", index + 10)).await;
+        stage.world.settled().await.expect("decided");
+        let mut cut = stage.agent.command(&["once"]);
+        cut.env("TITAN_FAULT", point);
+        let _killed = titan_tests::nodes::output(&mut cut).expect("it ran");
+        stage
+            .wait_for(point, |stage| stage.agent.once().is_ok() && stage.image() == Some(format!("web:{}", index + 10)))
+            .await;
+    }
+    stage.cluster.edit("configmaps", "default", "theirs", "somebody", |map| map["data"] = json!({"a": "b"}));
+    let options = WriteOptions::default();
+    stage.world.admin.delete(Kind::Deployment, Some("default"), "web", false, &options).await.expect("deleted");
+    stage.world.settled().await.expect("decided");
+    let mut cut = stage.agent.command(&["once"]);
+    cut.env("TITAN_FAULT", "removal-settled");
+    let _killed = titan_tests::nodes::output(&mut cut).expect("it ran");
+    stage
+        .wait_for("the end", |stage| {
+            stage.agent.once().is_ok() && !stage.cluster.names().iter().any(|name| name.contains("shop"))
+        })
+        .await;
+    assert!(stage.cluster.get("configmaps", "default", "theirs").is_some(), "nothing foreign is touched");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_field_of_another_manager_and_a_foreign_object_are_refused_with_the_reason() {
+    let stage = Stage::new().await;
+    stage.cluster.edit("namespaces", "", "shop", "kubectl", |_| {});
+    stage.cluster.edit("configmaps", "shop", "web", "kubectl", |map| map["data"] = json!({"version": "theirs"}));
+    let before = stage.cluster.names();
+    stage.agent.once().expect("it ran");
+    stage
+        .wait_for("the refusal", |stage| {
+            let _ran = stage.agent.once();
+            stage
+                .lines()
+                .get("web")
+                .is_some_and(|line| line.0 == "failed" && line.1.contains("was not made by the agent"))
+        })
+        .await;
+    assert_eq!(stage.cluster.names(), before);
+    assert_eq!(stage.cluster.get("configmaps", "shop", "web").expect("map")["data"]["version"], "theirs");
+}
