@@ -8,6 +8,10 @@ default:
 check:
     .ci/run
 
+# The Kubernetes applier against a real API server, built from Debian's source; some nine minutes of CPU the first time
+check-kubernetes:
+    .ci/kubernetes
+
 # Every test, several minutes; a part of them by name: `just test poll`
 test *filter:
     cargo test {{filter}}

@@ -190,8 +190,13 @@ impl Agent {
     /// Returns a bundle that is being fetched into the cache, which can be waited for beside other things.
     async fn fetching(&self, digest: Digest) -> impl Future<Output = (Digest, Result<(), String>)> + use<> {
         let (client, host) = (self.client.clone(), self.host.clone());
-        let bundles = self.with_worker(|worker| worker.bundles.clone()).await;
-        async move { (digest, bundles.fetch(&client, &host, &digest).await) }
+        let (bundles, refused) = self.with_worker(|worker| (worker.bundles.clone(), worker.refuses_bundles())).await;
+        async move {
+            match refused {
+                Some(why) => (digest, Err(why)),
+                None => (digest, bundles.fetch(&client, &host, &digest).await),
+            }
+        }
     }
 
     /// Asks what is missing of the bundles, one after the other.

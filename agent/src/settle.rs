@@ -213,6 +213,12 @@ impl Worker {
         declared.map(|(_, entry)| entry.digest).filter(|digest| !self.bundles.holds(digest)).collect()
     }
 
+    /// Returns why no bundle can be fetched, if the state directory holds all that it may.
+    pub(crate) fn refuses_bundles(&self) -> Option<String> {
+        let needed = titan_api::limits::INLINE_BUNDLE_BYTES as u64;
+        self.limits.check_state(self.state.path(), needed).err().map(|error| chain(&error))
+    }
+
     /// Returns why nothing can be changed on this host for now, if so.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.halted.clone()
@@ -248,7 +254,8 @@ impl Worker {
         let git_errors = if self.halted.is_none() { self.commit() } else { BTreeMap::new() };
         self.pushes.due |= *all;
         self.note(&pass.held, &git_errors, &mut pass.done);
-        if pass.done.iter().any(|done| !matches!(done.action, Action::Unchanged | Action::Waiting)) {
+        // Whoever waits for a bundle may wait for room.
+        if pass.done.iter().any(|done| done.action != Action::Unchanged) {
             self.collect_garbage();
         }
         self.watch_files(*all || stirred.contains(&Applier::Files));

@@ -11,6 +11,8 @@ use std::{
 
 use rustix::fs::{stat, statvfs};
 
+use crate::faults;
+
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
@@ -107,6 +109,9 @@ impl Limits {
             let (_, sum) = disks.entry(disk).or_insert_with(|| (there.to_owned(), Need::default()));
             sum.bytes = sum.bytes.saturating_add(need.bytes);
             sum.files = sum.files.saturating_add(need.files);
+        }
+        if faults::fails("room-unseen") {
+            return Ok(());
         }
         for (path, need) in disks.into_values() {
             let disk = statvfs(&path).map_err(|error| unknown(&path, error))?;

@@ -144,7 +144,7 @@ pub struct AdoptAnswer {
     /// When the host's document changed; absent if it said so already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<Revision>,
-    /// The paths, as the host's document has them below the deployment.
+    /// What of the deployment is adopted now, as the host's document has it.
     pub paths: Vec<String>,
 }
 

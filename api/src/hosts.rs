@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    fn pointers(files: Value) -> Vec<String> {
+    fn pointers(files: &Value) -> Vec<String> {
         let spec: HostSpec = serde_json::from_value(json!({ "files": files })).expect("spec");
         spec.files_faults("/spec/files").into_iter().map(|fault| fault.pointer).collect()
     }
@@ -187,14 +187,14 @@ mod tests {
     #[test]
     fn files_name_a_deployment_and_a_path() {
         let file = json!({"content": "x"});
-        assert_eq!(pointers(json!({"a/b": {"c/d": file, "/etc/x": file}})), [""; 0]);
+        assert_eq!(pointers(&json!({"a/b": {"c/d": file, "/etc/x": file}})), [""; 0]);
         for bad in ["a", "a/b/c", "A/b", "/b", "a/"] {
-            assert_eq!(pointers(json!({ bad: {"c": file} })), [format!("/spec/files/{}", escape(bad))], "{bad}");
+            assert_eq!(pointers(&json!({ bad: {"c": file} })), [format!("/spec/files/{}", escape(bad))], "{bad}");
         }
-        assert_eq!(pointers(json!({"a/b": {}})), ["/spec/files/a~1b"]);
+        assert_eq!(pointers(&json!({"a/b": {}})), ["/spec/files/a~1b"]);
         for bad in ["", "/", "../x", "a//b", "//x"] {
             let pointer = format!("/spec/files/a~1b/{}", escape(bad));
-            assert_eq!(pointers(json!({"a/b": { bad: file }})), [pointer], "{bad}");
+            assert_eq!(pointers(&json!({"a/b": { bad: file }})), [pointer], "{bad}");
         }
     }
 
@@ -202,7 +202,7 @@ mod tests {
     fn files_are_few_and_small() {
         let many = |count: usize, size: usize| {
             let files = (0..count).map(|n| (n.to_string(), json!({"content": "x".repeat(size)})));
-            pointers(json!({ "a/b": Value::Object(files.collect()) }))
+            pointers(&json!({ "a/b": Value::Object(files.collect()) }))
         };
         assert_eq!(many(HOST_FILES, HOST_FILES_BYTES / HOST_FILES), [""; 0]);
         assert_eq!(many(HOST_FILES + 1, 1), ["/spec/files"]);

@@ -161,7 +161,7 @@ impl Demo {
         heading("the agents poll, apply, prove and commit")?;
         let mut scene = Scene { output, client: &client, fleet, places, board: Board::new(output) };
         let begin = Instant::now();
-        scene.settle(answer.revision, &[]).await?;
+        scene.settle(answer.revision, &[], None).await?;
         output.line(&format!("{} in {:.1} s", Tone::Good.paint("healthy"), begin.elapsed().as_secs_f64()))?;
         if self.once {
             scene.files()?;
@@ -226,20 +226,32 @@ struct Scene<'a> {
 
 impl Scene<'_> {
     /// Shows the table until every deployment is healthy on all its hosts, the planner has seen `since`, and no host has
-    /// files of the `gone` deployments.
-    async fn settle(&mut self, since: Option<Revision>, gone: &[(Name, Name)]) -> Result<(), CliError> {
+    /// files of the `gone` deployments. The `bad` one is to be taken back instead, by every host.
+    async fn settle(
+        &mut self,
+        since: Option<Revision>,
+        gone: &[(Name, Name)],
+        bad: Option<&Reference>,
+    ) -> Result<(), CliError> {
         let begin = Instant::now();
         loop {
             let statuses = self.statuses(gone).await?;
             self.board.show(&statuses, ages::now())?;
             let seen = |status: &DeploymentStatus| since.is_none_or(|since| status.planned >= since);
-            if statuses.iter().all(|status| seen(status) && status.converged()) && self.are_gone(gone)? {
+            let is_bad = |status: &DeploymentStatus| {
+                bad.is_some_and(|bad| bad.name == status.name && bad.workspace.as_ref() == Some(&status.workspace))
+            };
+            let settled = |status: &DeploymentStatus| match is_bad(status) {
+                true => status.counts.rolled_back == status.counts.desired && status.counts.desired > 0,
+                false => status.converged(),
+            };
+            if statuses.iter().all(|status| seen(status) && settled(status)) && self.are_gone(gone)? {
                 self.board.leave();
                 return Ok(());
             }
             self.fleet.check()?;
             if begin.elapsed() > SETTLE {
-                let behind = statuses.iter().filter(|status| !status.converged());
+                let behind = statuses.iter().filter(|status| !settled(status));
                 let state: Vec<_> = behind
                     .map(|status| format!("{}: {}", status.name, crate::commands::deployments::status::counts(status)))
                     .collect();
@@ -297,7 +309,7 @@ impl Scene<'_> {
             }
         }
         let begin = Instant::now();
-        self.settle(since, &gone).await?;
+        self.settle(since, &gone, step.rolls_back.as_ref()).await?;
         self.output.line(&format!("{} in {:.1} s", Tone::Good.paint("done"), begin.elapsed().as_secs_f64()))?;
         self.consequences(&before)
     }

@@ -37,15 +37,21 @@ impl AgentNode {
         Self::of(emulator, binary, "")
     }
 
+    /// The same below a directory of the caller's choice.
+    pub fn below(node: &str, parent: &Path) -> anyhow::Result<Self> {
+        Self::within(parent, node, "agent", "")
+    }
+
     fn of(program: &str, role: &str, appliers: &str) -> anyhow::Result<Self> {
         let shared = Path::new("/dev/shm");
         let parent = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
-        let agent = Self {
-            program: program.to_owned(),
-            role: role.to_owned(),
-            folder: TempDir::with_prefix_in("titan-agent-", parent)?,
-            appliers: appliers.to_owned(),
-        };
+        Self::within(&parent, program, role, appliers)
+    }
+
+    fn within(parent: &Path, program: &str, role: &str, appliers: &str) -> anyhow::Result<Self> {
+        let folder = TempDir::with_prefix_in("titan-agent-", parent)?;
+        let (program, role, appliers) = (program.to_owned(), role.to_owned(), appliers.to_owned());
+        let agent = Self { program, role, folder, appliers };
         std::fs::create_dir(agent.root())?;
         agent.configure(None)?;
         Ok(agent)
@@ -62,6 +68,23 @@ impl AgentNode {
             yaml.push_str(&format!("server: {server}\n"));
         }
         Ok(std::fs::write(self.config(), yaml)?)
+    }
+
+    /// Configures the agent anew: its control plane, what `appliers` allows beside files, as in `exec: {}`, and keys in
+    /// lines of their own.
+    pub fn configure_with(&self, server: &str, appliers: &str, more: &str) -> anyhow::Result<()> {
+        let yaml = format!(
+            "server: {server}\nappliers: {{ files: {{ root: {} }}, {appliers} }}\ngit: {{ repository: {} }}\n{more}\n",
+            self.root().display(),
+            self.repository().display()
+        );
+        Ok(std::fs::write(self.config(), yaml)?)
+    }
+
+    /// Returns the directory that the agent keeps its state in.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
     }
 
     /// Tells the agent that its control plane is at another address now.
@@ -90,7 +113,7 @@ impl AgentNode {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = nodes::command(&self.program, &self.role);
         command.args(args).arg("--config").arg(self.config());
-        command.arg("--state-dir").arg(self.folder.path().join("state"));
+        command.arg("--state-dir").arg(self.state());
         command
     }
 

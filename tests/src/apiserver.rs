@@ -237,7 +237,7 @@ async fn answer(
         Err(answer) => return plain(answer),
     };
     if headers.get("authorization").and_then(|value| value.to_str().ok()) != Some(&format!("Bearer {TOKEN}")) {
-        return plain(Answer::failure(401, "Unauthorized", "Unauthorized", Vec::new()));
+        return plain(Answer::failure(401, "Unauthorized", "Unauthorized", &[]));
     }
     if ask.watch {
         return match inner.state().watch(&ask) {
@@ -254,10 +254,10 @@ async fn answer(
     match fault {
         None => {}
         Some(Fault::Status(status)) => {
-            return plain(Answer::failure(status, "InternalError", "an error on the server", Vec::new()));
+            return plain(Answer::failure(status, "InternalError", "an error on the server", &[]));
         }
         Some(Fault::Busy(seconds)) => {
-            let answer = Answer::failure(429, "TooManyRequests", "too many requests", Vec::new());
+            let answer = Answer::failure(429, "TooManyRequests", "too many requests", &[]);
             let mut response = plain(answer);
             response.headers_mut().insert("retry-after", seconds.into());
             return response;

@@ -2,8 +2,10 @@
 
 pub mod agents;
 pub mod apiserver;
+pub mod clocks;
 pub mod databases;
 pub mod dice;
+pub mod disks;
 pub mod fleets;
 pub mod manifests;
 pub mod measures;
@@ -15,5 +17,6 @@ pub mod podman;
 pub mod postgres;
 pub mod processes;
 pub mod records;
+pub mod relays;
 pub mod simulator;
 pub mod worlds;

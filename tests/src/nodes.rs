@@ -47,6 +47,12 @@ impl Running {
         Ok(Self(child.with_context(|| format!("{command:?} cannot be run"))?))
     }
 
+    /// Returns the process's number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Whether the process is still there.
     pub fn is_running(&mut self) -> bool {
         matches!(self.0.try_wait(), Ok(None))
@@ -113,14 +119,21 @@ pub struct PlaneNode {
 impl PlaneNode {
     /// Starts a control plane over `url` with its token in `folder/token`. `fault`: see the control plane's fault points.
     pub fn start(node: &str, folder: &Path, url: &str, fault: Option<&str>) -> anyhow::Result<Self> {
+        Self::start_with(node, folder, url, |command| {
+            if let Some(fault) = fault {
+                command.env("TITAN_FAULT", fault);
+            }
+        })
+    }
+
+    /// The same with a command that is changed before it is run.
+    pub fn start_with(node: &str, folder: &Path, url: &str, change: impl FnOnce(&mut Command)) -> anyhow::Result<Self> {
         crate::planes::choose_tls();
         let port = crate::postgres::free_port()?;
         let mut command = command(node, "control-plane");
         command.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--database-url", url, "--admin-token-file"]);
         command.arg(folder.join("token"));
-        if let Some(fault) = fault {
-            command.env("TITAN_FAULT", fault);
-        }
+        change(&mut command);
         Ok(Self { server: format!("http://127.0.0.1:{port}"), process: Running::start(&mut command)? })
     }
 

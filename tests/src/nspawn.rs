@@ -171,7 +171,7 @@ impl Machine {
     /// If it does not.
     pub fn booted(&self) -> io::Result<()> {
         let up = || {
-            let said = self.run(&["systemctl", "is-system-running"]).ok()?;
+            let said = self.run(&["timeout", "2", "systemctl", "is-system-running"]).ok()?;
             let said = String::from_utf8_lossy(&said.stdout).trim().to_owned();
             ["running", "degraded"].contains(&said.as_str()).then_some(())
         };

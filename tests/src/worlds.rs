@@ -13,6 +13,7 @@ use titan_api::{
     Digest, Revision, SetDigest,
     changes::{ApplyAnswer, ApplyRequest},
     client::{Client, Polled, WriteOptions},
+    drift::Drift,
     enrolment::{EnrolRequest, EnrolmentTokenRequest},
     hosts::Facts,
     poll::{Bundle, PollAnswer, Tombstone},
@@ -331,6 +332,26 @@ impl PolledHost {
         let gone = news.removed.values().map(|t| report(t.id, t.revision, "", None, Phase::Removed));
         let deployments = held.chain(gone).collect();
         let report = Report { seq: self.seq, acked_cursor: self.cursor, deployments, ..Report::default() };
+        Ok(self.client.report(&self.name, &report).await?)
+    }
+
+    /// Reports what it has of a deployment in this phase, with this drift.
+    pub async fn report_drift(&mut self, title: &str, phase: Phase, drift: Vec<Drift>) -> anyhow::Result<()> {
+        self.seq += 1;
+        let held = self.held.get(title).with_context(|| format!("{} does not have {title}", self.name))?;
+        let said = DeploymentReport {
+            id: held.id,
+            release: held.release.clone(),
+            revision: held.revision,
+            digest: Some(held.digest),
+            phase,
+            message: String::new(),
+            healthy_since: None,
+            commit: None,
+            push: None,
+            drift,
+        };
+        let report = Report { seq: self.seq, deployments: vec![said], ..Report::default() };
         Ok(self.client.report(&self.name, &report).await?)
     }
 

@@ -59,30 +59,29 @@ impl Appliers {
     }
 }
 
-/// Opens the applier of a kind. One line each.
+/// Opens the applier of a kind, if the owner allows it.
 fn open(kind: Kind, allowed: &Allowed, ground: &Ground) -> Result<Box<dyn Applier>, ApplyError> {
-    #[cfg(feature = "kubernetes")]
-    if let (Kind::Kubernetes, Some(allowed)) = (kind, &allowed.kubernetes) {
-        return Ok(Box::new(super::kubernetes::Kubernetes::open(allowed.clone(), ground)?));
-    }
-    let named = match kind {
-        Kind::Files => allowed.files.is_some(),
-        Kind::Systemd => match &allowed.systemd {
-            Some(settings) => return Ok(Box::new(Systemd::new(settings, ground))),
-            None => false,
-        },
-        Kind::Podman => match &allowed.podman {
-            Some(settings) => {
-                let switch = allowed.files.as_ref().map(|files| files.switch).unwrap_or_default();
-                return Ok(Box::new(Podman::open(settings, switch, ground)?));
-            }
-            None => false,
-        },
-        Kind::Compose => match &allowed.compose {
-            Some(settings) => return Ok(Box::new(Compose::open(settings, ground)?)),
-            None => false,
-        },
-        Kind::Kubernetes => allowed.kubernetes.is_some(),
-    };
-    Err(if named { ApplyError::NotBuilt(kind) } else { ApplyError::NotAllowed(kind) })
+    let refused = || ApplyError::NotAllowed(kind);
+    Ok(match kind {
+        Kind::Files => return Err(refused()),
+        Kind::Systemd => Box::new(Systemd::new(allowed.systemd.as_ref().ok_or_else(refused)?, ground)),
+        Kind::Podman => {
+            let switch = allowed.files.as_ref().map(|files| files.switch).unwrap_or_default();
+            Box::new(Podman::open(allowed.podman.as_ref().ok_or_else(refused)?, switch, ground)?)
+        }
+        Kind::Compose => Box::new(Compose::open(allowed.compose.as_ref().ok_or_else(refused)?, ground)?),
+        Kind::Kubernetes => {
+            let allowed = allowed.kubernetes.as_ref().ok_or_else(refused)?;
+            #[cfg(feature = "kubernetes")]
+            let open = Box::new(super::kubernetes::Kubernetes::open(allowed.clone(), ground)?);
+            #[cfg(not(feature = "kubernetes"))]
+            let open = not_built(kind, allowed)?;
+            open
+        }
+    })
+}
+
+#[cfg(not(feature = "kubernetes"))]
+fn not_built(kind: Kind, _: &crate::config::appliers::Kubernetes) -> Result<Box<dyn Applier>, ApplyError> {
+    Err(ApplyError::NotBuilt(kind))
 }

@@ -2,13 +2,14 @@
 
 use titan_api::{
     drift::{Drift, DriftPolicy},
+    limits,
     reports::Phase,
 };
 use uuid::Uuid;
 
 use super::{Worker, gates::Held};
 use crate::{
-    apply::{ApplyError, Target, switch::SwitchError},
+    apply::{ApplyError, Target, Work, switch::SwitchError},
     bundles::Bundle,
     claims::Claims,
     drifts,
@@ -49,6 +50,9 @@ impl Worker {
                 }
             }
         }
+        if !strayed.is_empty() {
+            drifts.extend(self.adoptable(target, bundle)?);
+        }
         if drifts.is_empty() {
             if self.drifts.get(&target.id).is_some_and(|known| known.iter().any(|drift| !drift.repaired)) {
                 self.drifts.remove(&target.id);
@@ -75,6 +79,21 @@ impl Worker {
             self.ledger = next;
         }
         Ok(Drifted::Enforce)
+    }
+
+    /// Returns what files of the bundle would have to say for what runs to be right, so that a person can adopt it.
+    fn adoptable(&mut self, target: &Target, bundle: &Bundle) -> Result<Vec<Drift>, ApplyError> {
+        let (claims, home) = (self.ledger.claims(target.id), self.home(target));
+        let Some(applier) = self.appliers.of(bundle.applier)? else { return Ok(Vec::new()) };
+        let work = Work { target, home: &home, bundle: Some(bundle), before: &claims, after: &claims };
+        let drift = |(path, text): (String, String)| Drift {
+            what: format!("{}/{path}", target.home()),
+            how: "what runs would need it to be otherwise".to_owned(),
+            diff: String::new(),
+            found: Some(text).filter(|text| text.len() <= limits::DRIFT_BYTES),
+            repaired: false,
+        };
+        Ok(applier.adopt(&work)?.into_iter().map(drift).collect())
     }
 
     /// Writes drift down where reports are kept, so that it is told whatever happens next.

@@ -105,6 +105,14 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Ends the hooks of a deployment, and has them run again when their time comes.
+    pub(super) fn forget_hooks(&mut self, id: Uuid) {
+        self.hooked.retain(|(other, ..)| *other != id);
+        self.hooks.retain(|(other, ..)| *other != id);
+    }
+}
+
 fn under_way(kind: HookKind) -> Held {
     (Phase::Applying, format!("the hook {} runs", kind.as_str()))
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use titan_api::{Digest, templates::Applier};
+use titan_api::{Digest, health::Health, templates::Applier};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
@@ -186,7 +186,9 @@ impl Worker {
         let stage = match &entry.trial {
             Some(mark) => {
                 let hook = bundle.hooks.post_apply.is_some();
-                Stage::Trial(Trial::resume(&bundle.health, hook, mark.clone(), &now))
+                // Of what was returned to only the hook is waited for.
+                let health = if self.has_returned(id) { Health::default() } else { bundle.health.clone() };
+                Stage::Trial(Trial::resume(&health, hook, mark.clone(), &now))
             }
             None => Stage::Vigil(Vigil::resume(&bundle.health, entry.bad.get(&entry.digest).cloned(), now.millis)),
         };
@@ -258,7 +260,9 @@ impl Worker {
                 tracing::info!(deployment.title = %target.home(), "{} is healthy", target.home());
                 self.proves_good(id)?;
                 watch.says = None;
-                if let Stage::Trial(trial) = &watch.stage {
+                if self.has_returned(id) {
+                    watch.stage = Stage::Vigil(Vigil::resume(&watch.bundle.health, None, now.millis));
+                } else if let Stage::Trial(trial) = &watch.stage {
                     watch.stage = Stage::Vigil(trial.clone().into_vigil());
                 }
                 watch.next = (!watch.bundle.health.probes.is_empty()).then(Instant::now);
@@ -269,6 +273,11 @@ impl Worker {
                 watch.says = Some(why.clone());
                 watch.stage = Stage::Vigil(Vigil::resume(&watch.bundle.health, Some(why.clone()), now.millis));
                 watch.next = Some(Instant::now());
+                if self.has_returned(id) {
+                    // There is no way further back, and it is not worse than it was when it proved good.
+                    self.amend(id, |entry| entry.trial = None)?;
+                    return Ok(false);
+                }
                 self.proves_bad(id, watch.digest, why)
             }
         }

@@ -245,11 +245,17 @@ impl Worker {
         }
         let heir = |path: &str| heirs.get(path).copied();
         let before = self.ledger.claims(target.id);
-        let trial = (!same && !course.returns).then(|| self.trial_of(bundle, &after)).flatten();
+        // What is returned to has proved itself before; its hook is what brings it to life again.
+        let proves = !course.returns || bundle.hooks.post_apply.is_some();
+        let trial = (!same && proves).then(|| self.trial_of(bundle, &after)).flatten();
         let files = self.files.as_ref().ok_or(ApplyError::NotAllowed(Kind::Files))?;
         let mut applied =
             files.apply(&mut self.ledger, target, bundle, Beside { before, after, trial }, &heir, now())?;
         crate::faults::fault!("files-applied");
+        if !same {
+            // What ran for another bundle is over, and what ran for this one when it was here before runs again.
+            self.forget_hooks(target.id);
+        }
         let beside = self.enliven(target, bundle)?;
         applied.written += usize::from(beside);
         if same {

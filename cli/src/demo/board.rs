@@ -8,7 +8,7 @@ use titan_api::{
 };
 
 use crate::{
-    commands::deployments::status::{commit, counts, state},
+    commands::deployments::status::{commit, counts, state, word},
     output::{
         Format, Output, View,
         ages::age,
@@ -102,7 +102,7 @@ fn lines(statuses: &[DeploymentStatus]) -> Vec<(String, String)> {
         .map(|(status, host)| {
             let digest = host.digest.map(|digest| format!(" {}", digest.short())).unwrap_or_default();
             let message = if message(host).is_empty() { String::new() } else { format!(", {}", message(host)) };
-            let how = format!("{} {}{digest}{message}", host.state.as_str(), host.release);
+            let how = format!("{} {}{digest}{message}", word(host).0, host.release);
             (format!("{} on {}", place(status), host.host), how)
         })
         .collect()

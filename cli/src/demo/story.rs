@@ -29,6 +29,9 @@ pub(super) struct Step {
     /// A document that is deleted.
     #[serde(default)]
     pub(super) delete: Option<Reference>,
+    /// A deployment that every host finds bad and takes back.
+    #[serde(default, rename = "rollsBack")]
+    pub(super) rolls_back: Option<Reference>,
 }
 
 /// Which document.

@@ -4,6 +4,8 @@
 //! each text with code is taken to be something that fits. On each host the texts are rendered, and what comes out is read
 //! as strictly.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use titan_api::{
@@ -87,12 +89,25 @@ impl Declared {
     /// Returns the upkeep of one host; `render` renders a text by what the environment calls it.
     pub fn on_host(&self, mut render: impl FnMut(&str) -> Result<String, Failure>) -> Result<Upkeep, Failure> {
         let mut tree = self.tree.clone();
+        let mut left_out = BTreeSet::new();
         for pointer in &self.codes {
             let text = render(&format!("{NAME}{pointer}")).map_err(|failure| self.placed(failure))?;
+            if let Some(index) = probe_about(pointer).filter(|_| text.trim().is_empty()) {
+                left_out.insert(index);
+                put(&mut tree, pointer, stand_in(pointer));
+                continue;
+            }
             let number = is_number(pointer).then(|| text.trim().parse::<u32>().ok()).flatten();
             put(&mut tree, pointer, number.map_or(Value::String(text), Value::from));
         }
-        self.read(tree)
+        let mut upkeep = self.read(tree)?;
+        // Last, so that what is wrong with another probe is told by its own number.
+        let mut index = 0;
+        upkeep.health.probes.retain(|_| {
+            index += 1;
+            !left_out.contains(&(index - 1))
+        });
+        Ok(upkeep)
     }
 
     /// Returns a failure with its place in the manifest, if it is about one of its texts.
@@ -137,6 +152,12 @@ fn put(tree: &mut Value, pointer: &str, value: Value) {
 
 fn key(pointer: &str) -> &str {
     pointer.rsplit('/').next().unwrap_or_default()
+}
+
+/// Returns the number of the probe of which `pointer` says what it asks: without that it is left out.
+fn probe_about(pointer: &str) -> Option<usize> {
+    let (index, rest) = pointer.strip_prefix("/health/probes/")?.split_once('/')?;
+    matches!(rest, "http/url" | "tcp/address" | "file/path").then(|| index.parse().ok()).flatten()
 }
 
 fn is_number(pointer: &str) -> bool {
@@ -233,6 +254,24 @@ mod tests {
             "/health/deadline: it can never be healthy by then: initialDelay and minReadySeconds take 7s in template.yaml line 3"
         );
         assert!(of(["7", "2m", "http:///", "204"]).expect_err("url").starts_with("/health/probes/0/http/url: "));
+    }
+
+    #[test]
+    fn probe_that_asks_nothing_on_a_host_is_left_out_there() {
+        let text = "health:\n  probes:\n    - tcp: {address: '{{ a }}'}\n    - file: {path: b, contains: '{{ c }}'}\n    - http: {url: '{{ d }}'}\n";
+        let declared = declared(text).expect("declared");
+        let of = |texts: [&str; 3]| {
+            let render = |name: &str| {
+                let place = ["address", "contains", "url"].iter().position(|key| name.ends_with(key));
+                Ok(texts[place.expect("place")].to_owned())
+            };
+            declared.on_host(render).map_err(|failure| failure.to_string())
+        };
+        let upkeep = of(["", "x", " \n"]).expect("upkeep");
+        assert!(matches!(upkeep.health.probes.as_slice(), [titan_api::health::Probe::File(_)]));
+        assert_eq!(of(["a:1", "x", "http://a"]).expect("upkeep").health.probes.len(), 3);
+        assert!(of(["", "", "http://a"]).expect_err("contains").starts_with("/health/probes/1/file/contains: "));
+        assert!(of(["", "x", "a"]).expect_err("url").starts_with("/health/probes/2/http/url: "));
     }
 
     #[test]

@@ -103,19 +103,33 @@ fn read(
     Ok((author, request, (workspace, deployment)))
 }
 
-/// Writes the files of a deployment into a host's document, as a merge patch has them.
+/// Writes the files of a deployment, given as a merge patch, into a host's document.
 async fn write(
     state: &AppState,
     author: &Author,
     host: &Stored,
-    files: Value,
-    paths: Vec<String>,
+    home: &str,
+    files: &Value,
 ) -> Result<AdoptAnswer, Problem> {
     let place = Place { kind: Kind::Host, workspace: None, name: host.name.clone() };
-    let patch = json!({ "spec": { "files": files } });
-    // Faults are the document's: the request's own pointers mean something else.
+    let patch = json!({ "spec": { "files": { home: files } } });
     let outcome = writing::write(state, author, vec![Intent::Patch(place, patch)], "", false).await?;
-    Ok(AdoptAnswer { revision: outcome.answer.revision, paths })
+    let spec = outcome.documents.into_iter().next().map(|document| Spec::parse(Kind::Host, document.spec));
+    let kept = match spec {
+        Some(Ok(Spec::Host(mut spec))) => spec.files.remove(home).unwrap_or_default(),
+        _ => return Err(Problem::new(Code::Internal, "the written document was lost")),
+    };
+    Ok(AdoptAnswer { revision: outcome.answer.revision, paths: kept.into_keys().collect() })
+}
+
+/// Returns the first answer to a request that is sent again under its idempotency key. By now the host may say otherwise.
+async fn again(state: &AppState, author: &Author, host: &Stored, home: &str) -> Result<Option<AdoptAnswer>, Problem> {
+    let Some((key, _)) = &author.once else { return Ok(None) };
+    if state.store.read().await?.keyed_answer(&author.actor, key).await?.is_none() {
+        return Ok(None);
+    }
+    // Nothing is written: the key is known.
+    write(state, author, host, home, &json!({})).await.map(Some)
 }
 
 /// `POST /v1/hosts/{name}/drift:adopt`: what was found on the host becomes the declared state there.
@@ -133,6 +147,9 @@ pub async fn adopt(
     let of = Place { kind: Kind::Deployment, workspace: Some(workspace), name: deployment };
     let wanted = find(&mut tx, &of).await?;
     let home = &request.deployment;
+    if let Some(answer) = again(&state, &author, &host, home).await? {
+        return Ok(JsonBody(answer));
+    }
     let nothing = || Problem::new(Code::NotFound, format!("{} does not have {home}", host.name));
     let assignment = tx.assignment(wanted.uid, host.uid).await?.ok_or_else(nothing)?;
     let digest = assignment.bundle.ok_or_else(nothing)?;
@@ -152,8 +169,7 @@ pub async fn adopt(
     let body = state.bundles.get(&state.store, &digest).await?.ok_or_else(lost)?;
     let bundle: Bundle = serde_json::from_slice(&body).map_err(|_| lost())?;
     let adopted = fleet::drift::adopted(home, &bundle, &report.drift, request.paths.as_deref())?;
-    let paths = adopted.keys().cloned().collect();
-    let answer = write(&state, &author, &host, json!({ home: adopted }), paths).await?;
+    let answer = write(&state, &author, &host, home, &json!(adopted)).await?;
     tracing::info!(host.name = %host.name, deployment = %home, "files of {home} on host {} are adopted", host.name);
     Ok(JsonBody(answer))
 }
@@ -170,14 +186,17 @@ pub async fn unadopt(
     let (mut author, request, _) = read(&principal, &id, &headers, &format!("unadopt {host}"), &body)?;
     let host = find(&mut state.store.read().await?, &place(&host)?).await?;
     let home = &request.deployment;
+    if let Some(answer) = again(&state, &author, &host, home).await? {
+        return Ok(JsonBody(answer));
+    }
     let Spec::Host(spec) = &host.spec else { return Err(Problem::not_found("host", &host.name).into()) };
     let nothing = || Problem::new(Code::NotFound, format!("nothing of {home} on {} is adopted", host.name));
     let kept = spec.files.get(home).ok_or_else(nothing)?;
     let paths = fleet::drift::unadopted(home, kept, request.paths.as_deref())?;
     let all = kept.keys().all(|path| paths.contains(path));
-    let gone: serde_json::Map<_, _> = paths.iter().map(|path| (path.clone(), Value::Null)).collect();
+    let gone: serde_json::Map<_, _> = paths.into_iter().map(|path| (path, Value::Null)).collect();
     let files = if all { Value::Null } else { Value::Object(gone) };
     // What stays was decided from the document as it was read.
     author.if_match = author.if_match.or(Some(host.revision));
-    Ok(JsonBody(write(&state, &author, &host, json!({ home: files }), paths).await?))
+    Ok(JsonBody(write(&state, &author, &host, home, &files).await?))
 }

@@ -113,6 +113,65 @@ async fn static_site_needs_no_values() {
     insta::assert_snapshot!(page(&bundle("static-site", json!({})).await));
 }
 
+#[tokio::test]
+async fn systemd_service_takes_all_its_values() {
+    let values = json!({"name": "probe", "exec": "/opt/probe", "arguments": ["--cost", "5$ \"net\""], "user": "probe",
+        "config": {"level": "a"}, "environment": {"LEVEL": "50% \"b\" $c", "ON": true}, "address": "127.0.0.1:80",
+        "healthUrl": "http://127.0.0.1/", "minReadySeconds": 1, "deadline": "30s"});
+    let bundle = bundle("systemd-service", values).await;
+    let paths: Vec<_> = bundle.files.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(paths, ["config.json", "probe.service"]);
+    let unit = bundle.files[1].content.as_deref().expect("text");
+    for line in [
+        r#"ExecStart=/opt/probe "--cost" "5$$ \"net\"""#,
+        r#"Environment="TITAN_CONFIG=/srv/titan/default/prod/config.json""#,
+        r#"Environment="LEVEL=50%% \"b\" $c""#,
+        r#"Environment="ON=true""#,
+        "User=probe",
+    ] {
+        assert!(unit.lines().any(|found| found == line), "{line} is not in\n{unit}");
+    }
+    assert_eq!((bundle.health.min_ready_seconds, bundle.health.probes.len()), (1, 2));
+}
+
+#[tokio::test]
+async fn podman_kube_takes_all_its_values() {
+    let values = json!({"image": "a/b@sha256:0", "arguments": ["no", "{{ x }}"], "environment": {"A": "no", "B": 12},
+        "port": 80, "hostPort": 8080, "healthPath": "/ready", "memory": "64Mi"});
+    let bundle = bundle("podman-kube", values).await;
+    let container = &documents(&bundle)[0]["spec"]["containers"][0];
+    assert_eq!(container["args"], json!(["no", "{{ x }}"]));
+    assert_eq!(container["env"], json!([{"name": "A", "value": "no"}, {"name": "B", "value": "12"}]));
+    assert_eq!(container["ports"], json!([{"containerPort": 80, "hostPort": 8080}]));
+    assert_eq!(container["resources"]["limits"]["memory"], "64Mi");
+    let health = serde_json::to_value(&bundle.health).expect("json");
+    assert_eq!(health["probes"][0]["tcp"]["address"], "127.0.0.1:8080");
+    assert_eq!(health["probes"][1]["http"]["url"], "http://127.0.0.1:8080/ready");
+}
+
+#[tokio::test]
+async fn compose_project_takes_all_its_values() {
+    let values = json!({"services": {"web": {"image": "a:1", "command": ["no"]}}, "volumes": {"data": {}}});
+    let bundle = bundle("compose-project", values).await;
+    let expected = json!({"services": {"web": {"image": "a:1", "command": ["no"]}}, "volumes": {"data": {}}});
+    assert_eq!(documents(&bundle), [expected]);
+    assert!(bundle.health.probes.is_empty());
+}
+
+#[tokio::test]
+async fn kubernetes_app_takes_all_its_values() {
+    let values = json!({"name": "no", "namespace": "on", "image": "registry:5000/a/b:1", "replicas": 3,
+        "readyPath": "/healthz", "environment": {"A": "no", "B": 12}, "minReadySeconds": 0});
+    let bundle = bundle("kubernetes-app", values).await;
+    let documents = documents(&bundle);
+    let kinds: Vec<_> = documents.iter().map(|document| document["kind"].as_str().expect("kind")).collect();
+    assert_eq!(kinds, ["ConfigMap", "Deployment", "Service"]);
+    assert_eq!(documents[0]["data"], json!({"A": "no", "B": "12"}));
+    let container = &documents[1]["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["readinessProbe"]["httpGet"], json!({"path": "/healthz", "port": "http"}));
+    assert!(documents.iter().all(|document| document["metadata"]["name"] == "no"));
+}
+
 #[test]
 fn values_that_do_not_fit_are_refused() {
     for (name, values, pointer) in [
@@ -120,6 +179,9 @@ fn values_that_do_not_fit_are_refused() {
         ("device-service", json!({"environment": {"A B": "x"}}), "/values/environment"),
         ("kubernetes-service", json!({"replicas": "three"}), "/values/replicas"),
         ("static-site", json!({"root": "/x; include /etc/passwd"}), "/values/root"),
+        ("systemd-service", json!({"arguments": ["a\nExecStartPre=/bin/evil"]}), "/values/arguments/0"),
+        ("podman-kube", json!({"port": 0}), "/values/port"),
+        ("kubernetes-app", json!({"deadline": "soon"}), "/values/deadline"),
     ] {
         let Value::Object(values) = values else { panic!("values are a map") };
         let problem = template(name).check_values(&values).expect_err(name);

@@ -47,14 +47,14 @@ impl Answer {
     }
 
     /// Returns a failure as the server puts it.
-    pub fn failure(status: u16, reason: &str, message: &str, causes: Vec<Value>) -> Self {
+    pub fn failure(status: u16, reason: &str, message: &str, causes: &[Value]) -> Self {
         let value = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
                            "reason": reason, "details": {"causes": causes}, "code": status});
         Self { status, value }
     }
 
     fn missing(what: &str) -> Self {
-        Self::failure(404, "NotFound", &format!("{what} not found"), Vec::new())
+        Self::failure(404, "NotFound", &format!("{what} not found"), &[])
     }
 }
 
@@ -84,8 +84,7 @@ impl Ask {
         let body = if body.is_empty() {
             Value::Null
         } else {
-            serde_json::from_slice(body)
-                .map_err(|_| Answer::failure(400, "BadRequest", "the body is not JSON", Vec::new()))?
+            serde_json::from_slice(body).map_err(|_| Answer::failure(400, "BadRequest", "the body is not JSON", &[]))?
         };
         let media = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
         let watch = query.get("watch").is_some_and(|watch| watch == "true");
@@ -410,7 +409,7 @@ impl State {
         let mut first = VecDeque::new();
         match ask.query("resourceVersion").parse::<u64>() {
             Ok(since) if since < self.compacted => {
-                let gone = Answer::failure(410, "Expired", "too old resource version", Vec::new());
+                let gone = Answer::failure(410, "Expired", "too old resource version", &[]);
                 first.push_back(line("ERROR", &gone.value));
             }
             Ok(since) => {
@@ -453,7 +452,7 @@ impl State {
     fn check_allowed(&self, verb: &str, plural: &str) -> Result<(), Answer> {
         if self.forbidden.iter().any(|(no, which)| *no == verb && *which == plural) {
             let message = format!("{plural} is forbidden: User \"titan\" cannot {verb} resource");
-            return Err(Answer::failure(403, "Forbidden", &message, Vec::new()));
+            return Err(Answer::failure(403, "Forbidden", &message, &[]));
         }
         Ok(())
     }
@@ -524,7 +523,7 @@ impl State {
                 let object = self.objects.get(&place).cloned().ok_or_else(missing)?;
                 self.delete(ask, &place, object, now)
             }
-            _ => Err(Answer::failure(405, "MethodNotAllowed", "not allowed", Vec::new())),
+            _ => Err(Answer::failure(405, "MethodNotAllowed", "not allowed", &[])),
         }
     }
 
@@ -549,7 +548,7 @@ impl State {
     }
 
     fn apply(&mut self, ask: &Ask, kind: &Kind, place: &Place) -> Result<Answer, Answer> {
-        let bad = |status, message: &str| Answer::failure(status, "BadRequest", message, Vec::new());
+        let bad = |status, message: &str| Answer::failure(status, "BadRequest", message, &[]);
         if ask.media != "application/apply-patch+yaml" {
             return Err(bad(415, "the double takes nothing but server-side applies"));
         }
@@ -573,7 +572,7 @@ impl State {
         }
         let live = self.objects.get(place).cloned();
         if live.is_none() && home.is_some_and(|home| home["metadata"].get("deletionTimestamp").is_some()) {
-            return Err(Answer::failure(403, "Forbidden", "the namespace is being terminated", Vec::new()));
+            return Err(Answer::failure(403, "Forbidden", "the namespace is being terminated", &[]));
         }
         let merged =
             ownership::apply(&live.unwrap_or_else(|| json!({})), applied, manager, ask.query("force") == "true");
@@ -583,13 +582,13 @@ impl State {
                 json!({"reason": "FieldManagerConflict", "message": message, "field": ownership::shown(&conflict.path)})
             };
             let message = format!("Apply failed with {} conflicts", conflicts.len());
-            Answer::failure(409, "Conflict", &message, conflicts.iter().map(cause).collect())
+            Answer::failure(409, "Conflict", &message, &conflicts.iter().map(cause).collect::<Vec<_>>())
         })?;
         kinds::fill_in(&mut merged);
         if let Some((field, message)) = kinds::invalid(&merged) {
             let message = format!("{} {:?} is invalid: {field}: {message}", kind.kind, place.3);
             let cause = json!({"reason": "FieldValueInvalid", "field": field, "message": message});
-            return Err(Answer::failure(422, "Invalid", &message, vec![cause]));
+            return Err(Answer::failure(422, "Invalid", &message, &[cause]));
         }
         if ask.query("dryRun") == "All" {
             return Ok(Answer::ok(merged));
@@ -600,10 +599,10 @@ impl State {
     fn delete(&mut self, ask: &Ask, place: &Place, mut object: Value, now: Instant) -> Result<Answer, Answer> {
         let uid = &ask.body["preconditions"]["uid"];
         if !uid.is_null() && *uid != object["metadata"]["uid"] {
-            return Err(Answer::failure(409, "Conflict", "the UID in the precondition does not match", Vec::new()));
+            return Err(Answer::failure(409, "Conflict", "the UID in the precondition does not match", &[]));
         }
         if ask.body["propagationPolicy"] != "Foreground" {
-            return Err(Answer::failure(400, "BadRequest", "the double deletes in the foreground only", Vec::new()));
+            return Err(Answer::failure(400, "BadRequest", "the double deletes in the foreground only", &[]));
         }
         if object["metadata"].get("deletionTimestamp").is_none() {
             object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();

@@ -304,6 +304,57 @@ async fn changed_host_values_move_that_host_alone() {
     fleet.expect(&[], &[]).await;
 }
 
+/// A file as a person left it is that host's, and the deployment's, alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn adopted_file_moves_its_deployment_on_its_host_alone() {
+    let mut fleet = Fleet::start().await;
+    fleet.apply([deployment("extra", "tool", "tool", "zone-a", &json!({}))]).await;
+    fleet.expect(&["a1 default/extra", "a2 default/extra"], &[]).await;
+    let files = |of: &str, path: &str, content: &str| json!({"spec": {"files": {of: {path: {"content": content}}}}});
+    fleet.patch(Kind::Host, "a1", files("default/web", "app.conf", "port=4711\n")).await;
+    fleet.expect(&["a1 default/web"], &[]).await;
+    assert_eq!(fleet.file("a1", "default/web", "app.conf"), "port=4711\n");
+    assert_eq!(fleet.file("a2", "default/web", "app.conf"), "port=80 version=1\n");
+    let release = fleet.hosts["a1"].held["default/web"].release.clone();
+    assert_eq!(release, fleet.hosts["a2"].held["default/web"].release, "it is the same release");
+    // The template's new text does not reach the file that was left: the bundle stays the same.
+    fleet.apply([web_template("edited {{ values.port }}\n")]).await;
+    fleet.expect(&["a2 default/web"], &[]).await;
+    assert_eq!(fleet.file("a1", "default/web", "app.conf"), "port=4711\n");
+    // Of a deployment that this host does not have.
+    fleet.patch(Kind::Host, "a1", files("default/tool", "tool.conf", "x\n")).await;
+    fleet.expect(&[], &[]).await;
+    // A file that the template does not have: the host keeps what it has, and its status says why.
+    fleet.patch(Kind::Host, "a1", files("default/web", "old.conf", "x\n")).await;
+    fleet.expect(&[], &[]).await;
+    let status = fleet.world.admin.deployment_status("default", "web").await.expect("status");
+    let problem = status.hosts[0].problem.as_ref().expect("a problem");
+    assert!(status.hosts[1].problem.is_none() && problem.detail.contains("\"old.conf\""), "{problem:?}");
+    fleet.patch(Kind::Host, "a1", json!({"spec": {"files": null}})).await;
+    fleet.expect(&["a1 default/web"], &[]).await;
+    assert_eq!(fleet.hosts["a1"].held["default/web"].digest, fleet.hosts["a2"].held["default/web"].digest);
+}
+
+/// What health, hooks and drift read is a part of the outcome like what files read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_value_that_health_reads_moves_the_hosts_of_the_deployment() {
+    let mut fleet = Fleet::start().await;
+    let manifest = "values: {deadline: 2m, ready: 5}\nhealth:\n  deadline: '{{ values.deadline }}'\n  \
+                    minReadySeconds: '{{ values.ready }}'\n";
+    fleet.apply([template("web", &[("app.conf", "x\n"), ("template.yaml", manifest)])]).await;
+    fleet.expect(&["a1 default/web", "a2 default/web"], &[]).await;
+    fleet.patch(Kind::Deployment, "web", json!({"spec": {"values": {"deadline": "3m"}}})).await;
+    fleet.expect(&["a1 default/web", "a2 default/web"], &[]).await;
+    fleet.patch(Kind::Host, "a2", json!({"spec": {"values": {"ready": 6}}})).await;
+    fleet.expect(&["a2 default/web"], &[]).await;
+    // One host whose value does not fit keeps what it has (law 8).
+    fleet.patch(Kind::Host, "a2", json!({"spec": {"values": {"ready": "soon"}}})).await;
+    fleet.expect(&[], &[]).await;
+    let status = fleet.world.admin.deployment_status("default", "web").await.expect("status");
+    let problem = status.hosts[1].problem.as_ref().expect("a problem");
+    assert!(problem.detail.contains("/health/minReadySeconds") && problem.detail.contains("template.yaml line 4"));
+}
+
 /// S2-6, S2-14.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cordoned_host_hands_its_replica_to_another() {

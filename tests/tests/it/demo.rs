@@ -13,6 +13,16 @@ fn demo_ends_well_and_keeps_what_it_made() {
     assert!(!output.status.success());
 }
 
+/// A release that does not work is taken back by the hosts themselves, and the next one is tried.
+#[test]
+fn demo_of_a_bad_release_ends_well() {
+    let person = Operator::new(crate::NODE).expect("a directory");
+    let said = nodes::succeed(person.command().args(["demo", "edge-rollback", "--once", "--dir", "kept"]));
+    let said = said.expect("it ends with 0");
+    assert!(said.contains("rolled back"), "{said}");
+    assert!(said.contains("everything converged"), "{said}");
+}
+
 #[test]
 fn unknown_scenario_is_named_with_those_that_there_are() {
     let person = Operator::new(crate::NODE).expect("a directory");

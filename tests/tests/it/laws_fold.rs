@@ -64,6 +64,8 @@ enum HostEdit {
     Values(u8),
     Access(bool),
     Cordon(bool),
+    /// A file as a person left it, of a deployment that there may be, with a path that the template may have; or none.
+    Files(Option<(u8, u8, bool)>),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -80,6 +82,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3_u8).prop_map(HostEdit::Values),
         1 => any::<bool>().prop_map(HostEdit::Access),
         1 => any::<bool>().prop_map(HostEdit::Cordon),
+        1 => prop::option::of((0..3_u8, 0..2_u8, prop::bool::weighted(0.9))).prop_map(HostEdit::Files),
     ];
     prop_oneof![
         2 => small.clone().prop_map(Step::Template),
@@ -264,6 +267,12 @@ impl World {
                         document["spec"]["workspaces"] = json!([if *open { "*" } else { "default" }])
                     }
                     HostEdit::Cordon(cordoned) => document["spec"]["cordoned"] = json!(cordoned),
+                    HostEdit::Files(Some((deployment, content, known))) => {
+                        let path = if *known { "app.conf" } else { "gone.conf" };
+                        let files = json!({ path: { "content": format!("left {content}\n") } });
+                        document["spec"]["files"] = json!({ format!("iot/d{deployment}"): files });
+                    }
+                    HostEdit::Files(None) => document["spec"]["files"] = json!({}),
                 }
                 let document = document.clone();
                 self.fleet().apply(&[document]).await?;

@@ -13,7 +13,10 @@ mod connections;
 mod crashes;
 mod demo;
 mod emulated;
+mod dependencies;
+mod drift;
 mod examples;
+mod field_cases;
 mod founding_lines;
 mod kubernetes;
 mod laws_fold;
@@ -26,6 +29,7 @@ mod simulator;
 mod smoke;
 mod store;
 mod store_replicas;
+mod systemd;
 
 /// This crate's binary: every Titan program, with fault points.
 const NODE: &str = env!("CARGO_BIN_EXE_titan-node");

@@ -1,17 +1,11 @@
 //! Law 5: whatever the control plane, or whatever stands in its place, answers: nothing is removed because it was missing.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use serde_json::{Value, json};
-use titan_api::{Kind, Revision, changes::Operation};
+use titan_api::Kind;
 use titan_tests::{
     agents::AgentNode,
-    databases::Database,
     manifests::{deployment, host, target, template, workload},
     operators::Operator,
     planes::Plane,
@@ -24,11 +18,11 @@ use tokio::{
 };
 
 /// Something that answers every request alike and is no control plane.
-struct Impostor(JoinHandle<()>);
+pub(crate) struct Impostor(JoinHandle<()>);
 
 impl Impostor {
     /// Starts to answer at `address` with `head`, the status line and headers without length, and `body`.
-    async fn start(address: SocketAddr, head: &str, body: Vec<u8>, length: usize) -> Self {
+    pub(crate) async fn start(address: SocketAddr, head: &str, body: Vec<u8>, length: usize) -> Self {
         // The control plane that was here before may still be closing its connections.
         let listener = until("the port", async || Ok(TcpListener::bind(address).await.ok())).await.expect("the port");
         let head = format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n").into_bytes();
@@ -62,18 +56,18 @@ impl Drop for Impostor {
 }
 
 /// What must stay as it is: files and commits.
-type Kept = (BTreeMap<String, String>, Vec<(String, String)>);
+pub(crate) type Kept = (BTreeMap<String, String>, Vec<(String, String)>);
 
-fn kept(agent: &AgentNode) -> Kept {
+pub(crate) fn kept(agent: &AgentNode) -> Kept {
     (agent.files().expect("files"), agent.commits().expect("commits"))
 }
 
-fn address(server: &str) -> SocketAddr {
+pub(crate) fn address(server: &str) -> SocketAddr {
     server.trim_start_matches("http://").parse().expect("an address")
 }
 
 /// Returns a world whose host `pi` has an agent with `web` applied.
-async fn applied() -> (World, AgentNode, Kept) {
+pub(crate) async fn applied() -> (World, AgentNode, Kept) {
     let world = World::start(crate::NODE).await.expect("a control plane");
     let documents = [
         host("pi", ""),
@@ -93,13 +87,13 @@ async fn applied() -> (World, AgentNode, Kept) {
     (world, agent, kept)
 }
 
-fn join(plane: &Plane, agent: &AgentNode) {
+pub(crate) fn join(plane: &Plane, agent: &AgentNode) {
     let person = Operator::new(crate::NODE).expect("a directory");
     person.login(&plane.server, &plane.token).expect("logged in");
     agent.join(&person.titan("titan host join-command pi").expect("a line")).expect("enrolled");
 }
 
-fn phases(status: &Value) -> BTreeMap<String, String> {
+pub(crate) fn phases(status: &Value) -> BTreeMap<String, String> {
     let lines = status["deployments"].as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     lines.map(|line| (text(&line["name"]), text(&line["phase"]))).collect()
@@ -161,7 +155,7 @@ async fn no_answer_that_is_not_the_control_planes_own_changes_anything_on_the_ho
 }
 
 /// Runs a round that gets no good answer.
-fn refused(agent: &AgentNode, what: &str, before: &Kept) {
+pub(crate) fn refused(agent: &AgentNode, what: &str, before: &Kept) {
     let output = agent.once().expect("run");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{what}: {said}");
@@ -195,106 +189,4 @@ async fn running_agent_outlives_an_outage_and_says_why_nothing_is_new() {
     trouble.await.expect("it says why");
     assert!(running.is_running() && kept(&agent) == before);
     drop(impostor);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn empty_database_leaves_the_host_as_it_is_until_a_person_prunes() {
-    let (world, agent, before) = applied().await;
-    world.plane.stop().await.expect("stopped");
-    // Somebody starts the control plane over a new database by mistake: it knows neither host nor credential.
-    let empty = World::start(crate::NODE).await.expect("a control plane");
-    agent.point_at(&empty.plane.server).expect("configured");
-    refused(&agent, "empty database", &before);
-    // They bring the host in again: what it has is an orphan, and stays.
-    empty.apply([host("pi", "")]).await.expect("written");
-    empty.settled().await.expect("decided");
-    let person = Operator::new(crate::NODE).expect("a directory");
-    person.login(&empty.plane.server, &empty.plane.token).expect("logged in");
-    agent.join(&person.titan("titan host join-command pi").expect("a line")).expect("enrolled");
-    let output = agent.once().expect("run");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("orphan"), "{output:?}");
-    assert_eq!(kept(&agent), before);
-    assert_eq!(phases(&agent.status().expect("status"))["web"], "orphan");
-    let shown = person.titan("titan status host pi").expect("shown");
-    assert!(shown.contains("web") && shown.contains("ORPHAN"), "{shown}");
-    let pruned = person.titan("titan host prune pi").expect("pruned");
-    assert!(pruned.contains("web"), "{pruned}");
-    agent.settle().expect("settled");
-    assert!(agent.files().expect("files").is_empty());
-    let reported = person.titan("titan status host pi").expect("shown");
-    assert!(!reported.contains("web"), "{reported}");
-}
-
-/// Returns the files of a SQLite database, each with its name.
-fn database_files(database: &Database) -> Vec<PathBuf> {
-    let file = database.url.trim_start_matches("sqlite://");
-    ["", "-wal", "-shm"].iter().map(|end| Path::new(&format!("{file}{end}")).to_owned()).collect()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn restored_backup_stops_nothing_and_what_the_lost_timeline_added_is_an_orphan() {
-    let (world, agent, _) = applied().await;
-    let World { plane, database, .. } = world;
-    let token = plane.token.clone();
-    plane.stop().await.expect("stopped");
-    let backup: Vec<_> = database_files(&database).into_iter().map(|file| (std::fs::read(&file).ok(), file)).collect();
-
-    let plane = Plane::start(&database, crate::NODE, &token).await.expect("started");
-    agent.point_at(&plane.server).expect("configured");
-    let world = World { admin: plane.client(), plane, database };
-    let later = [workload("web", "2"), deployment("extra", "web", "web", "all", &json!({}))];
-    world.apply(later).await.expect("written");
-    world.settled().await.expect("decided");
-    agent.settle().expect("applied");
-    let (files, _) = kept(&agent);
-    assert_eq!(
-        (files["default/web/app.conf"].as_str(), files["default/extra/app.conf"].as_str()),
-        ("version=2\n", "version=2\n")
-    );
-    let cursor: Revision =
-        agent.status().expect("status")["cursor"].as_str().expect("a cursor").parse().expect("a time");
-
-    let World { plane, database, .. } = world;
-    plane.stop().await.expect("stopped");
-    for (content, file) in &backup {
-        match content {
-            Some(content) => std::fs::write(file, content).expect("restored"),
-            None => {
-                let _not_there = std::fs::remove_file(file);
-            }
-        }
-    }
-    let plane = Plane::start(&database, crate::NODE, &token).await.expect("started");
-    agent.point_at(&plane.server).expect("configured");
-    let world = World { admin: plane.client(), plane, database };
-    let output = agent.once().expect("run");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("orphan") && said.contains("extra"), "{output:?}");
-    // What is declared is back at what the backup says; what the lost timeline added goes on running.
-    let (files, _) = kept(&agent);
-    assert_eq!(
-        (files["default/web/app.conf"].as_str(), files["default/extra/app.conf"].as_str()),
-        ("version=1\n", "version=2\n")
-    );
-    let now: Revision = agent.status().expect("status")["cursor"].as_str().expect("a cursor").parse().expect("a time");
-    assert!(now > cursor, "{now} is not past {cursor}");
-    let page = world.admin.changes(Some(Revision::ZERO), 0).await.expect("changes");
-    let moved =
-        page.items.iter().find(|change| change.operation == Operation::ClockMoved).expect("the history says so");
-    assert!(moved.revision >= cursor, "{moved:?}");
-
-    // The next change arrives as ever.
-    world.apply([workload("web", "3")]).await.expect("written");
-    world.settled().await.expect("decided");
-    agent.settle().expect("applied");
-    assert_eq!(agent.files().expect("files")["default/web/app.conf"], "version=3\n");
-
-    let person = Operator::new(crate::NODE).expect("a directory");
-    person.login(&world.plane.server, &world.plane.token).expect("logged in");
-    let shown = person.titan("titan status host pi").expect("shown");
-    assert!(shown.contains("extra"), "{shown}");
-    person.titan("titan host prune pi").expect("pruned");
-    agent.settle().expect("settled");
-    let files = agent.files().expect("files");
-    assert_eq!(files.keys().collect::<Vec<_>>(), ["default/web/app.conf"], "only what was pruned is gone");
 }

@@ -1,7 +1,7 @@
 //! The applier against a double of a server that really keeps objects, fields and their managers.
 
 #[path = "../../../../tests/src/apiserver.rs"]
-#[expect(dead_code, unreachable_pub, missing_docs, reason = "the system tests use the rest of it")]
+#[expect(dead_code, unreachable_pub, reason = "the system tests use the rest of it")]
 mod apiserver;
 mod bench;
 mod drift;
@@ -9,3 +9,4 @@ mod faults;
 mod life;
 mod packaging;
 mod plans;
+mod real;

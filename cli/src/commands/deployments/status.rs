@@ -56,16 +56,22 @@ pub(crate) fn table(hosts: &[HostDeployment], now: Revision) -> Table {
     table
 }
 
-/// Returns the state as a coloured word: how the agent puts it, where that says more.
+/// Returns the state as a coloured word.
 pub(crate) fn state(host: &HostDeployment) -> Cell {
+    let (word, tone) = word(host);
+    Cell::toned(word, tone)
+}
+
+/// Returns the state in a word and what it means: as the agent puts it, where that says more.
+pub(crate) fn word(host: &HostDeployment) -> (&'static str, Tone) {
     match (host.state, host.phase) {
-        (HostState::Healthy, _) => Cell::toned("healthy", Tone::Good),
-        (HostState::Progressing, Some(Phase::Applying)) => Cell::toned("applying", Tone::Care),
-        (HostState::Progressing | HostState::Removing, _) => Cell::toned(host.state.as_str(), Tone::Care),
-        (HostState::Failed, Some(Phase::Degraded)) if host.problem.is_none() => Cell::toned("degraded", Tone::Bad),
-        (HostState::Failed, Some(Phase::RolledBack)) if host.problem.is_none() => Cell::toned("rolled back", Tone::Bad),
-        (HostState::Failed, _) => Cell::toned("failed", Tone::Bad),
-        (HostState::Offline, _) => Cell::toned("offline", Tone::Faint),
+        (HostState::Healthy, _) => ("healthy", Tone::Good),
+        (HostState::Progressing, Some(Phase::Applying)) => ("applying", Tone::Care),
+        (HostState::Progressing | HostState::Removing, _) => (host.state.as_str(), Tone::Care),
+        (HostState::Failed, Some(Phase::Degraded)) if host.problem.is_none() => ("degraded", Tone::Bad),
+        (HostState::Failed, Some(Phase::RolledBack)) if host.problem.is_none() => ("rolled back", Tone::Bad),
+        (HostState::Failed, _) => ("failed", Tone::Bad),
+        (HostState::Offline, _) => ("offline", Tone::Faint),
     }
 }
 

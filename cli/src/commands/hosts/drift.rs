@@ -1,7 +1,6 @@
 //! `titan host drift`.
 
 use clap::Args;
-use serde_json::json;
 use titan_api::{
     Kind, Name,
     client::{Client, WriteOptions},
@@ -66,12 +65,12 @@ impl Drift {
         match (self.adopt, self.unadopt) {
             (Some(deployment), _) => {
                 let answer = client.adopt(&self.host, &request(deployment.clone()), &options).await?;
-                session.output.show(&written(&answer, &self.host, &deployment, "adopted"))?;
+                session.output.show(&written(&answer, &self.host, &deployment))?;
                 Ok(Exit::Done)
             }
             (None, Some(deployment)) => {
                 let answer = client.unadopt(&self.host, &request(deployment.clone()), &options).await?;
-                session.output.show(&written(&answer, &self.host, &deployment, "given up"))?;
+                session.output.show(&written(&answer, &self.host, &deployment))?;
                 Ok(Exit::Done)
             }
             (None, None) if paths.is_some() || self.reason.is_some() => {
@@ -95,15 +94,19 @@ async fn adopted(client: &Client, host: &Name) -> Result<Vec<(String, String)>, 
     Ok(files.flat_map(|(of, files)| files.into_keys().map(move |path| (of.clone(), path))).collect())
 }
 
-/// Shows what was written.
-fn written(answer: &AdoptAnswer, host: &Name, deployment: &str, word: &str) -> View {
-    let mut view = View::new(answer).name(slug(Kind::Host, host));
+/// Shows what was done and what is adopted now.
+fn written(answer: &AdoptAnswer, host: &Name, deployment: &str) -> View {
     let word = match answer.revision {
-        Some(_) => Tone::Good.paint(word),
-        None => Tone::Faint.paint("as before"),
+        Some(_) => Tone::Good.paint("changed"),
+        None => Tone::Faint.paint("unchanged"),
     };
+    let slug = slug(Kind::Host, host);
+    let mut view = View::new(answer).text(format!("{slug} {word}")).name(slug);
     for path in &answer.paths {
-        view = view.text(format!("{} {deployment} {} {word}", slug(Kind::Host, host), plain(path)));
+        view = view.text(format!("{deployment} {} is adopted", plain(path)));
+    }
+    if answer.paths.is_empty() {
+        view = view.text(Tone::Faint.paint(&format!("nothing of {deployment} is adopted now")));
     }
     view
 }
@@ -151,6 +154,8 @@ fn view(drift: &HostDrift, adopted: &[(String, String)]) -> View {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::output::Format;
 

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
+use tempfile::TempDir;
 use titan_tests::{
     manifests,
     measures::{Figure, Goal},
@@ -28,10 +29,10 @@ const DAY: f64 = 86_400.0;
 struct Seen {
     kind: &'static str,
     deployments: usize,
-    host: String,
     agent: Agent,
     wire: Wire,
     flushes: bool,
+    _certificate: TempDir,
 }
 
 /// What it had done by a moment.
@@ -78,7 +79,7 @@ pub(crate) async fn rest(options: &Options) -> anyhow::Result<Vec<Figure>> {
     hosts::settled(&plane).await?;
     let mut agents = Vec::new();
     for (binary, kind, deployments, host, flushes) in seen {
-        agents.push(enrolled(&plane, binary, kind, deployments, host, flushes).await?);
+        agents.push(enrolled(&plane, binary, kind, deployments, &host, flushes).await?);
     }
     let running: Vec<_> = agents.iter().map(|seen| seen.agent.run()).collect::<Result<_, _>>()?;
     healthy(&plane).await?;
@@ -120,14 +121,13 @@ async fn enrolled(
     binary: &Path,
     kind: &'static str,
     deployments: usize,
-    host: String,
+    host: &str,
     flushes: bool,
 ) -> anyhow::Result<Seen> {
-    let folder = tempfile::tempdir()?;
-    let wire = Wire::start(&plane.server.address, folder.path()).await?;
-    let authorities = Some(folder.keep().join("authorities.pem"));
-    let agent = Agent::enrol(binary, plane, &host, &wire.url, authorities).await?;
-    Ok(Seen { kind, deployments, host, agent, wire, flushes })
+    let certificate = TempDir::with_prefix("titan-bench-wire-")?;
+    let wire = Wire::start(&plane.server.address, certificate.path()).await?;
+    let agent = Agent::enrol(binary, plane, host, &wire.url, Some(wire.authorities.clone())).await?;
+    Ok(Seen { kind, deployments, agent, wire, flushes, _certificate: certificate })
 }
 
 fn told(seen: &Seen, span: Duration, before: &Moment, after: &Moment, memory: Memory, threads: usize) -> Vec<Figure> {

@@ -53,10 +53,8 @@ pub(crate) async fn rounds(options: &Options) -> anyhow::Result<Vec<Figure>> {
     for binary in binaries(options) {
         let (idle, busy) = of_agent(options, binary).await?;
         let kind = linked(binary)?;
-        figures.extend(told(&format!("titan-agent once, {kind}"), &idle, &busy));
-        let [first, second, ..] = &mut figures[..] else { unreachable!("two of each") };
-        first.goal = Some(Goal::AtMost(0.02));
-        second.goal = Some(Goal::AtMost(0.03));
+        let [idle, busy] = told(&format!("titan-agent once, {kind}"), &idle, &busy);
+        figures.extend([idle.goal(Goal::AtMost(0.02)), busy.goal(Goal::AtMost(0.03))]);
     }
     for peer in Peer::ALL {
         match of_peer(options, peer)? {

@@ -3,6 +3,7 @@
 use serde_json::json;
 use titan_api::{
     Digest, Kind, Revision,
+    drift::Drift,
     reports::{DeploymentReport, Orphan, Phase},
     tasks::{Task, TaskState},
 };
@@ -34,7 +35,22 @@ fn report(of: &Assignment, phase: Phase) -> ObservedDeployment {
         healthy_since: Some(at(31)),
         commit: Some("abc".to_owned()),
         push: None,
-        drift: Vec::new(),
+        drift: vec![
+            Drift {
+                what: "iot/web/a \u{0}\"b\"".to_owned(),
+                how: "content".to_owned(),
+                diff: "-a\n+\u{fc}\\u0000\n".to_owned(),
+                found: Some("\u{fc}\n".to_owned()),
+                repaired: true,
+            },
+            Drift {
+                what: "unit:a.service".to_owned(),
+                how: "stopped".to_owned(),
+                diff: String::new(),
+                found: None,
+                repaired: false,
+            },
+        ],
     };
     ObservedDeployment { host: of.host, deployment: of.deployment, report, reported_at: at(40) }
 }
@@ -187,7 +203,18 @@ async fn newest_report_of_each_deployment_and_host_is_kept() {
         tx.put_reports(&first).await.expect("put");
         tx.put_reports(std::slice::from_ref(&newest)).await.expect("put");
         let found = tx.reports_of_deployment(deployment).await.expect("read");
-        assert_eq!(found, [newest], "{engine}");
+        let mut brief = newest.clone();
+        brief.report.drift = brief.report.drift.iter().map(Drift::brief).collect();
+        assert_eq!(found, [brief], "{engine}: without the differences");
+        let mut found = tx.drift_of_host(host).await.expect("read");
+        found.sort_by_key(|observed| observed.deployment != deployment);
+        assert_eq!(found, [newest.clone(), first[1].clone()], "{engine}");
+        assert_eq!(tx.drifted_on_host(host).await.expect("read").len(), 2, "{engine}");
+        // What was put right, or adopted, is not told again.
+        let mut clean = first[1].clone();
+        clean.report.drift.clear();
+        tx.put_reports(&[clean]).await.expect("put");
+        assert_eq!(tx.drift_of_host(host).await.expect("read"), [newest], "{engine}");
         super::put(&mut tx, [&super::tombstone(&mine, 50)]).await;
         tx.confirm_removals(&[super::removal(&mine, host, 50)]).await.expect("confirm");
         assert_eq!(tx.reports_of_deployment(deployment).await.expect("read"), [], "{engine}");

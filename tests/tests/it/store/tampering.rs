@@ -208,6 +208,19 @@ async fn unreadable_reports_and_changes_name_their_place() {
             .expect("insert");
         let found = read(&store).await.reports_of_deployment(assigned.deployment).await;
         names(found, "reports", "phase", &id);
+        let drift =
+            "phase = 'healthy', drift = '[{\"what\": \"a\", \"how\": \"mode\"}]', drift_details = '[[\"\", null]]'";
+        database.execute(&format!("UPDATE reports SET {drift}")).await.expect("drift");
+        for bad in ["'['", "'{}'", "'[{\"what\": \"a\"}]'", "''"] {
+            let place = ("reports", "drift", id.as_str());
+            tampered(&database, &store, place, bad, async |tx| tx.reports_of_deployment(assigned.deployment).await)
+                .await;
+            tampered(&database, &store, place, bad, async |tx| tx.drifted_on_host(assigned.host).await).await;
+        }
+        for bad in ["'['", "'[]'", "'[[1, null]]'", "'[[\"\", null], [\"\", null]]'"] {
+            let place = ("reports", "drift_details", id.as_str());
+            tampered(&database, &store, place, bad, async |tx| tx.drift_of_host(assigned.host).await).await;
+        }
         // Changes cannot be altered, but somebody could add to them.
         let insert = |revision: i64, kind: &str, after: &str| {
             format!(

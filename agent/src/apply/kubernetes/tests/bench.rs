@@ -195,7 +195,7 @@ impl Bench {
         let seen = self.observe(bundle).expect("observe");
         let drifted: Vec<Observation> = seen.into_iter().filter(|seen| seen.drift.is_some()).collect();
         let (mut before, after) = (self.owned.clone(), self.owned.clone());
-        drifted.iter().for_each(|seen| drop(before.remove(&seen.claim)));
+        before.retain(|claim, _| !drifted.iter().any(|seen| seen.claim == *claim));
         self.apply_from(bundle, &before, &after).expect("enforce");
         drifted
     }

@@ -158,7 +158,7 @@ fn what_exists_already_is_refused_unless_it_may_be_adopted() {
         bench.server.edit("namespaces", "", "shop", "kubectl", |_| {});
         bench.server.edit("configmaps", "shop", "web", "kubectl", |map| map["data"] = json!({"theirs": "1"}));
     };
-    let all = bundle(&[("a.yaml", &web("x:1").split_once("---\n").expect("parts").1.to_owned())]);
+    let all = bundle(&[("a.yaml", web("x:1").split_once("---\n").expect("parts").1)]);
     let mut bench = Bench::new();
     make(&bench);
     let before = live(&bench, "configmaps", "shop", "web");

@@ -1,0 +1,188 @@
+//! Ten hosts with a systemd of their own, the agent on each as the unit that is shipped: what is deployed is installed,
+//! changed, kept as it is, taken back, started by a boot and removed.
+
+use std::{thread, time::Duration};
+
+use serde_json::{Value, json};
+use titan_api::{Kind, client::WriteOptions, reports::Phase, status::DeploymentStatus};
+use titan_tests::{
+    manifests::{deployment, host, target, template, workload},
+    nspawn::{self, Machine},
+    operators::Operator,
+    worlds::World,
+};
+
+const HOSTS: usize = 10;
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(40);
+const MANIFEST: &str = "applier: systemd\nhealth: { minReadySeconds: 1, deadline: 6s }\n";
+const APP: &str = "[Unit]\nStartLimitBurst=3\nStartLimitIntervalSec=60\n[Service]\nExecStart=/bin/sleep {{ values.seconds }}\n\
+                   Restart=on-failure\nRestartSec=50ms\n[Install]\nWantedBy=multi-user.target\n";
+const SIDE: &str = "[Service]\nExecStart=/bin/sleep 5000\n[Install]\nWantedBy=multi-user.target\n";
+const AGENT: &str = "appliers: { files: { root: /srv/titan }, systemd: { units: ['app.*', 'side.*'] } }\n\
+                     polling: { wait: 5s, maxBackoff: 1s, beat: 4s }\n";
+const DROP_IN: &str = "[Service]\nExecStart=\nExecStart=/usr/local/bin/titan-node agent run\nRestartSec=1\n";
+const SERVICE: &str = include_str!("../../../agent/packaging/titan-agent.service");
+
+fn documents(seconds: &str) -> [Value; 4] {
+    [
+        template("units", &[("template.yaml", MANIFEST), ("app.service.j2", APP), ("side.service", SIDE)]),
+        workload("app", "1"),
+        target("all", ""),
+        deployment("app", "app", "units", "all", &json!({ "values": { "seconds": seconds } })),
+    ]
+}
+
+fn name(index: usize) -> String {
+    format!("h{index}")
+}
+
+/// Starts the hosts with the agent on them, enrolled.
+fn start(world: &World) -> Vec<Machine> {
+    let person = Operator::new(crate::NODE).expect("a directory");
+    person.login(&world.plane.server, &world.plane.token).expect("logged in");
+    let binds = [format!("{}:/usr/local/bin/titan-node", crate::NODE)];
+    let machines: Vec<_> = (0..HOSTS).map(|index| Machine::start(&name(index), &binds).expect("a host")).collect();
+    for (index, machine) in machines.iter().enumerate() {
+        machine.booted().expect("booted");
+        machine.write("/etc/titan/agent.yaml", AGENT).expect("configured");
+        machine.write("/etc/systemd/system/titan-agent.service", SERVICE).expect("the unit");
+        machine.write("/etc/systemd/system/titan-agent.service.d/test.conf", DROP_IN).expect("the program");
+        machine.write("/srv/titan/.keep", "").expect("the root");
+        let line = person.titan(&format!("titan host join-command {}", name(index))).expect("a line");
+        let mut command = vec!["/usr/local/bin/titan-node", "agent"];
+        command.extend(line.split_whitespace().skip(1));
+        command.extend(["--state-dir", "/var/lib/titan-agent", "--config", "/etc/titan/agent.yaml"]);
+        let enrolled = machine.run(&command).expect("nsenter");
+        assert!(enrolled.status.success(), "{enrolled:?}");
+        machine.run(&["systemctl", "daemon-reload"]).expect("reload");
+        let enabled = machine.run(&["systemctl", "enable", "--now", "titan-agent.service"]).expect("enable");
+        assert!(enabled.status.success(), "{enabled:?} {}", machine.say(&["journalctl", "-n", "40"]).expect("journal"));
+    }
+    machines
+}
+
+async fn status(world: &World) -> DeploymentStatus {
+    world.plane.client().deployment_status("default", "app").await.expect("status")
+}
+
+/// Waits until the status of the deployment is as wanted.
+async fn until(
+    world: &World,
+    machines: &[Machine],
+    what: &str,
+    wanted: impl Fn(&DeploymentStatus) -> bool,
+) -> DeploymentStatus {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let status = status(world).await;
+        if wanted(&status) {
+            return status;
+        }
+        if tokio::time::Instant::now() > deadline {
+            let journal = machines[0].say(&["journalctl", "--no-pager", "-n", "40", "-o", "cat"]).expect("journal");
+            panic!("{what}: {status:#?}\n{journal}");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn properties(machine: &Machine, unit: &str) -> String {
+    let said = machine.say(&["systemctl", "show", "-p", "ActiveState", "-p", "MainPID", "--value", unit]);
+    said.expect("systemctl").replace('\n', " ")
+}
+
+/// Returns the arguments that the main process of a unit runs with.
+fn runs(machine: &Machine, unit: &str) -> String {
+    let script = "tr '\\0' ' ' < /proc/$(systemctl show -p MainPID --value $0)/cmdline";
+    machine.say(&["sh", "-c", script, unit]).expect("inside")
+}
+
+fn eventually(what: &str, look: impl Fn() -> bool) {
+    nspawn::eventually(what, PATIENCE, || look().then_some(())).expect("in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_hosts_with_systemd_are_kept_as_declared_through_all_of_it() {
+    if let Err(error) = nspawn::possible().and_then(|()| nspawn::base().map(drop)) {
+        assert!(std::env::var("CI").is_err(), "hosts with systemd are needed here: {error}");
+        eprintln!("left out: ten hosts with systemd ({error})");
+        return;
+    }
+    let world = World::start(crate::NODE).await.expect("a control plane");
+    world.apply((0..HOSTS).map(|index| host(&name(index), ""))).await.expect("hosts");
+    world.apply(documents("1000")).await.expect("written");
+    world.settled().await.expect("decided");
+    let mut machines = start(&world);
+
+    // Installed, and proven: it starts at boot, and both units run.
+    until(&world, &machines, "installed", |status| status.counts.healthy == HOSTS && status.converged()).await;
+    for machine in &machines {
+        assert_eq!(
+            machine.say(&["systemctl", "is-enabled", "app.service", "side.service"]).expect("asked"),
+            "enabled\nenabled"
+        );
+        assert_eq!(runs(machine, "app.service"), "/bin/sleep 1000");
+    }
+
+    // A change restarts what changed.
+    let sides: Vec<_> = machines.iter().map(|machine| properties(machine, "side.service")).collect();
+    world.apply(documents("2000")).await.expect("changed");
+    world.settled().await.expect("decided");
+    until(&world, &machines, "changed", |status| status.converged()).await;
+    for (machine, side) in machines.iter().zip(&sides) {
+        assert_eq!(runs(machine, "app.service"), "/bin/sleep 2000");
+        assert_eq!(&properties(machine, "side.service"), side);
+    }
+
+    // People stop one, disable another, and a third loses its power.
+    machines[0].run(&["systemctl", "stop", "app.service"]).expect("stop");
+    machines[1].run(&["systemctl", "disable", "--now", "side.service"]).expect("disable");
+    machines[2].power_off().expect("off");
+    machines[2].power_on().expect("on");
+    machines[2].booted().expect("booted");
+    assert_eq!(runs(&machines[2], "app.service"), "/bin/sleep 2000", "it is started by the boot itself");
+    eventually("what was stopped runs again", || runs(&machines[0], "app.service") == "/bin/sleep 2000");
+    eventually("what was disabled is enabled and runs again", || {
+        let enabled = machines[1].say(&["systemctl", "is-enabled", "side.service"]).expect("asked");
+        enabled == "enabled" && runs(&machines[1], "side.service") == "/bin/sleep 5000"
+    });
+    let drifted = |status: &DeploymentStatus| {
+        let repaired = |row: &titan_api::status::HostDeployment| row.drift.iter().any(|drift| drift.repaired);
+        status.hosts.iter().filter(|row| repaired(row)).count() == 2
+    };
+    until(&world, &machines, "drift is told", drifted).await;
+
+    // A bad release is taken back on every host, with what it said.
+    world.apply(documents("forever-and-a-day")).await.expect("changed");
+    world.settled().await.expect("decided");
+    let back = |status: &DeploymentStatus| status.hosts.iter().all(|row| row.phase == Some(Phase::RolledBack));
+    let status = until(&world, &machines, "rolled back", back).await;
+    for row in &status.hosts {
+        assert!(row.message.contains("forever-and-a-day"), "the journal's last lines are told: {row:#?}");
+    }
+    for machine in &machines {
+        eventually("what was before runs", || runs(machine, "app.service") == "/bin/sleep 2000");
+    }
+    for (machine, side) in machines.iter().zip(&sides).skip(3) {
+        assert_eq!(&properties(machine, "side.service"), side, "what did not change was never touched");
+    }
+
+    // Removed: no unit, no link, nothing failed is left.
+    world.apply(documents("3000")).await.expect("changed");
+    world.settled().await.expect("decided");
+    until(&world, &machines, "good again", |status| status.converged()).await;
+    let client = world.plane.client();
+    client.delete(Kind::Deployment, Some("default"), "app", false, &WriteOptions::default()).await.expect("deleted");
+    for machine in &machines {
+        eventually("it is removed", || {
+            let links = "ls -R /etc/systemd/system | grep -E 'app|side'; systemctl list-units --all --no-legend app.service side.service";
+            machine.say(&["sh", "-c", links]).expect("looked").is_empty()
+        });
+    }
+    thread::scope(|scope| {
+        for machine in machines.drain(..) {
+            scope.spawn(move || drop(machine));
+        }
+    });
+}
