@@ -4,7 +4,9 @@
 //! enrolling, `desired.json` is what the control plane declared, `ledger.json` what is on disk because of it,
 //! `journal.json` the switch that is under way, `stuck/` those that can be brought neither forward nor back for now,
 //! `outbox.json` what is to be reported, `bundles/` the cache, `git/` the local repository unless configured elsewhere,
-//! `git.config` how it is written to, `status.json` a hint for `titan-agent status`.
+//! `git.config` how it is written to, `podman-images.json` what was pulled, `podman-underway.json` and
+//! `compose-underway.json` what is being brought in line, `compose/` what Compose is given, `status.json` a hint for
+//! `titan-agent status`.
 
 use std::{
     fs::{File, OpenOptions},

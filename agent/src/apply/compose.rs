@@ -9,6 +9,7 @@
 
 mod engine;
 mod file;
+mod services;
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +34,8 @@ use crate::{
     settle::chain,
 };
 use engine::{Container, Engine};
-use file::{Project, Service};
+use file::Project;
+use services::Service;
 
 /// The assignment's id.
 const DEPLOYMENT: &str = "titan.deployment";

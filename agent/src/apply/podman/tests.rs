@@ -2,7 +2,7 @@
 
 mod documents;
 #[path = "../../../../tests/src/podman.rs"]
-#[expect(dead_code, unreachable_pub, reason = "the system tests use the rest of it")]
+#[expect(unreachable_pub, reason = "the system tests use the rest of it")]
 pub(crate) mod service;
 
 use std::{path::PathBuf, time::Instant};
