@@ -55,6 +55,7 @@ pub(crate) enum ApplyError {
     #[error("the host's configuration does not allow the applier \"{name}\"; add appliers.{name} to agent.yaml", name = .0.as_str())]
     NotAllowed(templates::Applier),
     /// The agent was built without it.
+    #[cfg(not(feature = "kubernetes"))]
     #[error("this agent was built without the applier \"{}\"", .0.as_str())]
     NotBuilt(templates::Applier),
     /// The bundle asks for more than the host's owner allows.

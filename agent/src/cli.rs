@@ -282,14 +282,14 @@ fn prune_here(settings: &Settings, ids: &[Uuid], all: bool, io: &Handle, wake: &
         output::error(&std::io::Error::other(format!("there is no orphan {id} on this host")));
         return NOT_FOUND;
     }
-    let pruned = worker.prune((!all).then_some(ids)).and_then(|pruned| {
+    let pruned = worker.prune((!all).then_some(ids)).map(|pruned| {
         let mut done = worker.settle(&Scope::default());
         while done.iter().any(|done| pruned.contains(&done.id) && done.action == Action::Waiting) && worker.is_busy() {
             let idle = worker.idle_for().unwrap_or(LOOK);
             let _woken = io.block_on(async { tokio::time::timeout(idle, wake.notified()).await });
             done = worker.settle(&Scope::default());
         }
-        Ok::<_, SettleError>((pruned, done))
+        (pruned, done)
     });
     match pruned {
         Ok::<_, SettleError>((pruned, done)) => {

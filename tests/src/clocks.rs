@@ -8,6 +8,7 @@ use std::{path::PathBuf, process::Command};
 /// # Panics
 ///
 /// If `CI` is set and faketime is not installed.
+#[expect(clippy::print_stderr, reason = "whoever runs the tests is to know what they did not show")]
 pub fn believe(command: &mut Command, when: &str) -> bool {
     let Some(library) = library() else {
         assert!(std::env::var_os("CI").is_none(), "install faketime");

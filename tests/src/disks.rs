@@ -73,6 +73,7 @@ impl Disk {
 }
 
 /// Whether disks may be mounted; says so if not.
+#[expect(clippy::print_stderr, reason = "whoever runs the tests is to know what they did not show")]
 fn allowed(mounted: bool) -> bool {
     if !mounted {
         assert!(std::env::var_os("CI").is_none(), "mounting needs root");

@@ -32,6 +32,7 @@ fn killed_at_sync(command: &Command, number: usize) -> Command {
 }
 
 /// Whether processes may be traced here; says so if not.
+#[expect(clippy::print_stderr, reason = "whoever runs the tests is to know what they did not show")]
 fn may_trace() -> bool {
     let traced = killed_at_sync(&Command::new("true"), 1).output().is_ok_and(|output| output.status.success());
     if !traced {
