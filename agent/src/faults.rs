@@ -50,6 +50,16 @@ points! {
 }
 
 points! {
+    /// The names of those that bundles of units pass besides.
+    SYSTEMD_FAULT_POINTS:
+    "units-stopped": "units that leave have stopped, their links are there",
+    "units-unlinked": "links that leave are gone",
+    "units-linked": "links are as they are to be, systemd does not know",
+    "units-reloaded": "systemd has read its files again",
+    "unit-asked": "one unit is about to start or restart",
+}
+
+points! {
     /// The names of those that projects of Compose pass besides.
     COMPOSE_FAULT_POINTS:
     "project-written": "what Compose is given is written, nothing is started",
@@ -67,7 +77,7 @@ pub(crate) fn reached(name: &str) {
     static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
     static HITS: AtomicU32 = AtomicU32::new(0);
     debug_assert!(
-        FAULT_POINTS.iter().chain(PODMAN_FAULT_POINTS).chain(COMPOSE_FAULT_POINTS).any(|point| *point == name),
+        FAULT_POINTS.iter().chain(PODMAN_FAULT_POINTS).chain(SYSTEMD_FAULT_POINTS).chain(COMPOSE_FAULT_POINTS).any(|point| *point == name),
         "{name} is not listed"
     );
     let wanted = WANTED.get_or_init(|| {

@@ -6,6 +6,7 @@
 
 use std::{
     fs, io,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
@@ -140,6 +141,8 @@ impl Machine {
         keeper.args(["-c", KEEPER, "keeper"]).arg(&self.folder).arg(&self.name).arg(base()?);
         keeper.args(self.binds.iter().map(|bind| format!("--bind-ro={bind}")));
         keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // It outlives a signal to the whole group of the test, to tidy up behind it.
+        keeper.process_group(0);
         self.keeper = Some(keeper.spawn()?);
         let read =
             |path: &Path| -> Option<u32> { fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok() };

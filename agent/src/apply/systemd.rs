@@ -11,6 +11,7 @@
 
 mod bus;
 mod checks;
+mod jobs;
 mod links;
 mod names;
 mod states;
@@ -41,6 +42,7 @@ use crate::{
     claims::{Claim, Claims},
     config::appliers::Systemd as Settings,
     drifts,
+    faults::fault,
 };
 
 /// How long a change waits for units that leave to stop. Those that take longer are left to systemd, which ends them in its
@@ -104,27 +106,6 @@ impl Systemd {
         Ok(())
     }
 
-    /// Has units that leave stop, those first that start others. Returns those that have not stopped yet.
-    fn stop(&mut self, leaving: &BTreeSet<&str>) -> Result<BTreeSet<String>, BusError> {
-        let mut order: Vec<&str> = leaving.iter().copied().collect();
-        order.sort_by_key(|unit| (unit.ends_with(".service"), unit.ends_with(".mount")));
-        let states = self.bus.states(order.iter().copied())?;
-        for unit in order {
-            let state = states.get(unit);
-            let stops = |state: &State| state.rests() || state.job.as_deref() == Some("stop");
-            if state.is_some_and(|state| !stops(state) && state.active != "deactivating") {
-                match self.bus.ask("StopUnit", unit) {
-                    // It is not there any more.
-                    Err(error) if error.is_about_the_unit() => {}
-                    other => other?,
-                }
-            }
-        }
-        let running = |(_, state): &(&String, &State)| !state.rests();
-        let states = self.bus.states(leaving.iter().copied())?;
-        Ok(states.iter().filter(running).map(|(unit, _)| unit.clone()).collect())
-    }
-
     /// Returns the units among claims that are this deployment's to stop: not one whose link leads elsewhere by now.
     fn leaving<'a>(&self, work: &Work<'a>) -> Result<BTreeSet<&'a str>, ApplyError> {
         let links = Links::new(&self.settings.directory, work.home);
@@ -149,61 +130,6 @@ impl Systemd {
         let gone = work.before.keys().filter(|claim| !work.after.contains_key(claim));
         for place in gone.filter_map(names::place) {
             links.take(place)?;
-        }
-        Ok(())
-    }
-
-    /// Has units of others that lost or got drop-ins run with them.
-    fn restart_others(&mut self, others: &BTreeMap<&str, OnChange>) -> Result<(), BusError> {
-        for (unit, on_change) in others.iter().filter(|(unit, _)| !names::is_template(unit)) {
-            let method = match on_change {
-                OnChange::Restart => "TryRestartUnit",
-                OnChange::Reload => "ReloadOrTryRestartUnit",
-                OnChange::Nothing => continue,
-            };
-            match self.bus.ask(method, unit) {
-                Err(error) if error.is_about_the_unit() => tracing::debug!("{unit} is not restarted: {error}"),
-                other => other?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Starts, restarts or reloads what is new or changed.
-    fn start(&mut self, units: &Units, fresh: &BTreeSet<&str>, changed: &BTreeSet<&str>) -> Result<(), BusError> {
-        for (name, unit) in &units.own {
-            let name = name.as_str();
-            let touched = fresh.contains(name) || changed.contains(name);
-            let passive = matches!(unit.start, Start::ByOthers { .. });
-            if touched || passive {
-                self.refused.remove(name);
-                self.bus.forget_failure(name)?;
-            }
-            let method = match (unit.start, unit.on_change) {
-                _ if !touched => continue,
-                (Start::Never | Start::ByOthers { restart: false }, _) => continue,
-                (Start::ByOthers { .. }, OnChange::Nothing) => continue,
-                (Start::ByOthers { .. }, OnChange::Reload) => "ReloadOrTryRestartUnit",
-                (Start::ByOthers { .. }, OnChange::Restart) => "TryRestartUnit",
-                (Start::Now, OnChange::Restart) if changed.contains(name) => "RestartUnit",
-                (Start::Now, OnChange::Reload) if changed.contains(name) => "ReloadOrRestartUnit",
-                (Start::Now, _) => "StartUnit",
-            };
-            if name.ends_with(".socket") && method == "RestartUnit" {
-                // systemd does not listen anew for a service that runs.
-                for activated in unit.activates.iter().filter(|activated| units.own.contains_key(*activated)) {
-                    match self.bus.ask("StopUnit", activated) {
-                        Err(error) if error.is_about_the_unit() => {}
-                        other => other?,
-                    }
-                }
-            }
-            match self.bus.ask(method, name) {
-                Err(error) if error.is_about_the_unit() => {
-                    self.refused.insert(name.to_owned(), error.to_string());
-                }
-                other => other?,
-            }
         }
         Ok(())
     }
@@ -298,14 +224,18 @@ impl Applier for Systemd {
             let states = self.bus.states(running.iter().map(String::as_str)).map_err(stopping)?;
             running.retain(|unit| states.get(unit).is_some_and(|state| !state.rests()));
         }
+        fault!("units-stopped");
         self.unlink(work)?;
+        fault!("units-unlinked");
         let links = Links::new(&self.settings.directory, work.home);
         for (claim, file) in &units.links {
             if let Some(place) = names::place(claim).filter(|_| work.after.contains_key(claim)) {
                 links.put(place, file)?;
             }
         }
+        fault!("units-linked");
         self.bus.reload().map_err(|error| error.doing("having systemd read its files again"))?;
+        fault!("units-reloaded");
         for unit in &leaving {
             self.bus.forget_failure(unit).map_err(stopping)?;
         }
@@ -381,8 +311,11 @@ impl Applier for Systemd {
             return Ok(Readiness::Underway(format!("stopping {}", running.join(", "))));
         }
         let on_change = Self::units(work).map(|units| units.others).unwrap_or_default();
+        fault!("units-stopped");
         self.unlink(work)?;
+        fault!("units-unlinked");
         self.bus.reload().map_err(|error| error.doing("having systemd read its files again"))?;
+        fault!("units-reloaded");
         for unit in &leaving {
             self.refused.remove(*unit);
             self.told.remove(*unit);

@@ -4,6 +4,7 @@
 use std::{thread, time::Duration};
 
 use serde_json::{Value, json};
+use titan_agent::SYSTEMD_FAULT_POINTS;
 use titan_api::{Kind, client::WriteOptions, reports::Phase, status::DeploymentStatus};
 use titan_tests::{
     manifests::{deployment, host, target, template, workload},
@@ -37,18 +38,40 @@ fn name(index: usize) -> String {
     format!("h{index}")
 }
 
+/// Whether hosts can be had; says so if not, which is a failure where everything has to be shown.
+fn possible() -> bool {
+    let possible = nspawn::possible().and_then(|()| nspawn::base().map(drop));
+    if let Err(error) = &possible {
+        assert!(std::env::var("CI").is_err(), "hosts with systemd are needed here: {error}");
+        eprintln!("left out: hosts with systemd ({error})");
+    }
+    possible.is_ok()
+}
+
 /// Starts the hosts with the agent on them, enrolled.
 fn start(world: &World) -> Vec<Machine> {
+    let machines = enrolled(world, "h", HOSTS);
+    for machine in &machines {
+        machine.write("/etc/systemd/system/titan-agent.service", SERVICE).expect("the unit");
+        machine.write("/etc/systemd/system/titan-agent.service.d/test.conf", DROP_IN).expect("the program");
+        machine.run(&["systemctl", "daemon-reload"]).expect("reload");
+        let enabled = machine.run(&["systemctl", "enable", "--now", "titan-agent.service"]).expect("enable");
+        assert!(enabled.status.success(), "{enabled:?} {}", machine.say(&["journalctl", "-n", "40"]).expect("journal"));
+    }
+    machines
+}
+
+/// Starts hosts whose agent has enrolled and does not run.
+fn enrolled(world: &World, prefix: &str, count: usize) -> Vec<Machine> {
     let person = Operator::new(crate::NODE).expect("a directory");
     person.login(&world.plane.server, &world.plane.token).expect("logged in");
     // The smallest Debian trusts nobody, and an agent wants to trust somebody before it speaks.
     let binds = [format!("{}:/usr/local/bin/titan-node", crate::NODE), "/etc/ssl/certs:/etc/ssl/certs".to_owned()];
-    let mut machines: Vec<_> = (0..HOSTS).map(|index| Machine::start(&name(index), &binds).expect("a host")).collect();
+    let name = |index: usize| format!("{prefix}{index}");
+    let mut machines: Vec<_> = (0..count).map(|index| Machine::start(&name(index), &binds).expect("a host")).collect();
     for (index, machine) in machines.iter_mut().enumerate() {
         machine.booted().expect("booted");
         machine.write("/etc/titan/agent.yaml", AGENT).expect("configured");
-        machine.write("/etc/systemd/system/titan-agent.service", SERVICE).expect("the unit");
-        machine.write("/etc/systemd/system/titan-agent.service.d/test.conf", DROP_IN).expect("the program");
         machine.write("/srv/titan/.keep", "").expect("the root");
         let line = person.titan(&format!("titan host join-command {}", name(index))).expect("a line");
         let mut command = vec!["/usr/local/bin/titan-node", "agent"];
@@ -56,9 +79,6 @@ fn start(world: &World) -> Vec<Machine> {
         command.extend(["--state-dir", "/var/lib/titan-agent", "--config", "/etc/titan/agent.yaml"]);
         let enrolled = machine.run(&command).expect("nsenter");
         assert!(enrolled.status.success(), "{enrolled:?}");
-        machine.run(&["systemctl", "daemon-reload"]).expect("reload");
-        let enabled = machine.run(&["systemctl", "enable", "--now", "titan-agent.service"]).expect("enable");
-        assert!(enabled.status.success(), "{enabled:?} {}", machine.say(&["journalctl", "-n", "40"]).expect("journal"));
     }
     machines
 }
@@ -105,9 +125,7 @@ fn eventually(what: &str, look: impl Fn() -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_hosts_with_systemd_are_kept_as_declared_through_all_of_it() {
-    if let Err(error) = nspawn::possible().and_then(|()| nspawn::base().map(drop)) {
-        assert!(std::env::var("CI").is_err(), "hosts with systemd are needed here: {error}");
-        eprintln!("left out: ten hosts with systemd ({error})");
+    if !possible() {
         return;
     }
     let world = World::start(crate::NODE).await.expect("a control plane");
@@ -186,4 +204,65 @@ async fn ten_hosts_with_systemd_are_kept_as_declared_through_all_of_it() {
             scope.spawn(move || drop(machine));
         }
     });
+}
+
+const OLD: [(&str, &str); 3] =
+    [("template.yaml", "applier: systemd\n"), ("app.service", OLD_APP), ("leaves.service", SIDE)];
+const NEW: [(&str, &str); 3] =
+    [("template.yaml", "applier: systemd\n"), ("app.service", NEW_APP), ("comes.service", SIDE)];
+const OLD_APP: &str = "[Service]\nExecStart=/bin/sleep 1000\n[Install]\nWantedBy=multi-user.target\n";
+const NEW_APP: &str = "[Service]\nExecStart=/bin/sleep 2000\n[Install]\nWantedBy=multi-user.target\n";
+const ALL: [&str; 3] = ["app.service", "leaves.service", "comes.service"];
+
+/// Runs one round of the agent, which is killed at `fault` if there is one. Returns whether it ended by itself, and well.
+fn once(machine: &Machine, fault: &str) -> bool {
+    let fault = format!("TITAN_FAULT={fault}");
+    let ended = machine.run(&["env", &fault, "/usr/local/bin/titan-node", "agent", "once"]).expect("nsenter");
+    ended.status.success()
+}
+
+fn active(machine: &Machine) -> String {
+    let [app, leaves, comes] = ALL;
+    machine.say(&["systemctl", "is-active", app, leaves, comes]).expect("asked").replace('\n', " ")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_units_are_old_or_new_once_the_agent_is_back() {
+    if !possible() {
+        return;
+    }
+    let world = World::start(crate::NODE).await.expect("a control plane");
+    world.apply([host("k0", "")]).await.expect("host");
+    let machines = enrolled(&world, "k", 1);
+    let machine = &machines[0];
+    machine
+        .write("/etc/titan/agent.yaml", "appliers: { files: { root: /srv/titan }, systemd: {} }\n")
+        .expect("configured");
+    let links = "ls /etc/systemd/system /etc/systemd/system/multi-user.target.wants | grep -cE '^(app|leaves|comes)'";
+    let links = || machine.say(&["sh", "-c", links]).expect("looked");
+    let client = world.plane.client();
+    for point in SYSTEMD_FAULT_POINTS {
+        for (files, expected, seconds) in
+            [(&OLD, "active active inactive", "1000"), (&NEW, "active inactive active", "2000")]
+        {
+            let documents =
+                [template("k", files), workload("k", "1"), target("k", ""), deployment("k", "k", "k", "k", &json!({}))];
+            world.apply(documents).await.expect("written");
+            world.settled().await.expect("decided");
+            if files == &NEW {
+                assert!(!once(machine, point), "{point} is never reached");
+            }
+            assert!(once(machine, "none"), "after {point}");
+            assert_eq!(active(machine), expected, "after {point}");
+            assert_eq!(runs(machine, "app.service"), format!("/bin/sleep {seconds}"), "after {point}");
+            assert_eq!(links(), "4", "after {point}");
+        }
+        client.delete(Kind::Deployment, Some("default"), "k", false, &WriteOptions::default()).await.expect("deleted");
+        world.settled().await.expect("decided");
+        let reached = !["units-linked", "unit-asked"].contains(point);
+        assert_eq!(once(machine, point), !reached, "{point} of a removal");
+        assert!(once(machine, "none"), "after {point}");
+        assert_eq!(active(machine), "inactive inactive inactive", "after {point}");
+        assert_eq!(links(), "0", "after {point}");
+    }
 }
