@@ -12,7 +12,7 @@ mod file;
 mod services;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -57,6 +57,8 @@ pub(crate) struct Compose {
     ground: Ground,
     underway: Underway,
     pulls: Background<Digest, Result<(), String>>,
+    /// Bundles whose images are there, until they are applied.
+    ready: BTreeSet<Digest>,
     errands: Background<Uuid, Result<String, String>>,
     /// What each errand is about: what it brings up, or nothing for what it takes down.
     goals: BTreeMap<Uuid, Option<Digest>>,
@@ -86,6 +88,7 @@ impl Compose {
             underway: Underway::open(ground, "compose-underway.json")?,
             pulls: Background::new(ground.io.clone(), ground.wake.clone()),
             errands: Background::new(ground.io.clone(), ground.wake.clone()),
+            ready: BTreeSet::new(),
             allowed: allowed.clone(),
             ground: ground.clone(),
             engine,
@@ -243,15 +246,20 @@ impl Applier for Compose {
         let key = work.target.digest;
         match self.pulls.look(&key) {
             Stands::Running => return Ok(Readiness::Underway("pulling images".to_owned())),
-            Stands::Ended(Ok(())) => return Ok(Readiness::Ready),
+            Stands::Ended(Ok(())) => {
+                self.ready.insert(key);
+            }
             Stands::Ended(Err(message)) => return Err(failure("pulling images", message)),
             Stands::Unknown | Stands::Lost => {}
+        }
+        if self.ready.contains(&key) {
+            return Ok(Readiness::Ready);
         }
         if work.before.is_empty() {
             self.check_foreign(work, &name(work.target))?;
         }
         let project = Project::read(bundle, &self.allowed)?;
-        let images: std::collections::BTreeSet<String> = project.services.into_values().map(|s| s.image).collect();
+        let images: BTreeSet<String> = project.services.into_values().map(|s| s.image).collect();
         let engine = self.engine.clone();
         self.pulls.start(key, async move {
             for image in images {
@@ -268,6 +276,7 @@ impl Applier for Compose {
         if work.before == work.after {
             return Ok(());
         }
+        self.ready.remove(&work.target.digest);
         self.underway.begin(work.target.id, work.before)?;
         self.begin(work)
     }

@@ -244,12 +244,15 @@ impl Applier for Podman {
             _ => {}
         }
         let Some(bundle) = work.bundle else { return Ok(Vec::new()) };
+        if standing == Standing::Running {
+            // Podman does not answer while it stops a container that is asked for.
+            let busy = |claim: &Claim| {
+                observation(claim.clone(), (Condition::Starting("podman is making it".to_owned()), None))
+            };
+            return Ok(work.after.keys().map(busy).collect());
+        }
         let kube = self.read(bundle)?;
         let (libpod, mark) = (self.libpod.clone(), Mark::of(work.target));
-        let busy = |claim: &Claim| {
-            let about = self.goals.get(&id).is_some_and(|(_, changed)| changed.contains_key(claim));
-            standing == Standing::Running && about
-        };
         let troubles = self.troubles.get(&id).cloned().unwrap_or_default();
         let checks = &mut self.checks;
         let seen: Result<(Vec<_>, _), _> = self.ground.io.block_on(async {
@@ -277,12 +280,11 @@ impl Applier for Podman {
         };
         let seen = seen.into_iter().map(|(claim, (condition, drift))| {
             let foreign = troubles.get(&claim) == Some(&Trouble::Foreign);
-            if !foreign && !busy(&claim) {
+            if !foreign {
                 self.owned.entry(id).or_default().insert(claim.clone());
             }
             let seen = match (condition, troubles.get(&claim)) {
                 (Condition::Well, _) => (Condition::Well, None),
-                _ if busy(&claim) => (Condition::Starting("podman is making it".to_owned()), None),
                 (_, Some(Trouble::Foreign)) => {
                     (Condition::Failed(ApplyError::Foreign(claim.clone()).to_string()), drift)
                 }

@@ -17,6 +17,8 @@ use crate::{apply::appliers::Ground, background::Background};
 
 /// How long a check may take at most.
 const LONGEST: Duration = Duration::from_mins(5);
+/// How long podman may take beyond the check itself: it starts what failed again before it answers.
+const BEYOND: Duration = Duration::from_mins(2);
 /// How often a container is checked at most.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -83,7 +85,7 @@ impl Checks {
                 let Ok(inspected) = libpod.read::<Inspected>(Ask::get(&path)).await else { continue };
                 let check = inspected.config.healthcheck.unwrap_or_default();
                 let every = Duration::from_nanos(check.interval).max(SHORTEST);
-                let timeout = Duration::from_nanos(check.timeout).clamp(SHORTEST, LONGEST) + SHORTEST;
+                let timeout = Duration::from_nanos(check.timeout).clamp(SHORTEST, LONGEST) + BEYOND;
                 self.known.insert(container.id.clone(), Known { every, timeout, due: Instant::now() });
             }
             let Some(known) = self.known.get_mut(&container.id) else { continue };

@@ -197,11 +197,15 @@ impl<'a> Sight<'a> {
                 }
                 Ok((Condition::Well, None))
             }
+            "stopping" => {
+                self.look_again(RESTARTS);
+                Ok((Condition::Ill(format!("{name} is being stopped")), None))
+            }
             "paused" => Ok((Condition::Ill(format!("{name} is paused")), Some("paused"))),
-            "exited" | "stopped" | "stopping" | "dead" if !forever && there.exit_code == 0 => {
+            "exited" | "stopped" | "dead" if !forever && there.exit_code == 0 => {
                 Ok((Condition::Well, None))
             }
-            "exited" | "stopped" | "stopping" | "dead" => {
+            "exited" | "stopped" | "dead" => {
                 let what = format!("{name} ended with {}", there.exit_code);
                 let story = self.story(&what, there, true).await?;
                 if never {

@@ -308,7 +308,7 @@ fn a_pod_that_does_not_work_is_told_with_its_last_words() {
     let bad = |yaml: &str, applier: &mut Podman, sign: &str| {
         let case = Case::new(&bench, applier, yaml);
         case.apply(applier);
-        let said = until("told", || {
+        let said = until(&format!("told of {sign}"), || {
             case.observe(applier).into_iter().find_map(|seen| match seen.condition {
                 Condition::Ill(why) | Condition::Failed(why) if why.contains(sign) => Some(why),
                 _ => None,
@@ -325,7 +325,7 @@ fn a_pod_that_does_not_work_is_told_with_its_last_words() {
     bad(&pod("nope", IMAGE, "x").replace("/bin/sh", "/bin/nope"), &mut applier, "/bin/nope");
     let probe =
         "    livenessProbe: { exec: { command: [/bin/test, -e, /ok] }, periodSeconds: 1, failureThreshold: 1 }\n";
-    let ill = pod("ill", IMAGE, "echo not well; sleep 600") + probe;
+    let ill = pod("ill", IMAGE, "echo not well; trap exit TERM; sleep 600 & wait") + probe;
     bad(&ill, &mut applier, "health");
     let well = pod("well", IMAGE, "touch /ok; sleep 600") + probe;
     let case = Case::new(&bench, &applier, &well);
