@@ -3,17 +3,14 @@
 //! Reports travel and are kept: a file that not everybody on the host may read is never shown in one, and what is shown
 //! has a limit for each file and for all files of a deployment.
 
-use std::time::Duration;
+pub(crate) mod differences;
 
-use similar::TextDiff;
 use titan_api::{drift::Drift, limits};
 
 /// A file with more bytes than this is not compared line by line.
 pub(crate) const COMPARED: usize = 4 * limits::DRIFT_BYTES;
 /// All that is shown of one deployment's drift, in bytes.
 const SHOWN: usize = 256 * 1024;
-/// How long a comparison looks for the shortest difference.
-const PATIENCE: Duration = Duration::from_millis(50);
 /// How something differs that others put beside what was applied. It is theirs: it is told, and stays.
 pub(crate) const ADDED: &str = "added";
 /// The permission that everybody on the host has to have.
@@ -81,10 +78,7 @@ pub(crate) fn bounded(mut drifts: Vec<Drift>) -> Vec<Drift> {
 
 /// Returns the difference as `diff -u` writes it, in at most [`limits::DRIFT_BYTES`].
 fn difference(what: &str, applied: &str, found: &str) -> String {
-    let diff = TextDiff::configure().timeout(PATIENCE).diff_lines(applied, found);
-    let header = (format!("applied/{what}"), format!("found/{what}"));
-    let text = diff.unified_diff().context_radius(3).header(&header.0, &header.1).to_string();
-    cut(text)
+    cut(differences::unified((&format!("applied/{what}"), &format!("found/{what}")), applied, found))
 }
 
 /// Cuts a difference after a whole line, and says how many lines are left out.

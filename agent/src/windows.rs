@@ -19,13 +19,13 @@ const BEHIND: i64 = 10 * 60 * 1_000_000;
 /// Where hosts keep the rules of time zones.
 const ZONES: [&str; 3] = ["/usr/share/zoneinfo", "/etc/zoneinfo", "/usr/lib/zoneinfo"];
 const DAYS: [(&str, Weekday); 7] = [
-    ("mon", Weekday::Monday),
-    ("tue", Weekday::Tuesday),
-    ("wed", Weekday::Wednesday),
-    ("thu", Weekday::Thursday),
-    ("fri", Weekday::Friday),
-    ("sat", Weekday::Saturday),
-    ("sun", Weekday::Sunday),
+    ("Mon", Weekday::Monday),
+    ("Tue", Weekday::Tuesday),
+    ("Wed", Weekday::Wednesday),
+    ("Thu", Weekday::Thursday),
+    ("Fri", Weekday::Friday),
+    ("Sat", Weekday::Saturday),
+    ("Sun", Weekday::Sunday),
 ];
 
 /// When things may be changed.
@@ -91,8 +91,7 @@ impl Windows {
             let why = "outside of the maintenance windows, and there is none".to_owned();
             return Opening::Closed { why, next: None };
         };
-        let shown = at.to_zoned(window.zone.clone()).strftime("%a %Y-%m-%d %H:%M %Z").to_string();
-        let why = format!("outside of the maintenance windows; the next one opens {shown}");
+        let why = format!("outside of the maintenance windows; the next one opens {}", window.shown(at));
         Opening::Closed { why, next: Some(Revision::from_micros(at.as_microsecond())) }
     }
 }
@@ -128,6 +127,15 @@ impl Window {
         let today = now.to_zoned(self.zone.clone()).date();
         let day = |ahead: i64| self.on(today.checked_add(ahead.days()).ok()?).map(|(from, _)| from);
         (0..=8).filter_map(day).find(|from| *from > now)
+    }
+
+    /// Returns an instant as people read it in the window's zone. By hand: the library's own way is large.
+    fn shown(&self, at: Timestamp) -> String {
+        let time = at.to_zoned(self.zone.clone()).datetime();
+        let name = DAYS.iter().find(|(_, day)| *day == time.weekday()).map_or("", |(name, _)| name);
+        let zone = self.zone.to_offset_info(at);
+        let (year, month, day, hour, minute) = (time.year(), time.month(), time.day(), time.hour(), time.minute());
+        format!("{name} {year:04}-{month:02}-{day:02} {hour:02}:{minute:02} {}", zone.abbreviation())
     }
 
     /// Returns from when to when it is open if it opens on `day`. A time that a change of the clocks leaves out is as long

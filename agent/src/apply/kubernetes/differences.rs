@@ -1,9 +1,9 @@
 //! Drift as people read it: the fields that we manage, as they were applied and as they are.
 
 use serde_json::Value;
-use similar::TextDiff;
 
 use super::{fields, objects::Key, observing::Compared, yaml};
+use crate::drifts::differences::unified;
 
 /// How much of a difference is shown, in bytes.
 pub(crate) const DIFF_BYTES: usize = 16 * 1024;
@@ -20,7 +20,7 @@ pub(crate) fn diff(key: &Key, compared: &Compared) -> String {
         hide(&mut wanted, &mut live);
     }
     let (wanted, live) = (yaml::text(&wanted), yaml::text(&live));
-    let text = TextDiff::from_lines(&wanted, &live).unified_diff().header("applied", "found").to_string();
+    let text = unified(("applied", "found"), &wanted, &live);
     match text.char_indices().map(|(at, _)| at).find(|at| *at > DIFF_BYTES) {
         None => text,
         Some(end) => format!("{}\n(more is left out)\n", &text[..end]),
