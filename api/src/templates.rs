@@ -108,7 +108,7 @@ pub enum Applier {
     Files,
     /// Units of systemd.
     Systemd,
-    /// Pods of podman from `kube` YAML, and quadlets.
+    /// Pods of podman from `kube` YAML.
     Podman,
     /// A project of Compose.
     Compose,

@@ -17,7 +17,7 @@ pub struct Appliers {
     pub files: Option<Files>,
     /// Units of systemd.
     pub systemd: Option<Systemd>,
-    /// Pods of podman, and quadlets.
+    /// Pods of podman.
     pub podman: Option<Podman>,
     /// Projects of Compose.
     pub compose: Option<Compose>,
@@ -61,7 +61,7 @@ impl Default for Systemd {
     }
 }
 
-/// Pods of podman from `kube` YAML, and quadlets.
+/// Pods of podman from `kube` YAML.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Podman {
@@ -75,8 +75,6 @@ pub struct Podman {
     pub mounts: Vec<PathBuf>,
     /// Whether containers may be privileged, or share namespaces or devices of the host.
     pub privileged: bool,
-    /// The directory that links to quadlets are put into.
-    pub quadlets: PathBuf,
     /// Whether a pod or container that is there already and nobody owns is taken over.
     pub adopt: bool,
 }
@@ -89,7 +87,6 @@ impl Default for Podman {
             registries: vec!["*".to_owned()],
             mounts: Vec::new(),
             privileged: false,
-            quadlets: "/etc/containers/systemd".into(),
             adopt: false,
         }
     }

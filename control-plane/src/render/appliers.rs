@@ -43,12 +43,15 @@ fn check(applier: Applier, files: &[BundleFile]) -> Result<(), Fault> {
             false => none("a unit such as app.service, or a drop-in such as app.service.d/limits.conf,"),
         },
         Applier::Podman => {
-            let mut found = top().any(|(_, file)| ends_in(&file.path, &QUADLETS));
+            if let Some((index, _)) = top().find(|(_, file)| ends_in(&file.path, &QUADLETS)) {
+                return Err((Some(index), "a quadlet is not applied; describe it as kube YAML".to_owned()));
+            }
+            let mut found = false;
             for (index, file) in top().filter(|(_, file)| ends_in(&file.path, &["yaml", "yml"])) {
                 objects(file).map_err(|message| (Some(index), message))?;
                 found = true;
             }
-            if found { Ok(()) } else { none("a pod such as app.yaml, or a quadlet such as app.container,") }
+            if found { Ok(()) } else { none("a pod such as app.yaml") }
         }
         Applier::Compose => {
             let mut projects = top().filter(|(_, file)| COMPOSE.contains(&file.path.as_str()));
@@ -163,7 +166,6 @@ mod tests {
             (Applier::Systemd, &[("app.service", "")]),
             (Applier::Systemd, &[("x", ""), ("app@.timer", "")]),
             (Applier::Systemd, &[("ssh.service.d/a.conf", "")]),
-            (Applier::Podman, &[("app.container", "")]),
             (Applier::Podman, &[("app.yaml", POD), ("data/x.yaml", "- 1")]),
             (Applier::Compose, &[("compose.yaml", "services: {web: {image: x}}")]),
             (Applier::Kubernetes, &[("a/b.yml", &format!("---\n{POD}---\n{POD}")), ("notes.md", "")]),
@@ -184,7 +186,8 @@ mod tests {
             ),
             (Applier::Systemd, &[(".service", ""), ("a.service.d/x/a.conf", "")], None, "needs a unit"),
             (Applier::Podman, &[("app.conf", "")], None, "needs a pod"),
-            (Applier::Podman, &[("app.container", ""), ("b.yaml", "a: 1")], Some(1), "the object has no apiVersion"),
+            (Applier::Podman, &[("app.container", "")], Some(0), "a quadlet is not applied; describe it as kube YAML"),
+            (Applier::Podman, &[("b.yaml", "a: 1")], Some(0), "the object has no apiVersion"),
             (Applier::Compose, &[("app.yaml", "")], None, "needs a file compose.yaml"),
             (Applier::Compose, &[("compose.yaml", "services: {}")], Some(0), "the project has no services"),
             (Applier::Compose, &[("compose.yaml", "services: {a: {}}"), ("compose.yml", "")], Some(1), "has one file"),
