@@ -202,9 +202,7 @@ impl<'a> Sight<'a> {
                 Ok((Condition::Ill(format!("{name} is being stopped")), None))
             }
             "paused" => Ok((Condition::Ill(format!("{name} is paused")), Some("paused"))),
-            "exited" | "stopped" | "dead" if !forever && there.exit_code == 0 => {
-                Ok((Condition::Well, None))
-            }
+            "exited" | "stopped" | "dead" if !forever && there.exit_code == 0 => Ok((Condition::Well, None)),
             "exited" | "stopped" | "dead" => {
                 let what = format!("{name} ended with {}", there.exit_code);
                 let story = self.story(&what, there, true).await?;
