@@ -77,7 +77,12 @@ pub(crate) fn reached(name: &str) {
     static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
     static HITS: AtomicU32 = AtomicU32::new(0);
     debug_assert!(
-        FAULT_POINTS.iter().chain(PODMAN_FAULT_POINTS).chain(SYSTEMD_FAULT_POINTS).chain(COMPOSE_FAULT_POINTS).any(|point| *point == name),
+        FAULT_POINTS
+            .iter()
+            .chain(PODMAN_FAULT_POINTS)
+            .chain(SYSTEMD_FAULT_POINTS)
+            .chain(COMPOSE_FAULT_POINTS)
+            .any(|point| *point == name),
         "{name} is not listed"
     );
     let wanted = WANTED.get_or_init(|| {
