@@ -67,7 +67,7 @@ pub(crate) async fn rest(options: &Options) -> anyhow::Result<Vec<Figure>> {
         for (deployments, flushes) in DEPLOYMENTS.map(|count| [(count, false), (count, true)]).into_iter().flatten() {
             let host = format!("device-{deployments}-{kind}{}", if flushes { "-traced" } else { "" });
             // The labels say which of the deployments it has.
-            documents.push(manifests::host(&host, &format!("has-{deployments}=yes")));
+            documents.push(manifests::host(&host, &format!("site=bench,has-{deployments}=yes")));
             seen.push((binary, kind, deployments, host, flushes));
         }
     }
