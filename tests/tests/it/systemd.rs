@@ -39,6 +39,7 @@ fn name(index: usize) -> String {
 }
 
 /// Whether hosts can be had; says so if not, which is a failure where everything has to be shown.
+#[expect(clippy::print_stderr, reason = "whoever runs the tests is to know what they did not show")]
 fn possible() -> bool {
     let possible = nspawn::possible().and_then(|()| nspawn::base().map(drop));
     if let Err(error) = &possible {
