@@ -15,7 +15,7 @@ use titan_tests::{
 
 const HOSTS: usize = 10;
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_mins(2);
 const MANIFEST: &str = "applier: systemd\nhealth: { minReadySeconds: 1, deadline: 6s }\n";
 const APP: &str = "[Unit]\nStartLimitBurst=3\nStartLimitIntervalSec=60\n[Service]\nExecStart=/bin/sleep {{ values.seconds }}\n\
                    Restart=on-failure\nRestartSec=50ms\n[Install]\nWantedBy=multi-user.target\n";
