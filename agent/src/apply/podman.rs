@@ -24,11 +24,12 @@ pub(crate) mod underway;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use titan_api::{Digest, templates::Applier as Kind};
-use tokio::task::AbortHandle;
+use tokio::{sync::RwLock, task::AbortHandle};
 use uuid::Uuid;
 
 use super::{Applier, ApplyError, Condition, Observation, Readiness, Target, Work, appliers::Ground};
@@ -61,6 +62,8 @@ pub(crate) struct Podman {
     errands: Background<Uuid, Troubles>,
     /// What each errand that runs is about.
     goals: BTreeMap<Uuid, (BTreeSet<Claim>, Claims)>,
+    /// Held by whatever stops pods of a deployment.
+    stops: BTreeMap<Uuid, Arc<RwLock<()>>>,
     /// What came of the last one.
     troubles: BTreeMap<Uuid, Troubles>,
     /// What the ledger was seen to say whose it is.
@@ -83,6 +86,7 @@ impl Podman {
             ground: ground.clone(),
             libpod,
             goals: BTreeMap::new(),
+            stops: BTreeMap::new(),
             troubles: BTreeMap::new(),
             owned: BTreeMap::new(),
             alarm: None,
@@ -133,6 +137,7 @@ impl Podman {
             mark,
             down,
             owned,
+            stops: Arc::clone(self.stops.entry(id).or_default()),
         };
         self.goals.insert(id, goal);
         self.errands.start(id, errand.run(self.libpod.clone()));
@@ -152,10 +157,10 @@ impl Podman {
         }
     }
 
-    /// Whether podman did not answer the last errand of a deployment.
-    fn was_unreachable(&self, id: Uuid) -> bool {
-        let of = |troubles: &Troubles| troubles.values().any(|trouble| matches!(trouble, Trouble::Unreachable(_)));
-        self.troubles.get(&id).is_some_and(of)
+    /// Whether the last errand of a deployment, on its way to `after`, has to be run again.
+    fn is_unfinished(&self, id: Uuid, after: &Claims) -> bool {
+        let left = |(claim, trouble): (&Claim, &Trouble)| trouble.leaves_to_do(!after.contains_key(claim));
+        self.troubles.get(&id).is_some_and(|troubles| troubles.iter().any(left))
     }
 
     fn check_foreign(&self, mark: &Mark, claim: &Claim) -> Result<(), ApplyError> {
@@ -235,10 +240,13 @@ impl Applier for Podman {
         let id = work.target.id;
         let mut standing = self.look(id);
         match (standing, self.underway.get(id).cloned()) {
-            (Standing::Ended, _) if !self.was_unreachable(id) => self.underway.end(id)?,
+            (Standing::Ended, _) if !self.is_unfinished(id, work.after) => self.underway.end(id)?,
             // It was cut off, or podman was not there: begun again.
             (Standing::Ended | Standing::Idle | Standing::Lost, Some(before)) => {
+                let troubles = self.troubles.get(&id).cloned().unwrap_or_default();
                 self.begin(work, &before)?;
+                // Until it is known better.
+                self.troubles.insert(id, troubles);
                 standing = Standing::Running;
             }
             _ => {}
@@ -246,10 +254,16 @@ impl Applier for Podman {
         let Some(bundle) = work.bundle else { return Ok(Vec::new()) };
         if standing == Standing::Running {
             // Podman does not answer while it stops a container that is asked for.
+            let troubles = self.troubles.get(&id).cloned().unwrap_or_default();
+            let leaving = troubles.keys().filter(|claim| !work.after.contains_key(*claim));
             let busy = |claim: &Claim| {
-                observation(claim.clone(), (Condition::Starting("podman is making it".to_owned()), None))
+                let why = match troubles.get(claim) {
+                    Some(Trouble::Failed(why) | Trouble::Unreachable(why)) => format!("podman tries again: {why}"),
+                    Some(Trouble::Foreign) | None => "podman is making it".to_owned(),
+                };
+                observation(claim.clone(), (Condition::Starting(why), None))
             };
-            return Ok(work.after.keys().map(busy).collect());
+            return Ok(work.after.keys().chain(leaving).map(busy).collect());
         }
         let kube = self.read(bundle)?;
         let (libpod, mark) = (self.libpod.clone(), Mark::of(work.target));
@@ -320,6 +334,7 @@ impl Applier for Podman {
                 }
                 self.underway.end(id)?;
                 self.owned.remove(&id);
+                self.stops.remove(&id);
                 self.checks.forget();
                 return Ok(Readiness::Ready);
             }

@@ -4,13 +4,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use serde::Deserialize;
 use serde_json::json;
 use titan_api::Digest;
-use tokio::task::JoinSet;
+use tokio::sync::RwLock;
 
 use super::{
     libpod::{Ask, Libpod, LibpodError, encode},
@@ -50,6 +51,9 @@ pub(super) struct Errand {
     pub(super) adopt: bool,
     /// What may be replaced though it has no mark, since the ledger says whose it is.
     pub(super) owned: BTreeSet<Claim>,
+    /// Held by whatever stops a pod of the deployment. Podman goes on stopping though nobody waits for it any more, so
+    /// that whoever comes next would see a pod that runs for now.
+    pub(super) stops: Arc<RwLock<()>>,
 }
 
 /// A pod that is to run.
@@ -86,6 +90,18 @@ pub(super) enum Trouble {
     Failed(String),
     /// Podman did not answer: it is tried again.
     Unreachable(String),
+}
+
+impl Trouble {
+    /// Whether the errand has to be run again. `leaving`: whether what it is about was to go, which the ledger does not
+    /// know of any more.
+    pub(super) const fn leaves_to_do(&self, leaving: bool) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Failed(_) => leaving,
+            Self::Foreign => false,
+        }
+    }
 }
 
 /// What came of an errand: nothing for whatever went well.
@@ -168,6 +184,7 @@ impl From<LibpodError> for Trouble {
 impl Errand {
     /// Does it, and returns what went wrong. One failure leaves the rest to be done.
     pub(super) async fn run(self, libpod: Libpod) -> Troubles {
+        drop(self.stops.write().await);
         let mut troubles = Troubles::new();
         let mut play = Vec::new();
         let mut stop = Vec::new();
@@ -193,13 +210,17 @@ impl Errand {
                 Err(error) => drop(troubles.insert(claim.clone(), error.into())),
             }
         }
-        let mut stopping = JoinSet::new();
+        let mut stopping = Vec::new();
         for (claim, grace) in stop {
-            let libpod = libpod.clone();
-            stopping.spawn(async move { (take_pod(&libpod, &claim.name, grace).await, claim) });
+            let (libpod, held) = (libpod.clone(), Arc::clone(&self.stops).read_owned().await);
+            stopping.push(tokio::spawn(async move {
+                let taken = take_pod(&libpod, &claim.name, grace).await;
+                drop(held);
+                (taken, claim)
+            }));
         }
-        while let Some(ended) = stopping.join_next().await {
-            if let Ok((Err(error), claim)) = ended {
+        for ended in stopping {
+            if let Ok((Err(error), claim)) = ended.await {
                 troubles.insert(claim, error.into());
             }
         }
@@ -225,7 +246,7 @@ impl Errand {
             }
             fault!("pod-played");
         }
-        if troubles.values().any(|trouble| matches!(trouble, Trouble::Unreachable(_))) {
+        if troubles.iter().any(|(claim, trouble)| trouble.leaves_to_do(self.down.contains(claim))) {
             tokio::time::sleep(AGAIN).await;
         }
         troubles
@@ -342,8 +363,21 @@ enum Way {
 async fn take_pod(libpod: &Libpod, name: &str, grace: u64) -> Result<(), LibpodError> {
     let patience = Duration::from_secs(grace) + BEYOND;
     let stop = format!("/pods/{}/stop", encode(name));
-    // What cannot be stopped is removed by force all the same.
-    let _stopped = libpod.ask(Ask::post(&stop).with("t", grace.to_string()).within(patience)).await;
     let remove = format!("/pods/{}", encode(name));
-    absent(libpod.ask(Ask::delete(&remove).with("force", "true").within(patience)).await).map(drop)
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        // What cannot be stopped is removed by force all the same.
+        let _stopped = libpod.ask(Ask::post(&stop).with("t", grace.to_string()).within(patience)).await;
+        let removed = libpod.ask(Ask::delete(&remove).with("force", "true").within(patience)).await;
+        let Err(error) = absent(removed) else { return Ok(()) };
+        // Podman trips over itself while what it runs after a container's end is still clearing away.
+        tokio::time::sleep(PAUSE).await;
+        if find_pod(libpod, name, LOOK).await?.is_none() {
+            return Ok(());
+        }
+        if attempt >= ATTEMPTS {
+            return Err(error);
+        }
+    }
 }

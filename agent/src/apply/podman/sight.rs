@@ -242,8 +242,9 @@ impl<'a> Sight<'a> {
             text.push_str(&format!(": {}", inspected.state.error));
         }
         let last = inspected.state.health.and_then(|health| health.log.into_iter().next_back());
-        if let Some(checked) = last.filter(|checked| !ended && checked.exit_code != 0) {
-            text.push_str(&format!("; its check ended with {}: {}", checked.exit_code, checked.output.trim()));
+        // One that failed its check is ended for that, and podman does not always start it again.
+        if let Some(checked) = last.filter(|checked| checked.exit_code != 0) {
+            text.push_str(&format!("; its health check ended with {}: {}", checked.exit_code, checked.output.trim()));
         }
         let said = self.said(there).await;
         if !said.trim().is_empty() {

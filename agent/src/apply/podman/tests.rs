@@ -129,11 +129,16 @@ impl Case {
     }
 
     fn well(&self, applier: &mut Podman) {
-        until("well", || {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
             let seen = self.observe(applier);
+            if seen.iter().all(|seen| seen.condition == Condition::Well) {
+                return;
+            }
             assert!(!seen.iter().any(|seen| matches!(seen.condition, Condition::Failed(_))), "{seen:#?}");
-            seen.iter().all(|seen| seen.condition == Condition::Well).then_some(())
-        });
+            assert!(Instant::now() < deadline, "not well after a minute: {seen:#?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn drifted(&self, applier: &mut Podman) -> Drifted {
