@@ -118,6 +118,8 @@ pub(crate) struct Worker {
     pushes: Pushes,
     failures: BTreeMap<Uuid, Failure>,
     waiting: BTreeSet<Uuid>,
+    /// Deployments that are on their way out: a hook runs, or something is being stopped.
+    leaving: BTreeSet<Uuid>,
     lacking: BTreeMap<Digest, Instant>,
     stuck: BTreeMap<Uuid, Stuck>,
     io: Handle,
@@ -167,6 +169,7 @@ impl Worker {
             pushes: Pushes::default(),
             failures: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             lacking: BTreeMap::new(),
             stuck: BTreeMap::new(),
             halted: None,
@@ -303,12 +306,13 @@ impl Worker {
         [next, opens].into_iter().flatten().min()
     }
 
-    /// Whether something is on its way that will come to an end: a hook, a pull, a trial.
+    /// Whether something is on its way that will come to an end: a hook, a pull, a trial, a stop.
     pub(crate) fn is_busy(&self) -> bool {
         let on_trial = |entry: &crate::ledger::LedgerEntry| entry.trial.is_some() || entry.unfinished.is_some();
         !self.hooks.is_idle()
             || self.ledger.entries.values().any(on_trial)
             || self.outbox.reports.values().any(|report| report.phase == Phase::Applying)
+            || self.leaving.iter().any(|id| self.desired.removals.contains_key(id))
     }
 
     /// Notes that the control plane has answered.

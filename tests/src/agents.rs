@@ -178,16 +178,25 @@ impl AgentNode {
     /// Returns every file below the root with its content.
     pub fn files(&self) -> anyhow::Result<std::collections::BTreeMap<String, String>> {
         fn walk(at: &Path, root: &Path, into: &mut std::collections::BTreeMap<String, String>) -> anyhow::Result<()> {
-            for entry in std::fs::read_dir(at)? {
+            // What goes while it is looked at is not there.
+            let Some(entries) = there(std::fs::read_dir(at))? else { return Ok(()) };
+            for entry in entries {
                 let path = entry?.path();
                 let name = path.strip_prefix(root)?.to_string_lossy().into_owned();
                 if path.is_dir() {
                     walk(&path, root, into)?;
-                } else {
-                    into.insert(name, String::from_utf8_lossy(&std::fs::read(&path)?).into_owned());
+                } else if let Some(content) = there(std::fs::read(&path))? {
+                    into.insert(name, String::from_utf8_lossy(&content).into_owned());
                 }
             }
             Ok(())
+        }
+        fn there<T>(found: std::io::Result<T>) -> std::io::Result<Option<T>> {
+            match found {
+                Ok(found) => Ok(Some(found)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            }
         }
         let mut files = std::collections::BTreeMap::new();
         walk(&self.root(), &self.root(), &mut files)?;

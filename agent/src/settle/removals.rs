@@ -29,6 +29,7 @@ enum Given {
 impl Worker {
     /// Removes what a tombstone names. With `awaited`, a deployment that may take over what is to go, it waits.
     pub(super) fn remove(&mut self, id: Uuid, heirs: &BTreeMap<&str, Uuid>, awaited: Option<&str>) -> Option<Done> {
+        self.leaving.remove(&id);
         let tombstone = self.desired.removals.get(&id).cloned()?;
         let title = format!("{}/{}", tombstone.workspace, tombstone.name);
         let owned = self.ledger.owned_paths(id);
@@ -49,7 +50,10 @@ impl Worker {
                 None => self.give_up(id, &tombstone, heirs),
             };
             match result {
-                Ok(Given::Underway(message)) => (Action::Waiting, message),
+                Ok(Given::Underway(message)) => {
+                    self.leaving.insert(id);
+                    (Action::Waiting, message)
+                }
                 Ok(Given::Up(applied)) => self.gone(id, &tombstone, Ok(applied)),
                 Err(error) => self.gone(id, &tombstone, Err(error)),
             }

@@ -1,7 +1,7 @@
 //! Ten hosts with a systemd of their own, the agent on each as the unit that is shipped: what is deployed is installed,
 //! changed, kept as it is, taken back, started by a boot and removed.
 
-use std::{thread, time::Duration};
+use std::{os::unix::process::ExitStatusExt as _, thread, time::Duration};
 
 use serde_json::{Value, json};
 use titan_agent::SYSTEMD_FAULT_POINTS;
@@ -217,11 +217,14 @@ const OLD_APP: &str = "[Service]\nExecStart=/bin/sleep 1000\n[Install]\nWantedBy
 const NEW_APP: &str = "[Service]\nExecStart=/bin/sleep 2000\n[Install]\nWantedBy=multi-user.target\n";
 const ALL: [&str; 3] = ["app.service", "leaves.service", "comes.service"];
 
-/// Runs one round of the agent, which is killed at `fault` if there is one. Returns whether it ended by itself, and well.
+/// Runs one round of the agent, which is killed at `fault` if it comes there. Returns whether it did not.
 fn once(machine: &Machine, fault: &str) -> bool {
     let fault = format!("TITAN_FAULT={fault}");
     let ended = machine.run(&["env", &fault, "/usr/local/bin/titan-node", "agent", "once"]).expect("nsenter");
-    ended.status.success()
+    let killed = ended.status.signal().is_some() || ended.status.code().is_some_and(|code| code > 128);
+    let said = [ended.stdout, ended.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+    assert!(ended.status.success() || killed, "{fault}: {} {said:?}", ended.status);
+    !killed
 }
 
 fn active(machine: &Machine) -> String {
