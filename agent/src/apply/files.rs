@@ -414,7 +414,8 @@ impl Files {
 /// what that would have returned to.
 fn previous(before: Option<&LedgerEntry>, digest: Digest) -> Option<Previous> {
     let before = before?;
-    let proven = before.digest != digest && before.trial.is_none() && !before.bad.contains_key(&before.digest);
+    let proves = before.trial.as_ref().is_some_and(|trial| !trial.returned);
+    let proven = before.digest != digest && !proves && !before.bad.contains_key(&before.digest);
     let kept = if proven {
         let LedgerEntry { digest, release, revision, .. } = before.clone();
         Some(Previous { digest, release, revision })
