@@ -240,7 +240,9 @@ fn a_hook_that_fails_on_the_way_back_does_not_make_the_bundle_bad_while_a_newer_
         "health": { "deadline": "1s", "interval": "50ms", "probes": [{ "file": { "path": "missing" } }] },
     });
     deploy(&plane, "one", &[("a", "3")], &more);
-    wait_for("the hook before the third", || plane.reported("one")["message"].as_str().is_some_and(|m| m.contains("preApply")));
+    wait_for("the hook before the third", || {
+        plane.reported("one")["message"].as_str().is_some_and(|m| m.contains("preApply"))
+    });
     fs::remove_file(&hold).unwrap();
     wait_for("the third release", || host.files_of("one") == map(&[("a", "3")]));
     wait_for("the way back", || host.files_of("one") == map(&[("a", "1")]));

@@ -121,7 +121,9 @@ mod tests {
 
     #[test]
     fn only_names_that_systemd_takes_are_names() {
-        for good in ["app.service", "a@.service", "a@b.timer", "srv-x.mount", "A:b_c.socket"] {
+        for good in
+            ["app.service", "a@.service", "a@b.timer", "srv-x.mount", "A:b_c.socket", r"dev-disk-by\x2dlabel.mount"]
+        {
             assert!(suffix_of_file(good).is_some(), "{good}");
         }
         let long = format!("{}.service", "x".repeat(248));
@@ -148,12 +150,15 @@ mod tests {
         ] {
             assert_eq!(place(&Claim::new(kind, name)), None, "{kind}:{name}");
         }
-        assert_eq!(place(&Claim::new(ENABLED, "a.target.wants/b.service")), Some("a.target.wants/b.service"));
+        for good in ["a.target.wants/b.service", r"local-fs.target.wants/srv-a\x2db.mount"] {
+            assert_eq!(place(&Claim::new(ENABLED, good)), Some(good));
+        }
     }
 
     #[test]
     fn paths_on_the_bus_are_escaped() {
         assert_eq!(bus_path("a-1.service"), "/org/freedesktop/systemd1/unit/a_2d1_2eservice");
         assert_eq!(bus_path("1.service"), "/org/freedesktop/systemd1/unit/_31_2eservice");
+        assert_eq!(bus_path(r"srv-a\x2db.mount"), "/org/freedesktop/systemd1/unit/srv_2da_5cx2db_2emount");
     }
 }
