@@ -143,11 +143,10 @@ impl Files {
             .into_iter()
             .filter(|(claim, _)| claims.contains_key(claim) || heir(&claim.path()).is_none())
             .collect();
-        let unfinished = if same && !changes.drift.is_empty() && !claims.is_empty() {
-            // Whatever runs may have taken in what others wrote.
-            Some(Claims::new())
-        } else if same {
-            before.and_then(|entry| entry.unfinished.clone())
+        let unfinished = if same {
+            // If nobody looked what took in what others wrote, everything may have.
+            let strayed = !changes.drift.is_empty() && !claims.is_empty();
+            before.and_then(|entry| entry.unfinished.clone()).or_else(|| strayed.then(Claims::new))
         } else {
             (claims_before != claims).then_some(claims_before)
         };

@@ -1,6 +1,11 @@
 //! Looking at what is in place: before a change, and for what others did to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::MetadataExt as _,
+    time::{Duration, SystemTime},
+};
 
 use rustix::fs::FileType;
 use titan_api::drift::Drift;
@@ -8,7 +13,7 @@ use titan_api::drift::Drift;
 use super::Files;
 use crate::{
     apply::{
-        ApplyError, Target,
+        ApplyError, Strays, Target,
         accounts::Accounts,
         changes::{self, Found, Wanted},
         root::RootError,
@@ -54,8 +59,13 @@ impl Files {
             .collect()
     }
 
-    /// Returns what of a bundle that is in place is not as it was applied.
-    pub(crate) fn examine(&self, ledger: &Ledger, target: &Target, bundle: &Bundle) -> Result<Vec<Drift>, ApplyError> {
+    /// Returns what of a bundle that is in place is not as it was applied, and since when, where that is content.
+    pub(crate) fn examine(
+        &self,
+        ledger: &Ledger,
+        target: &Target,
+        bundle: &Bundle,
+    ) -> Result<(Vec<Drift>, Strays), ApplyError> {
         let wanted = changes::wanted(target, bundle, &Accounts::read())?;
         let owned = ledger.owned(target.id);
         let found = self.found(&wanted, &owned)?;
@@ -72,7 +82,19 @@ impl Files {
                 Drift { what: path.clone(), how: (*how).to_owned(), diff: String::new(), found: None, repaired: false }
             }
         };
-        Ok(changes.drift.iter().map(drift).collect())
+        // Nothing takes in permissions and owners.
+        let strayed = changes.drift.iter().filter(|(_, how)| !["mode", "owner"].contains(how));
+        let strays = strayed.map(|(path, _)| (path.clone(), self.since(path))).collect();
+        Ok((changes.drift.iter().map(drift).collect(), strays))
+    }
+
+    /// Returns since when what is at a path is as it is; if nothing is there, the directory above it.
+    fn since(&self, path: &str) -> SystemTime {
+        let whole = self.settings.root.join(path);
+        let about = whole.ancestors().find_map(|path| fs::symlink_metadata(path).ok());
+        let since = about.map(|about| (about.ctime().try_into().ok(), about.ctime_nsec().try_into().ok()));
+        let Some((Some(seconds), Some(nanos))) = since else { return SystemTime::UNIX_EPOCH };
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(nanos)
     }
 
     /// Returns how many bytes and files of a bundle are not in place, which is what a switch has to write.

@@ -60,6 +60,11 @@ pub(super) fn is_template(name: &str) -> bool {
     instance(name).is_some_and(|(_, instance)| instance.is_empty())
 }
 
+/// Returns a pattern of systemd's for all instances of a template.
+pub(super) fn instances_pattern(template: &str) -> String {
+    instantiate(template, "*").replace('\\', "\\\\")
+}
+
 /// Returns the name of a template's instance.
 pub(super) fn instantiate(template: &str, with: &str) -> String {
     match (template.split_once('@'), suffix(template)) {
@@ -133,6 +138,7 @@ mod tests {
         assert_eq!(instance("a@b.service"), Some(("a@.service".to_owned(), "b")));
         assert!(is_template("a@.service") && !is_template("a.service") && !is_template("a@b.service"));
         assert_eq!(instantiate("a@.service", "b"), "a@b.service");
+        assert_eq!(instances_pattern(r"a\x2db@.service"), r"a\\x2db@*.service");
     }
 
     #[test]
