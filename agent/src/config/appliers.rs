@@ -107,6 +107,9 @@ pub struct Compose {
     pub mounts: Vec<PathBuf>,
     /// Whether containers may be privileged, or share namespaces or devices of the host.
     pub privileged: bool,
+    /// Whether the engine's events are followed, which keeps a program of the engine's running; without, containers are
+    /// looked at with every beat.
+    pub events: bool,
 }
 
 impl Default for Compose {
@@ -118,6 +121,7 @@ impl Default for Compose {
             registries: any(),
             mounts: Vec::new(),
             privileged: false,
+            events: true,
         }
     }
 }
