@@ -20,7 +20,11 @@ pub(crate) mod step;
 pub(crate) mod switch;
 pub(crate) mod systemd;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::SystemTime,
+};
 
 use titan_api::{Digest, Name, Revision, deployments::Dependency, drift::Drift, templates};
 use uuid::Uuid;
@@ -145,6 +149,9 @@ pub(crate) struct Applied {
 /// Whoever is to take over a path that is given up, if anybody.
 pub(crate) type Heir<'a> = &'a dyn Fn(&str) -> Option<Uuid>;
 
+/// Files of a bundle whose content others changed, by path below the root, with the time since when they are as they are.
+pub(crate) type Strays = BTreeMap<String, SystemTime>;
+
 /// One deployment as an applier sees it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work<'a> {
@@ -217,6 +224,14 @@ pub(crate) trait Applier: std::fmt::Debug + Send {
 
     /// Observe: returns how each claim of `after` does.
     fn observe(&mut self, work: &Work<'_>) -> Result<Vec<Observation>, ApplyError>;
+
+    /// Returns what of `after` runs as it was made though others changed files of it, which are still as they left them. It
+    /// is what [`Applier::apply`] gets as `before` once they are put right: what is left out is made again, and what took
+    /// in what others wrote has another digest.
+    fn untouched(&mut self, work: &Work<'_>, strays: &Strays) -> Result<Claims, ApplyError> {
+        let _anything_may_have_taken_it_in = (work, strays);
+        Ok(Claims::new())
+    }
 
     /// Remove: takes down what is in `before` and not in `after`, while the files are still there.
     fn remove(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError>;

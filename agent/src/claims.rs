@@ -29,10 +29,10 @@ impl Claim {
     }
 
     /// Returns the claim among the paths that deployments own. No path of a file has an empty part, so none is like it,
-    /// and none lies above or below it.
+    /// and none lies above or below it; no two claims have the same.
     #[must_use]
     pub fn path(&self) -> String {
-        format!("//{}:{}", self.kind, self.name.replace('/', "\\"))
+        format!("//{}:{}", self.kind, self.name.replace('\\', "\\\\").replace('/', "\\:"))
     }
 }
 
@@ -67,6 +67,11 @@ mod tests {
         let claims = [Claim::new("object", "v1/Namespace//a"), Claim::new("object", "v1/Namespace//a/b")];
         assert!(paths_clash(&claims[0].path(), &claims[0].path()));
         assert!(!paths_clash(&claims[0].path(), &claims[1].path()));
+        let alike = [r"a/b", r"a\b", r"a\:b", r"a\/b", "a//b", r"a\\b"].map(|name| Claim::new("unit", name).path());
+        assert!(
+            alike.iter().all(|path| alike.iter().filter(|other| paths_clash(path, other)).count() == 1),
+            "{alike:?}"
+        );
         let text = serde_json::to_string(&claims).expect("text");
         assert_eq!(serde_json::from_str::<[Claim; 2]>(&text).expect("claims"), claims);
     }

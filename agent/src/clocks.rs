@@ -33,6 +33,13 @@ impl BootClock {
     }
 }
 
+/// Returns how long the host has run since its boot, without the time in which it slept: as systemd tells of units.
+pub(crate) fn uptime() -> Duration {
+    let time = clock_gettime(ClockId::Monotonic);
+    let seconds = Duration::from_secs(time.tv_sec.try_into().unwrap_or(0));
+    seconds + Duration::from_nanos(time.tv_nsec.try_into().unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

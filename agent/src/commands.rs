@@ -193,7 +193,12 @@ impl Order {
     ///
     /// Needs a runtime with IO and time. Where the deployment has no directory yet, it is run in `/`.
     pub(crate) async fn run(self) -> Ended {
-        running::run(self).await
+        running::run(self, &mut |_| {}).await
+    }
+
+    /// The same, with `hear` getting what it writes, piece by piece, as it comes.
+    pub(crate) async fn follow(self, hear: &mut (dyn FnMut(&[u8]) + Send)) -> Ended {
+        running::run(self, hear).await
     }
 }
 

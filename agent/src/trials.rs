@@ -39,6 +39,15 @@ pub struct TrialMark {
     pub began: u64,
     /// In how many boots it went on, this one among them.
     pub boots: u32,
+    /// Whether this is the way back: the bundle proved itself before, and only its hook is waited for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returned: bool,
+}
+
+impl TrialMark {
+    fn now(now: &Moment) -> Self {
+        Self { boot: now.boot.to_string(), began: now.millis, boots: 1, returned: false }
+    }
 }
 
 /// How the hook after the switch stands.
@@ -127,14 +136,13 @@ fn all_well(observed: &[Observation]) -> bool {
 impl Trial {
     /// Begins a trial. With `hook`, one is to run first: probes wait for it.
     pub(crate) fn begin(health: &Health, hook: bool, now: &Moment) -> Self {
-        let mark = TrialMark { boot: now.boot.to_string(), began: now.millis, boots: 1 };
-        Self::resume(health, hook, mark, now)
+        Self::resume(health, hook, TrialMark::now(now), now)
     }
 
     /// Goes on with a trial after a restart of the agent, or of the host: the mark to keep may be another one then.
     pub(crate) fn resume(health: &Health, hook: bool, mut mark: TrialMark, now: &Moment) -> Self {
         if *mark.boot != *now.boot {
-            mark = TrialMark { boot: now.boot.to_string(), began: now.millis, boots: mark.boots.saturating_add(1) };
+            mark = TrialMark { boots: mark.boots.saturating_add(1), returned: mark.returned, ..TrialMark::now(now) };
         }
         let mut rounds = Rounds::new(health);
         if !hook {

@@ -20,6 +20,7 @@ pub mod limits;
 pub mod names;
 pub mod pages;
 pub mod parse;
+pub mod patterns;
 pub mod plans;
 pub mod poll;
 pub mod problems;

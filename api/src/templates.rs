@@ -208,14 +208,17 @@ pub enum PathError {
     #[error("it has a part '.' or '..'")]
     Dots,
     /// It has a character that is no good in a path.
-    #[error("it has a control character or a backslash")]
+    #[error(
+        "it has a control character, or a backslash that is not part of an escape such as \\x2d in the name of a unit"
+    )]
     Character,
     /// It is too long.
     #[error("it is longer than {limit} bytes", limit = limits::PATH_BYTES)]
     TooLong,
 }
 
-/// Checks that `path` is relative, stays below its directory and has only plain characters.
+/// Checks that `path` is relative, stays below its directory and has only plain characters. A backslash is one only as
+/// systemd writes it in names of units: `dev-disk-by\x2dlabel.mount`.
 pub fn check_path(path: &str) -> Result<(), PathError> {
     if path.len() > limits::PATH_BYTES {
         return Err(PathError::TooLong);
@@ -223,7 +226,7 @@ pub fn check_path(path: &str) -> Result<(), PathError> {
     if path.starts_with('/') {
         return Err(PathError::Absolute);
     }
-    if path.chars().any(|c| c.is_control() || c == '\\') {
+    if path.chars().any(char::is_control) || path.split('\\').skip(1).any(|rest| !begins_escape(rest)) {
         return Err(PathError::Character);
     }
     path.split('/').try_for_each(|part| match part {
@@ -231,6 +234,12 @@ pub fn check_path(path: &str) -> Result<(), PathError> {
         "." | ".." => Err(PathError::Dots),
         _ => Ok(()),
     })
+}
+
+/// Whether what stands behind a backslash makes it an escape: `x` and two digits.
+fn begins_escape(rest: &str) -> bool {
+    let digits = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
+    rest.as_bytes().strip_prefix(b"x").and_then(|rest| rest.get(..2)).is_some_and(digits)
 }
 
 impl TemplateSpec {
@@ -270,7 +279,9 @@ mod tests {
 
     #[test]
     fn only_plain_relative_paths_pass() {
-        for good in ["a", "a/b.j2", "etc/{{ values.name }}.conf", ".hidden", "..."] {
+        for good in
+            ["a", "a/b.j2", "etc/{{ values.name }}.conf", ".hidden", "...", r"dev-disk-by\x2dlabel-a\x5Cb.mount"]
+        {
             assert_eq!(check_path(good), Ok(()), "{good}");
         }
         for (bad, error) in [
@@ -282,6 +293,11 @@ mod tests {
             ("a//b", PathError::Empty),
             ("a/", PathError::Empty),
             ("a\\b", PathError::Character),
+            (r"a\x2g", PathError::Character),
+            (r"a\x2d\\x2d", PathError::Character),
+            ("a\\", PathError::Character),
+            (r"..\x2d/..", PathError::Dots),
+            (r"a\xä", PathError::Character),
             ("a\0", PathError::Character),
             (&"x".repeat(256), PathError::TooLong),
         ] {

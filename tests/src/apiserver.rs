@@ -5,6 +5,12 @@
 //! moment to be established. A small controller makes deployments ready, or their pods fail if the image's tag is `broken`.
 //! Faults can be asked for: errors, pauses, a proxy's page, connections that break off, silence.
 
+#[path = "apiserver/asks.rs"]
+mod asks;
+#[path = "apiserver/calls.rs"]
+mod calls;
+#[path = "apiserver/controllers.rs"]
+mod controllers;
 #[path = "apiserver/kinds.rs"]
 pub mod kinds;
 #[path = "apiserver/ownership.rs"]
@@ -30,8 +36,9 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use asks::{Answer, Ask};
 pub use state::Logged;
-use state::{Answer, Ask, State};
+use state::State;
 use streams::{Broken, Lines};
 
 /// The token that the double takes.

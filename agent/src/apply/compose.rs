@@ -8,6 +8,7 @@
 //! made from the bundle's by [`file`](self::file), and everything that takes long runs in the background.
 
 mod engine;
+mod events;
 mod file;
 mod services;
 
@@ -19,6 +20,7 @@ use std::{
 };
 
 use titan_api::{Digest, drift::Drift};
+use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use super::{
@@ -65,6 +67,8 @@ pub(crate) struct Compose {
     failed: BTreeMap<Uuid, String>,
     /// What Compose printed when it brought a project up.
     said: BTreeMap<Uuid, String>,
+    /// What follows the engine's events.
+    watching: Option<AbortHandle>,
 }
 
 fn short(digest: &Digest) -> String {
@@ -95,6 +99,7 @@ impl Compose {
             goals: BTreeMap::new(),
             failed: BTreeMap::new(),
             said: BTreeMap::new(),
+            watching: None,
         })
     }
 
@@ -371,6 +376,21 @@ impl Applier for Compose {
             engine.remove(&left, DOWN).await.map(|()| String::new())
         });
         underway()
+    }
+
+    fn watch(&mut self) {
+        if self.watching.is_none() && self.allowed.events {
+            let watch = events::watch(self.engine.clone(), self.ground.wake.clone());
+            self.watching = Some(self.ground.io.spawn(watch).abort_handle());
+        }
+    }
+}
+
+impl Drop for Compose {
+    fn drop(&mut self) {
+        if let Some(watching) = &self.watching {
+            watching.abort();
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! The applier `files`: a bundle is files below a root.
 
+mod seeing;
+mod staging;
+
 use std::{
     cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
 };
 
-use rustix::fs::FileType;
-use titan_api::{Digest, Revision, drift::Drift};
+use titan_api::{Digest, Revision};
 use uuid::Uuid;
 
 use super::{
@@ -14,17 +16,13 @@ use super::{
     accounts::Accounts,
     changes::{self, Changes, Found, Refusal, Wanted},
     root::{Root, RootError},
-    stage::{self, Survey, Whole},
-    step::Step,
     switch::{Switch, SwitchError},
 };
 use crate::{
-    bundles::{Bundle, BundleFile},
+    bundles::Bundle,
     claims::Claims,
-    config::{FilesSettings, Switch as How},
-    drifts,
+    config::FilesSettings,
     ledger::{Ledger, LedgerEntry, OwnedFile, Previous, Removal},
-    spaces::Need,
     state::StateDir,
     trials::TrialMark,
 };
@@ -73,40 +71,6 @@ impl Files {
         Ok(changes::places(target, bundle)?)
     }
 
-    fn observe(&self, path: &str, wanted: bool, owned: &BTreeMap<String, OwnedFile>) -> Result<Found, RootError> {
-        let above = |path: &str| path.match_indices('/').any(|(end, _)| owned.contains_key(&path[..end]));
-        let stat = match self.root.stat(path) {
-            Ok(Some(stat)) => stat,
-            Ok(None) => return Ok(Found::Missing),
-            // One of the deployment's own files is in the way and goes; or a directory that it had is none any more,
-            // so its file is not there either.
-            Err(RootError::NotDirectory(_)) if !wanted || above(path) => return Ok(Found::Missing),
-            Err(RootError::Link(_)) if !wanted => return Ok(Found::Missing),
-            Err(error) => return Err(error),
-        };
-        Ok(match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => {
-                let sha256 = self.root.digest(path)?;
-                Found::File { sha256, mode: stat.st_mode, uid: stat.st_uid, gid: stat.st_gid }
-            }
-            FileType::Symlink => Found::Link,
-            FileType::Directory => Found::Directory,
-            _ => Found::Special,
-        })
-    }
-
-    fn found(
-        &self,
-        wanted: &BTreeMap<String, Wanted<'_>>,
-        owned: &BTreeMap<String, OwnedFile>,
-    ) -> Result<BTreeMap<String, Found>, RootError> {
-        let paths: BTreeSet<&String> = wanted.keys().chain(owned.keys()).collect();
-        paths
-            .into_iter()
-            .map(|path| Ok((path.clone(), self.observe(path, wanted.contains_key(path), owned)?)))
-            .collect()
-    }
-
     /// Does the work and makes its ledger the ledger.
     fn carry_out(&self, work: &mut Work<'_>, ledger: &mut Ledger) -> Result<(), ApplyError> {
         if work.changes.is_empty() {
@@ -147,128 +111,6 @@ impl Files {
         Ok(())
     }
 
-    fn stage(&self, work: &mut Work<'_>, switch: &mut Switch<'_>, name: &str) -> Result<(), ApplyError> {
-        let whole = self.stage_whole(work, switch, name)?;
-        let inside = |path: &String| path.strip_prefix(&work.home).is_some_and(|rest| rest.starts_with('/'));
-        let single = |path: &&String| !(whole && inside(path));
-        if let Some(path) = work.changes.over_directory.iter().find(single) {
-            return Err(Refusal::InTheWay { path: path.clone(), kind: "a directory" }.into());
-        }
-        for path in work.changes.take.iter().filter(single) {
-            let backup = switch.fresh(&self.root.mount_of(path)?, name);
-            switch.step(Step::Take { path: path.clone(), backup });
-        }
-        let puts: Vec<_> = work.changes.put.iter().filter(single).collect();
-        for path in &puts {
-            self.make_dirs_above(path, &work.changes.take, &mut work.next, switch)?;
-        }
-        for path in puts {
-            let mount = self.root.mount_of(path)?;
-            let from = switch.fresh(&mount, name);
-            let file = &work.wanted[path];
-            self.root.write_new(&from, file.file.reader(), changes::attributes(file))?;
-            crate::faults::fault!("file-staged");
-            let backup = match work.found.get(path) {
-                Some(Found::File { .. } | Found::Link) => {
-                    let backup = switch.fresh(&mount, name);
-                    stage::back_up(&self.root, path, &backup)?;
-                    Some(backup)
-                }
-                _ => None,
-            };
-            switch.step(Step::Put { from, to: path.clone(), backup });
-        }
-        Ok(())
-    }
-
-    /// Stages the deployment's own directory as a whole, if it can and if that is of use. Returns whether it did.
-    fn stage_whole(&self, work: &mut Work<'_>, switch: &mut Switch<'_>, name: &str) -> Result<bool, ApplyError> {
-        let home = work.home.clone();
-        let inside = |path: &&String| path.strip_prefix(&home).is_some_and(|rest| rest.starts_with('/'));
-        let changed = work.changes.put.iter().chain(&work.changes.take).filter(inside).count();
-        let stays = work.wanted.keys().any(|path| inside(&path));
-        let known: BTreeSet<String> = work.wanted.keys().chain(work.owned.keys()).cloned().collect();
-        if changed == 0 {
-            return Ok(false);
-        }
-        let mount = self.root.mount_of(&format!("{home}/x"))?;
-        let made = work.next.dirs.clone();
-        let (mut kept, dirs, missing) = match stage::survey(&self.root, &home, &known, &made)? {
-            Survey::Missing => (BTreeSet::new(), Vec::new(), true),
-            Survey::Whole { foreign, dirs } => (foreign, dirs, false),
-            Survey::Mixed => return Ok(false),
-        };
-        let foreign = kept.clone();
-        kept.extend(work.kept.iter().filter(inside).cloned());
-        if !stays {
-            let ours = kept.is_empty() && made.contains(&home) && dirs.iter().all(|dir| made.contains(dir));
-            if ours && changed > 1 {
-                let backup = switch.fresh(&mount, name);
-                switch.step(Step::Take { path: home, backup });
-                return Ok(true);
-            }
-            return Ok(false);
-        }
-        let in_one_step = changed > 1 || work.changes.over_directory.iter().any(|path| inside(&path));
-        let wished = in_one_step && self.settings.switch == How::Directory;
-        if !missing && (!wished || !self.exchanges(switch, &mount, name)?) {
-            return Ok(false);
-        }
-        let whole =
-            Whole { home: &home, wanted: &work.wanted, changes: &work.changes, kept: &kept, dirs: &dirs, made: &made };
-        let from = switch.fresh(&mount, name);
-        if !whole.build(&self.root, switch, &from)? {
-            return Ok(false);
-        }
-        let new_dirs: Vec<_> =
-            whole.all_dirs().into_iter().filter(|dir| missing || !(dirs.contains(dir) || *dir == home)).collect();
-        self.make_dirs_above(&home, &BTreeSet::new(), &mut work.next, switch)?;
-        work.next.dirs.extend(new_dirs);
-        if missing {
-            switch.step(Step::Put { from, to: home, backup: None });
-            return Ok(true);
-        }
-        let below = |paths: &mut dyn Iterator<Item = &String>| -> BTreeSet<String> {
-            paths.filter(inside).map(|path| path[home.len() + 1..].to_owned()).collect()
-        };
-        let inode = self.root.stat(&from)?.map_or(0, |stat| stat.st_ino);
-        let (foreign, owned) = (below(&mut foreign.iter()), below(&mut known.iter()));
-        switch.step(Step::Swap { from, to: home, inode, foreign, owned });
-        Ok(true)
-    }
-
-    /// Whether the file system can exchange two directories; found out once, by trying.
-    fn exchanges(&self, switch: &mut Switch<'_>, mount: &str, name: &str) -> Result<bool, RootError> {
-        if let Some(known) = self.exchanges.get() {
-            return Ok(*known);
-        }
-        let (one, other) = (switch.fresh(mount, name), switch.fresh(mount, name));
-        self.root.make_dir(&one, 0o700)?;
-        self.root.make_dir(&other, 0o700)?;
-        Ok(*self.exchanges.get_or_init(|| self.root.exchange(&one, &other).is_ok()))
-    }
-
-    fn make_dirs_above(
-        &self,
-        path: &str,
-        gone: &BTreeSet<String>,
-        next: &mut Ledger,
-        switch: &mut Switch<'_>,
-    ) -> Result<(), RootError> {
-        let mut missing = false;
-        for (end, _) in path.match_indices('/') {
-            let dir = &path[..end];
-            missing = missing || gone.contains(dir) || self.root.stat(dir)?.is_none();
-            if missing {
-                next.dirs.insert(dir.to_owned());
-                switch.make_dir(dir);
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Files {
     /// Brings the files to the bundle, from whatever it finds. The ledger that is passed is up to date, in memory and on
     /// disk, after a call that succeeds, and untouched after one that fails; whether a switch is open then tells whether
     /// that is the last word.
@@ -301,11 +143,10 @@ impl Files {
             .into_iter()
             .filter(|(claim, _)| claims.contains_key(claim) || heir(&claim.path()).is_none())
             .collect();
-        let unfinished = if same && !changes.drift.is_empty() && !claims.is_empty() {
-            // Whatever runs may have taken in what others wrote.
-            Some(Claims::new())
-        } else if same {
-            before.and_then(|entry| entry.unfinished.clone())
+        let unfinished = if same {
+            // If nobody looked what took in what others wrote, everything may have.
+            let strayed = !changes.drift.is_empty() && !claims.is_empty();
+            before.and_then(|entry| entry.unfinished.clone()).or_else(|| strayed.then(Claims::new))
         } else {
             (claims_before != claims).then_some(claims_before)
         };
@@ -342,38 +183,6 @@ impl Files {
         let mut work = Work { id: target.id, home: target.home(), wanted, owned, found, changes, kept, next };
         self.carry_out(&mut work, ledger)?;
         Ok(applied)
-    }
-
-    /// Returns what of a bundle that is in place is not as it was applied.
-    pub(crate) fn examine(&self, ledger: &Ledger, target: &Target, bundle: &Bundle) -> Result<Vec<Drift>, ApplyError> {
-        let wanted = changes::wanted(target, bundle, &Accounts::read())?;
-        let owned = ledger.owned(target.id);
-        let found = self.found(&wanted, &owned)?;
-        let changes = changes::changes(&wanted, &owned, &found, true)?;
-        let drift = |(path, how): &(String, &'static str)| match (found.get(path), wanted.get(path)) {
-            (Some(Found::File { mode, .. }), Some(file)) if *how == "content" => {
-                let applied = file.file.content(drifts::COMPARED).ok();
-                let is = self.root.read_at_most(path, drifts::COMPARED).ok().flatten();
-                let side = |mode, content| drifts::Side { mode, content };
-                let applied = side(file.record.mode.bits(), applied.as_deref());
-                drifts::of_content(path, applied, side(*mode, is.as_deref()))
-            }
-            _ => {
-                Drift { what: path.clone(), how: (*how).to_owned(), diff: String::new(), found: None, repaired: false }
-            }
-        };
-        Ok(changes.drift.iter().map(drift).collect())
-    }
-
-    /// Returns how many bytes and files of a bundle are not in place, which is what a switch has to write.
-    pub(crate) fn need(&self, ledger: &Ledger, target: &Target, bundle: &Bundle) -> Need {
-        let owned = ledger.owned(target.id);
-        let in_place = |file: &&BundleFile| {
-            let path = if file.rooted { file.path.clone() } else { format!("{}/{}", target.home(), file.path) };
-            owned.get(&path).is_some_and(|owned| owned.sha256 == file.sha256)
-        };
-        let new = bundle.files.iter().filter(|file| !in_place(file));
-        new.fold(Need::default(), |need, file| Need { bytes: need.bytes + file.size, files: need.files + 1 })
     }
 
     /// Removes whatever the deployment owns, save what an heir takes over. With `noted`, the tombstone's revision, the
@@ -414,7 +223,8 @@ impl Files {
 /// what that would have returned to.
 fn previous(before: Option<&LedgerEntry>, digest: Digest) -> Option<Previous> {
     let before = before?;
-    let proven = before.digest != digest && before.trial.is_none() && !before.bad.contains_key(&before.digest);
+    let proves = before.trial.as_ref().is_some_and(|trial| !trial.returned);
+    let proven = before.digest != digest && !proves && !before.bad.contains_key(&before.digest);
     let kept = if proven {
         let LedgerEntry { digest, release, revision, .. } = before.clone();
         Some(Previous { digest, release, revision })

@@ -26,6 +26,7 @@ mod observing;
 mod pods;
 mod records;
 mod removing;
+mod running;
 mod seen;
 mod sending;
 #[cfg(test)]
@@ -35,23 +36,23 @@ mod yaml;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use titan_api::drift::Drift;
-use tokio::{sync::oneshot, task::AbortHandle, time::timeout};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use self::{
     access::Access,
     client::Client,
     cluster::{Cluster, call_fault},
-    jobs::{Ended, Job, Progress, Turns},
+    jobs::{Ended, Turns},
     manifests::Manifest,
     objects::Key,
-    records::{Record, Records},
+    records::Records,
+    running::{Purpose, Running},
     seen::{Place, Seen},
     watches::Watches,
 };
@@ -86,25 +87,6 @@ pub(crate) struct Kubernetes {
     failed: BTreeMap<Uuid, Failed>,
     places: BTreeMap<Uuid, BTreeSet<Place>>,
     watches: Watches,
-}
-
-/// What a job is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Check,
-    Send,
-    Remove,
-}
-
-/// A job that runs.
-#[derive(Debug)]
-struct Running {
-    purpose: Purpose,
-    /// What the deployment is to own.
-    after: Claims,
-    progress: Progress,
-    answer: oneshot::Receiver<Ended>,
-    task: AbortHandle,
 }
 
 /// How the last attempt to send failed.
@@ -149,60 +131,6 @@ impl Kubernetes {
 
     fn manifests(&self, target: &Target, bundle: Option<&Bundle>) -> Result<Vec<Manifest>, ApplyError> {
         bundle.map_or_else(|| Ok(Vec::new()), |bundle| manifests::read(target, bundle, &self.allowed, &self.namespace))
-    }
-
-    fn job(&mut self, work: &Work<'_>, todo: Vec<Manifest>, gone: Vec<Key>, record: &Record) -> Job {
-        let keys = |claims: &Claims| claims.keys().filter_map(Key::of).collect::<BTreeSet<_>>();
-        let mut ids = applyset::ids(work.target, [work.before, work.after]);
-        // A record may name the parent of a set whose claims are gone from the ledger already.
-        ids.extend(
-            gone.iter().filter(|key| **key == applyset::parent_key(work.target, &key.namespace)).map(applyset::id),
-        );
-        Job {
-            target: work.target.clone(),
-            todo,
-            all: keys(work.after),
-            gone,
-            before: keys(work.before),
-            ids,
-            fields: record.fields.clone(),
-            turn: self.turns.entry(work.target.id).or_default().begin(),
-            progress: Progress::default(),
-        }
-    }
-
-    /// Starts a job in the place of whatever runs for the deployment.
-    fn start<F>(&mut self, purpose: Purpose, work: &Work<'_>, job: Job, run: impl FnOnce(Arc<Cluster>, Job) -> F)
-    where
-        F: Future<Output = Ended> + Send + 'static,
-    {
-        let (say, answer) = oneshot::channel();
-        let wake = self.ground.wake.clone();
-        let progress = job.progress.clone();
-        let job = run(Arc::clone(&self.cluster), job);
-        let task = self.ground.io.spawn(async move {
-            let _nobody_waits = say.send(job.await);
-            wake.ended();
-        });
-        let running = Running { purpose, after: work.after.clone(), progress, answer, task: task.abort_handle() };
-        // One that is over ends itself at its next step: what it has sent, it has sent.
-        self.running.insert(work.target.id, running);
-    }
-
-    /// Waits for a moment for a deployment's job. Returns how it ended, or how far it has come; `None` if there is none.
-    fn look(&mut self, id: Uuid, grace: Duration) -> Option<Result<Ended, String>> {
-        let running = self.running.get_mut(&id)?;
-        let answer = &mut running.answer;
-        let answer = self.ground.io.block_on(async move { timeout(grace, answer).await });
-        let Ok(answer) = answer else { return Some(Err(running.progress.text())) };
-        self.running.remove(&id);
-        let cut =
-            || ApplyError::Platform { what: "applying objects".to_owned(), message: "it was cut short".to_owned() };
-        Some(Ok(answer.unwrap_or_else(|_| Ended::cut_short(cut()))))
-    }
-
-    fn runs(&self, id: Uuid, purpose: Purpose, after: &Claims) -> bool {
-        self.running.get(&id).is_some_and(|running| running.purpose == purpose && running.after == *after)
     }
 
     /// Notes how sending ended.

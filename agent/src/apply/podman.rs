@@ -11,7 +11,7 @@
 
 mod checks;
 mod errands;
-mod events;
+pub(in crate::apply) mod events;
 mod fields;
 pub(crate) mod images;
 mod kube;

@@ -15,6 +15,7 @@ mod jobs;
 mod links;
 mod names;
 mod states;
+mod straying;
 mod unit_file;
 mod units;
 
@@ -36,7 +37,7 @@ use self::{
     states::State,
     units::{OnChange, Start, Units},
 };
-use super::{Applier, ApplyError, Condition, Observation, Readiness, Target, Work, appliers::Ground};
+use super::{Applier, ApplyError, Condition, Observation, Readiness, Strays, Target, Work, appliers::Ground};
 use crate::{
     bundles::Bundle,
     claims::{Claim, Claims},
@@ -240,6 +241,8 @@ impl Applier for Systemd {
             self.bus.forget_failure(unit).map_err(stopping)?;
         }
         let is_known = |claim: &&&Claim| work.before.contains_key(**claim);
+        let runs = |claim: &Claim| work.before.get(claim) != Some(&straying::only_read());
+        let touched: Vec<&Claim> = touched.into_iter().filter(|claim| runs(claim)).collect();
         let of_kind = |kind: &'static str| touched.iter().filter(move |claim| claim.kind == kind);
         let fresh: BTreeSet<&str> =
             of_kind(UNIT).filter(|claim| !is_known(claim)).map(|claim| claim.name.as_str()).collect();
@@ -296,6 +299,11 @@ impl Applier for Systemd {
             }
         }
         Ok(observations)
+    }
+
+    fn untouched(&mut self, work: &Work<'_>, strays: &Strays) -> Result<Claims, ApplyError> {
+        let units = Self::units(work)?;
+        self.see_strays(work, &units, strays).map_err(|error| error.doing("asking since when units run"))
     }
 
     fn remove(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {

@@ -47,7 +47,8 @@ struct Group {
     asked: bool,
 }
 
-pub(super) async fn run(order: Order) -> Ended {
+/// Runs a command; `hear` gets what it writes, piece by piece, as it comes.
+pub(super) async fn run(order: Order, hear: &mut (dyn FnMut(&[u8]) + Send)) -> Ended {
     let (mut group, output) = match begin(&order).await {
         Ok(begun) => begun,
         Err(error) => return Ended { how: How::NotRun(explain(&order.program, &error)), output: String::new() },
@@ -77,6 +78,7 @@ pub(super) async fn run(order: Order) -> Ended {
                     Ok(0) => open = false,
                     Ok(count) => {
                         tail.push(&chunk[..count]);
+                        hear(&chunk[..count]);
                         total += count;
                         if total > PLENTY {
                             sleep(SLOW).await;
@@ -92,6 +94,7 @@ pub(super) async fn run(order: Order) -> Ended {
     let mut left = LEFT;
     while let Ok(count @ 1..) = output.try_read(&mut chunk) {
         tail.push(&chunk[..count]);
+        hear(&chunk[..count]);
         left = left.saturating_sub(count);
         if left == 0 {
             break;

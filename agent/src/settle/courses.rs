@@ -51,12 +51,6 @@ impl Worker {
             && (owned.digest, owned.revision, &owned.release) == (target.digest, target.revision, &target.release)
     }
 
-    /// Whether what is in place is the bundle before, since what is declared proved bad.
-    pub(super) fn has_returned(&self, id: Uuid) -> bool {
-        let declared = self.desired.entries.get(&id).map(|entry| entry.digest);
-        self.proved_bad(id).is_some() && self.in_place(id) != declared
-    }
-
     /// Returns why the declared bundle is not applied, if it proved bad on this host.
     pub(super) fn proved_bad(&self, id: Uuid) -> Option<&str> {
         let entry = self.desired.entries.get(&id)?;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Worker, gates::Held};
 use crate::{
-    apply::{ApplyError, Target, Work, switch::SwitchError},
+    apply::{ApplyError, Strays, Target, Work, switch::SwitchError},
     bundles::Bundle,
     claims::Claims,
     drifts,
@@ -37,10 +37,11 @@ impl Worker {
             return Ok(Drifted::Leave(None));
         }
         let unfinished = self.ledger.entries.get(&target.id).is_some_and(|entry| entry.unfinished.is_some());
-        let mut drifts = match &self.files {
+        let (mut drifts, strays) = match &self.files {
             Some(files) => files.examine(&self.ledger, target, bundle)?,
-            None => Vec::new(),
+            None => (Vec::new(), Strays::new()),
         };
+        let files_strayed = !drifts.is_empty();
         let mut strayed = Vec::new();
         if !unfinished && !self.is_on_trial(target.id) {
             for observation in self.observe(target, bundle)? {
@@ -70,18 +71,38 @@ impl Worker {
             let held = (Phase::Degraded, format!("it is not as it was applied: {}", what.join(", ")));
             return Ok(Drifted::Leave(Some(held)));
         }
-        if !strayed.is_empty() {
+        if !strayed.is_empty() || (files_strayed && !after.is_empty()) {
             // What is left out of what was there before is made again, after a crash as well.
-            let mut next = self.ledger.clone();
-            if let Some(entry) = next.entries.get_mut(&target.id) {
-                let mut before = after.clone();
-                before.retain(|claim, _| !strayed.contains(claim));
+            let mut before =
+                if files_strayed { self.untouched(target, bundle, after, &strays)? } else { after.clone() };
+            before.retain(|claim, _| !strayed.contains(claim));
+            self.amend(target.id, |entry| {
+                let before = match &entry.unfinished {
+                    Some(earlier) => in_both(before, earlier, after),
+                    None => before,
+                };
                 entry.unfinished = Some(before);
-            }
-            next.write(&self.state).map_err(SwitchError::from)?;
-            self.ledger = next;
+            })
+            .map_err(SwitchError::from)?;
         }
         Ok(Drifted::Enforce)
+    }
+
+    /// Returns what of a deployment runs as it was made, though others changed files of it.
+    fn untouched(
+        &mut self,
+        target: &Target,
+        bundle: &Bundle,
+        after: &Claims,
+        strays: &Strays,
+    ) -> Result<Claims, ApplyError> {
+        let home = self.home(target);
+        match self.appliers.of(bundle.applier)? {
+            Some(applier) => {
+                applier.untouched(&Work { target, home: &home, bundle: Some(bundle), before: after, after }, strays)
+            }
+            None => Ok(after.clone()),
+        }
     }
 
     /// Returns what files of the bundle would have to say for what runs to be right, so that a person can adopt it.
@@ -150,5 +171,38 @@ impl Worker {
             self.ledger = next;
         }
         Ok(())
+    }
+}
+
+/// Returns what runs as it was made, as far as two looks agree about it.
+fn in_both(mut one: Claims, other: &Claims, made: &Claims) -> Claims {
+    one.retain(|claim, digest| other.contains_key(claim) || made.get(claim) != Some(digest));
+    for (claim, digest) in other.iter().filter(|(claim, digest)| made.get(*claim) != Some(*digest)) {
+        let is = one.entry(claim.clone()).or_insert(*digest);
+        if made.get(claim) == Some(is) {
+            *is = *digest;
+        }
+    }
+    one
+}
+
+#[cfg(test)]
+mod tests {
+    use titan_api::Digest;
+
+    use super::*;
+    use crate::claims::Claim;
+
+    #[test]
+    fn what_one_look_found_changed_stays_so() {
+        let claims = |parts: &[(&str, &str)]| -> Claims {
+            parts.iter().map(|(name, made)| (Claim::new("unit", *name), Digest::of(made.as_bytes()))).collect()
+        };
+        let made = claims(&[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")]);
+        let one = claims(&[("a", "1"), ("b", "x"), ("c", "1"), ("d", "1")]);
+        let other = claims(&[("a", "1"), ("b", "1"), ("d", "x"), ("gone", "1")]);
+        let expected = claims(&[("a", "1"), ("b", "x"), ("d", "x"), ("gone", "1")]);
+        assert_eq!(in_both(one.clone(), &other, &made), expected);
+        assert_eq!(in_both(other, &one, &made), expected);
     }
 }

@@ -105,12 +105,14 @@ impl Proofs {
 }
 
 impl Worker {
-    /// Returns the trial that a bundle has to stand, if there is anything that it has to prove.
-    pub(super) fn trial_of(&self, bundle: &Bundle, claims: &Claims) -> Option<TrialMark> {
+    /// Returns the trial that a bundle has to stand, if there is anything that it has to prove. One that is `returned` to
+    /// has proved itself before; its hook is what brings it to life again.
+    pub(super) fn trial_of(&self, bundle: &Bundle, claims: &Claims, returned: bool) -> Option<TrialMark> {
         let health = &bundle.health;
         let hook = bundle.hooks.post_apply.is_some();
-        let proves = hook || !claims.is_empty() || !health.probes.is_empty() || health.min_ready_seconds > 0;
-        proves.then(|| Trial::begin(health, hook, &self.proofs.clock.now()).mark().clone())
+        let more = !claims.is_empty() || !health.probes.is_empty() || health.min_ready_seconds > 0;
+        let begin = || Trial::begin(health, hook, &self.proofs.clock.now()).mark().clone();
+        (hook || (more && !returned)).then(|| TrialMark { returned, ..begin() })
     }
 
     /// Whether what is in place is proven, and no worse since.
@@ -187,7 +189,7 @@ impl Worker {
             Some(mark) => {
                 let hook = bundle.hooks.post_apply.is_some();
                 // Of what was returned to only the hook is waited for.
-                let health = if self.has_returned(id) { Health::default() } else { bundle.health.clone() };
+                let health = if mark.returned { Health::default() } else { bundle.health.clone() };
                 Stage::Trial(Trial::resume(&health, hook, mark.clone(), &now))
             }
             None => Stage::Vigil(Vigil::resume(&bundle.health, entry.bad.get(&entry.digest).cloned(), now.millis)),
@@ -218,6 +220,7 @@ impl Worker {
     fn look_at(&mut self, id: Uuid, watch: &mut Watch, finished: bool) -> Result<bool, DiskError> {
         let Some(entry) = self.ledger.entries.get(&id) else { return Ok(false) };
         let (target, began) = (Target::in_place(id, entry), entry.trial.as_ref().map_or(0, |mark| mark.began));
+        let returned = entry.trial.as_ref().is_some_and(|mark| mark.returned);
         let observed = if finished { self.seen(&target, &watch.bundle) } else { unfinished(&entry.claims) };
         if finished {
             self.run_hook(&target, watch);
@@ -260,7 +263,7 @@ impl Worker {
                 tracing::info!(deployment.title = %target.home(), "{} is healthy", target.home());
                 self.proves_good(id)?;
                 watch.says = None;
-                if self.has_returned(id) {
+                if returned {
                     watch.stage = Stage::Vigil(Vigil::resume(&watch.bundle.health, None, now.millis));
                 } else if let Stage::Trial(trial) = &watch.stage {
                     watch.stage = Stage::Vigil(trial.clone().into_vigil());
@@ -273,7 +276,7 @@ impl Worker {
                 watch.says = Some(why.clone());
                 watch.stage = Stage::Vigil(Vigil::resume(&watch.bundle.health, Some(why.clone()), now.millis));
                 watch.next = Some(Instant::now());
-                if self.has_returned(id) {
+                if returned {
                     // There is no way further back, and it is not worse than it was when it proved good.
                     self.amend(id, |entry| entry.trial = None)?;
                     return Ok(false);

@@ -245,9 +245,7 @@ impl Worker {
         }
         let heir = |path: &str| heirs.get(path).copied();
         let before = self.ledger.claims(target.id);
-        // What is returned to has proved itself before; its hook is what brings it to life again.
-        let proves = !course.returns || bundle.hooks.post_apply.is_some();
-        let trial = (!same && proves).then(|| self.trial_of(bundle, &after)).flatten();
+        let trial = if same { None } else { self.trial_of(bundle, &after, course.returns) };
         let files = self.files.as_ref().ok_or(ApplyError::NotAllowed(Kind::Files))?;
         let mut applied =
             files.apply(&mut self.ledger, target, bundle, Beside { before, after, trial }, &heir, now())?;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use titan_api::{
-    parse,
+    parse, patterns,
     templates::{FileMode, FileRule, MANIFEST, TemplateManifest, check_path},
 };
 
@@ -154,27 +154,12 @@ pub fn matches(pattern: &str, path: &str) -> bool {
             }
         } else {
             for (index, part) in parts.iter().enumerate() {
-                next[index + 1] = reach[index] && part_matches(pattern, part);
+                next[index + 1] = reach[index] && patterns::matches(pattern, part);
             }
         }
         reach = next;
     }
     reach[parts.len()]
-}
-
-fn part_matches(pattern: &str, part: &str) -> bool {
-    let mut pieces = pattern.split('*');
-    let first = pieces.next().unwrap_or_default();
-    let Some(mut rest) = part.strip_prefix(first) else { return false };
-    let mut pieces: Vec<&str> = pieces.collect();
-    let Some(last) = pieces.pop() else { return rest.is_empty() };
-    for piece in pieces {
-        match rest.find(piece) {
-            Some(at) => rest = &rest[at + piece.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! Cases that at least one of the field's systems fails, each a test with the case's name, with real processes.
 //!
-//! Four of the fifteen are about the control plane and the fleet and lie where those are tested: two writers of which
-//! the long transaction commits late in `laws_store`, ten thousand agents that restart together in `simulator`, a group of
-//! which some succeed and a host that never reports with the rollouts.
+//! Two of the fifteen lie where rollouts are tested: a group of which some succeed, and a host that never reports.
 
 mod absences;
 mod answers;
 mod changes;
+mod crowds;
 mod databases;
 mod power;
 

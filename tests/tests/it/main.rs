@@ -9,6 +9,7 @@ mod api_writes;
 mod bad_input;
 mod causes;
 mod commands;
+mod compose;
 mod connections;
 mod crashes;
 mod demo;

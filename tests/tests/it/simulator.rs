@@ -22,7 +22,8 @@ use tokio_rustls::TlsAcceptor;
 /// Agents of a fleet.
 const HOSTS: usize = 200;
 
-async fn stage(hosts: usize) -> Stage {
+/// Opens a stage with that many hosts.
+pub(crate) async fn stage(hosts: usize) -> Stage {
     let options = Options {
         program: PathBuf::from(crate::NODE),
         database: None,

@@ -1,15 +1,20 @@
 //! The programs behind Compose: Compose itself, and the engine whose containers it makes. Both are run as they are, with
 //! arguments and without a shell.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use titan_api::Digest;
 use uuid::Uuid;
 
-use crate::commands::{Ended, How, Order};
+use crate::commands::{Ended, Order};
 
 /// How long the engine may take to tell something.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long the program that tells of events runs before it is started anew.
+const FOLLOW: Duration = Duration::from_hours(24);
 /// What a line of ours begins with, among whatever else is printed.
 const SIGN: &str = "titan|";
 const FORMAT: &str = "titan|{{.ID}}|{{.Names}}|{{.Status}}|{{.Labels}}";
@@ -86,6 +91,14 @@ impl Engine {
         Ok(out.lines().filter_map(Container::read).collect())
     }
 
+    /// Runs the program that tells of containers, from now on; `hear` gets what it writes.
+    pub(super) async fn events(&self, hear: &mut (dyn FnMut(&[u8]) + Send)) -> Ended {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().to_string();
+        let arguments = ["events", "--since", &now, "--filter", "type=container", "--format", "{{json .}}"];
+        let words = self.engine.iter().map(String::as_str).chain(arguments);
+        order(words, Path::new("/"), FOLLOW).follow(hear).await
+    }
+
     /// Whether an image is there.
     pub(super) async fn has(&self, image: &str) -> bool {
         let out = self.engine(&["image", "inspect", "--format", "titan|{{.Id}}", image], LOOK).await;
@@ -113,12 +126,14 @@ impl Engine {
     }
 }
 
-async fn run<'a>(mut words: impl Iterator<Item = &'a str>, directory: &Path, timeout: Duration) -> Ended {
-    let Some(program) = words.next() else {
-        let how = How::NotRun("appliers.compose.command names no program".to_owned());
-        return Ended { how, output: String::new() };
-    };
-    Order::tool(program, words.map(str::to_owned).collect(), directory, timeout).run().await
+async fn run<'a>(words: impl Iterator<Item = &'a str>, directory: &Path, timeout: Duration) -> Ended {
+    order(words, directory, timeout).run().await
+}
+
+fn order<'a>(mut words: impl Iterator<Item = &'a str>, directory: &Path, timeout: Duration) -> Order {
+    // An engine has a program, see [`Engine::of`].
+    let program = words.next().unwrap_or_default();
+    Order::tool(program, words.map(str::to_owned).collect(), directory, timeout)
 }
 
 impl Container {

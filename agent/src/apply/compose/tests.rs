@@ -270,3 +270,30 @@ fn a_project_of_somebody_else_is_refused_and_left_alone() {
     until("removed", || (compose.remove(&work).expect("remove") == Readiness::Ready).then_some(()));
     assert_eq!(bench.service.run(&["ps", "-q", "--no-trunc"]).expect("ps"), theirs);
 }
+
+#[test]
+fn what_happens_to_a_container_wakes_the_agent() {
+    let Some(bench) = Bench::alone() else { return };
+    let mut compose = Compose::open(&allowed(&bench.service), &bench.ground()).expect("open");
+    compose.watch();
+    let yaml = format!("services: {{ web: {{ image: {IMAGE}, stop_grace_period: 1s, command: [sleep, '600'] }} }}");
+    let case = Case::new(&bench, &compose, Claims::new(), &yaml);
+    case.apply(&mut compose);
+    case.well(&mut compose);
+    let stirred = || bench.ground().wake.take().contains(&titan_api::templates::Applier::Compose).then_some(());
+    let act = |arguments: &[&str]| bench.service.run(arguments).expect("podman");
+    let id = act(&["ps", "-q", "--filter", "label=titan.home=default/one"]);
+    // From when its events are followed.
+    until("the first wake", || {
+        act(&["pause", &id]);
+        act(&["unpause", &id]);
+        stirred()
+    });
+    act(&["stop", "-t", "0", &id]);
+    until("the wake", stirred);
+    let drift = until("drift", || case.observe(&mut compose).drift);
+    assert_eq!(drift.how, "stopped");
+    let none = Claims::new();
+    let work = Work { bundle: None, before: &case.after, after: &none, ..case.work() };
+    until("removed", || (compose.remove(&work).expect("remove") == Readiness::Ready).then_some(()));
+}

@@ -17,7 +17,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_min
 /// How many containers' health is remembered.
 const CONTAINERS: usize = 1024;
 /// What happens to containers that matters here.
-const MATTERS: [&str; 9] = ["died", "stop", "kill", "remove", "pause", "unpause", "start", "oom", "restart"];
+const MATTERS: [&str; 11] =
+    ["died", "die", "stop", "kill", "remove", "destroy", "pause", "unpause", "start", "oom", "restart"];
 
 #[derive(Debug, Deserialize)]
 struct Event {
@@ -27,6 +28,9 @@ struct Event {
     actor: Actor,
     #[serde(default, rename = "HealthStatus", alias = "health_status")]
     health: String,
+    /// Podman's program tells of the container here.
+    #[serde(flatten)]
+    container: Actor,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -64,15 +68,17 @@ pub(super) async fn watch(libpod: Libpod, wake: Wake) {
     }
 }
 
-/// Whether an event may have changed how a deployment does. A health check that says what it said before has not.
-fn matters(line: &[u8], healths: &mut BTreeMap<String, String>) -> bool {
+/// Whether an event may have changed how a deployment does, as podman's service, its program or Docker's tells of it. A
+/// health check that says what it said before has not.
+pub(in crate::apply) fn matters(line: &[u8], healths: &mut BTreeMap<String, String>) -> bool {
     let Ok(event) = serde_json::from_slice::<Event>(line) else { return false };
-    if !event.actor.attributes.contains_key(marks::DEPLOYMENT) {
+    let Event { status, actor, health, container } = event;
+    let actor = if actor.attributes.is_empty() { container } else { actor };
+    if !actor.attributes.contains_key(marks::DEPLOYMENT) {
         return false;
     }
-    let Event { status, actor, health } = event;
     if !status.starts_with("health_status") {
-        if status == "remove" {
+        if matches!(status.as_str(), "remove" | "destroy") {
             healths.remove(&actor.id);
         }
         return MATTERS.contains(&status.as_str());
@@ -113,6 +119,10 @@ mod tests {
             assert_eq!(matters(&event(status, "1", ours), &mut healths), expected, "{status} {ours}");
         }
         assert!(!matters(b"not json", &mut healths));
+        let told = br#"{"ID":"x","Image":"i","Name":"n","Status":"died","Type":"container","Attributes":{"titan.deployment":"x"}}"#;
+        assert!(matters(told, &mut healths), "podman's program");
+        let told = br#"{"status":"die","id":"x","from":"i","Type":"container","Action":"die","Actor":{"ID":"x","Attributes":{"titan.deployment":"x"}},"scope":"local","time":1}"#;
+        assert!(matters(told, &mut healths), "Docker's program");
         for id in 0..2 * CONTAINERS {
             matters(&event("health_status: healthy", &id.to_string(), true), &mut healths);
         }

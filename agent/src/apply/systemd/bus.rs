@@ -210,6 +210,14 @@ impl Bus {
         Ok(listed.into_iter().enumerate().map(state).collect())
     }
 
+    /// Returns the instances of a template that systemd knows.
+    pub(super) fn instances(&mut self, template: &str) -> Result<Vec<String>, BusError> {
+        let (states, pattern): (&[&str], _) = (&[], names::instances_pattern(template));
+        let listed: Vec<Listed> = self.manager("ListUnitsByPatterns", &(states, &[pattern.as_str()][..]))?;
+        let names = listed.into_iter().map(|(name, ..)| name);
+        Ok(names.filter(|name| names::instance(name).is_some_and(|(of, _)| of == template)).collect())
+    }
+
     /// Returns one property of a unit, or `None` if it has none of that name and type.
     pub(super) fn property<T>(&mut self, unit: &str, interface: &str, name: &str) -> Result<Option<T>, BusError>
     where

@@ -33,9 +33,15 @@ impl Systemd {
         Ok(states.iter().filter(running).map(|(unit, _)| unit.clone()).collect())
     }
 
-    /// Has units of others that lost or got drop-ins run with them.
+    /// Has units of others that lost or got drop-ins run with them; with those of a template all its instances.
     pub(super) fn restart_others(&mut self, others: &BTreeMap<&str, OnChange>) -> Result<(), BusError> {
-        for (unit, on_change) in others.iter().filter(|(unit, _)| !names::is_template(unit)) {
+        let mut units: BTreeMap<String, OnChange> = BTreeMap::new();
+        for (template, on_change) in others.iter().filter(|(unit, _)| names::is_template(unit)) {
+            units.extend(self.bus.instances(template)?.into_iter().map(|unit| (unit, *on_change)));
+        }
+        let single = others.iter().filter(|(unit, _)| !names::is_template(unit));
+        units.extend(single.map(|(unit, on_change)| ((*unit).to_owned(), *on_change)));
+        for (unit, on_change) in &units {
             let method = match on_change {
                 OnChange::Restart => "TryRestartUnit",
                 OnChange::Reload => "ReloadOrTryRestartUnit",

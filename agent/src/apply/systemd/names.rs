@@ -60,6 +60,11 @@ pub(super) fn is_template(name: &str) -> bool {
     instance(name).is_some_and(|(_, instance)| instance.is_empty())
 }
 
+/// Returns a pattern of systemd's for all instances of a template.
+pub(super) fn instances_pattern(template: &str) -> String {
+    instantiate(template, "*").replace('\\', "\\\\")
+}
+
 /// Returns the name of a template's instance.
 pub(super) fn instantiate(template: &str, with: &str) -> String {
     match (template.split_once('@'), suffix(template)) {
@@ -121,7 +126,9 @@ mod tests {
 
     #[test]
     fn only_names_that_systemd_takes_are_names() {
-        for good in ["app.service", "a@.service", "a@b.timer", "srv-x.mount", "A:b_c.socket"] {
+        for good in
+            ["app.service", "a@.service", "a@b.timer", "srv-x.mount", "A:b_c.socket", r"dev-disk-by\x2dlabel.mount"]
+        {
             assert!(suffix_of_file(good).is_some(), "{good}");
         }
         let long = format!("{}.service", "x".repeat(248));
@@ -131,6 +138,7 @@ mod tests {
         assert_eq!(instance("a@b.service"), Some(("a@.service".to_owned(), "b")));
         assert!(is_template("a@.service") && !is_template("a.service") && !is_template("a@b.service"));
         assert_eq!(instantiate("a@.service", "b"), "a@b.service");
+        assert_eq!(instances_pattern(r"a\x2db@.service"), r"a\\x2db@*.service");
     }
 
     #[test]
@@ -148,12 +156,15 @@ mod tests {
         ] {
             assert_eq!(place(&Claim::new(kind, name)), None, "{kind}:{name}");
         }
-        assert_eq!(place(&Claim::new(ENABLED, "a.target.wants/b.service")), Some("a.target.wants/b.service"));
+        for good in ["a.target.wants/b.service", r"local-fs.target.wants/srv-a\x2db.mount"] {
+            assert_eq!(place(&Claim::new(ENABLED, good)), Some(good));
+        }
     }
 
     #[test]
     fn paths_on_the_bus_are_escaped() {
         assert_eq!(bus_path("a-1.service"), "/org/freedesktop/systemd1/unit/a_2d1_2eservice");
         assert_eq!(bus_path("1.service"), "/org/freedesktop/systemd1/unit/_31_2eservice");
+        assert_eq!(bus_path(r"srv-a\x2db.mount"), "/org/freedesktop/systemd1/unit/srv_2da_5cx2db_2emount");
     }
 }

@@ -85,6 +85,8 @@ pub(super) struct Units {
     pub(super) links: BTreeMap<Claim, String>,
     /// All that is owned.
     pub(super) claims: Claims,
+    /// What each of the bundle's own is made from: paths below the agent's root.
+    pub(super) parts: BTreeMap<String, BTreeSet<String>>,
 }
 
 fn malformed(path: &str, message: impl Into<String>) -> ApplyError {
@@ -140,7 +142,9 @@ impl Units {
         }
         units.tell_starts()?;
         units.link(&texts, &instances)?;
-        units.claims = made_from::claims(target, bundle, &units, &texts, &instances);
+        let made = made_from::parts(target, bundle, &units, &texts, &instances);
+        units.claims = made_from::claims(target, bundle, &units, &made);
+        units.parts = made_from::paths(target, &made);
         Ok(units)
     }
 

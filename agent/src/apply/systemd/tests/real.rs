@@ -4,6 +4,9 @@
 #[expect(dead_code, unreachable_pub, reason = "the system's tests use the rest of it")]
 mod nspawn;
 
+mod names;
+mod straying;
+
 use std::{
     fs,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},

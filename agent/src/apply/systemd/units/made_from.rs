@@ -14,18 +14,21 @@ use crate::{
     claims::{Claim, Claims},
 };
 
-/// Returns the claims of units that were read from a bundle, each with the digest of what it is made from: a unit from its
-/// file, its drop-ins, and the plain files that these name. A plain file that nobody names counts for every service.
-pub(super) fn claims(
+/// What each unit is made from.
+pub(super) type Parts<'a> = BTreeMap<String, Vec<&'a BundleFile>>;
+
+/// Returns what each unit of a bundle is made from: its file, its drop-ins, and the plain files that these name. A plain
+/// file that nobody names counts for every service.
+pub(super) fn parts<'a>(
     target: &Target,
-    bundle: &Bundle,
+    bundle: &'a Bundle,
     units: &Units,
     texts: &BTreeMap<String, String>,
     instances: &BTreeMap<String, String>,
-) -> Claims {
+) -> Parts<'a> {
     let home = target.home();
-    let by_path: BTreeMap<&str, &BundleFile> = bundle.files.iter().map(|file| (file.path.as_str(), file)).collect();
-    let parts: BTreeMap<&str, BTreeSet<&str>> = units
+    let is_text = |file: &BundleFile| !file.rooted && texts.contains_key(&file.path);
+    let says: BTreeMap<&str, BTreeSet<&str>> = units
         .own
         .keys()
         .map(|name| {
@@ -35,21 +38,32 @@ pub(super) fn claims(
             (name.as_str(), texts.keys().filter(mine).map(String::as_str).collect())
         })
         .collect();
-    let mut lines: BTreeMap<&str, Vec<String>> =
-        parts.iter().map(|(name, parts)| (*name, parts.iter().map(|path| line(by_path[path])).collect())).collect();
-    for file in bundle.files.iter().filter(|file| !texts.contains_key(&file.path) || file.rooted) {
-        let named = |name: &&str| parts[*name].iter().any(|path| mentions_any(&texts[*path], file, &home));
-        let mut users: Vec<&str> = units.own.keys().map(String::as_str).filter(named).collect();
-        if users.is_empty() {
-            users = units.own.keys().map(String::as_str).filter(|name| name.ends_with(".service")).collect();
+    let mut parts: Parts<'a> = units.own.keys().map(|name| (name.clone(), Vec::new())).collect();
+    for file in &bundle.files {
+        let mine = |name: &&str| match is_text(file) {
+            true => says[*name].contains(file.path.as_str()),
+            false => says[*name].iter().any(|path| mentions_any(&texts[*path], file, &home)),
+        };
+        let mut users: Vec<&str> = says.keys().copied().filter(mine).collect();
+        if users.is_empty() && !is_text(file) {
+            users = says.keys().copied().filter(|name| name.ends_with(".service")).collect();
         }
         for name in users {
-            lines.entry(name).or_default().push(line(file));
+            parts.entry(name.to_owned()).or_default().push(file);
         }
     }
-    let mut claims: Claims = lines
-        .into_iter()
-        .map(|(name, mut lines)| {
+    parts
+}
+
+/// Returns the claims of units that were read from a bundle, each with the digest of what it is made from.
+pub(super) fn claims(target: &Target, bundle: &Bundle, units: &Units, parts: &Parts<'_>) -> Claims {
+    let home = target.home();
+    let by_path: BTreeMap<&str, &BundleFile> =
+        bundle.files.iter().filter(|file| !file.rooted).map(|file| (file.path.as_str(), file)).collect();
+    let mut claims: Claims = parts
+        .iter()
+        .map(|(name, files)| {
+            let mut lines: Vec<String> = files.iter().map(|file| line(file)).collect();
             lines.sort();
             (Claim::new(UNIT, name), Digest::of(lines.join("\n").as_bytes()))
         })
@@ -59,6 +73,13 @@ pub(super) fn claims(
         claims.entry(claim.clone()).or_insert_with(|| Digest::of(made.as_bytes()));
     }
     claims
+}
+
+/// Returns the paths below the agent's root of what each unit is made from.
+pub(super) fn paths(target: &Target, parts: &Parts<'_>) -> BTreeMap<String, BTreeSet<String>> {
+    let home = target.home();
+    let place = |file: &&BundleFile| if file.rooted { file.path.clone() } else { format!("{home}/{}", file.path) };
+    parts.iter().map(|(name, files)| (name.clone(), files.iter().map(place).collect())).collect()
 }
 
 fn line(file: &BundleFile) -> String {

@@ -1,0 +1,99 @@
+//! Jobs that run beside everything else: at most one for each deployment.
+
+use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
+
+use tokio::{sync::oneshot, task::AbortHandle, time::timeout};
+use uuid::Uuid;
+
+use super::{
+    Kubernetes, applyset,
+    cluster::Cluster,
+    jobs::{Ended, Job, Progress},
+    manifests::Manifest,
+    objects::Key,
+    records::Record,
+};
+use crate::{
+    apply::{ApplyError, Work},
+    claims::Claims,
+};
+
+/// What a job is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Check,
+    Send,
+    Remove,
+}
+
+/// A job that runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) purpose: Purpose,
+    /// What the deployment is to own.
+    pub(super) after: Claims,
+    pub(super) progress: Progress,
+    pub(super) answer: oneshot::Receiver<Ended>,
+    pub(super) task: AbortHandle,
+}
+
+impl Kubernetes {
+    pub(super) fn job(&mut self, work: &Work<'_>, todo: Vec<Manifest>, gone: Vec<Key>, record: &Record) -> Job {
+        let keys = |claims: &Claims| claims.keys().filter_map(Key::of).collect::<BTreeSet<_>>();
+        let mut ids = applyset::ids(work.target, [work.before, work.after]);
+        // A record may name the parent of a set whose claims are gone from the ledger already.
+        ids.extend(
+            gone.iter().filter(|key| **key == applyset::parent_key(work.target, &key.namespace)).map(applyset::id),
+        );
+        Job {
+            target: work.target.clone(),
+            todo,
+            all: keys(work.after),
+            gone,
+            before: keys(work.before),
+            ids,
+            fields: record.fields.clone(),
+            turn: self.turns.entry(work.target.id).or_default().begin(),
+            progress: Progress::default(),
+        }
+    }
+
+    /// Starts a job in the place of whatever runs for the deployment.
+    pub(super) fn start<F>(
+        &mut self,
+        purpose: Purpose,
+        work: &Work<'_>,
+        job: Job,
+        run: impl FnOnce(Arc<Cluster>, Job) -> F,
+    ) where
+        F: Future<Output = Ended> + Send + 'static,
+    {
+        let (say, answer) = oneshot::channel();
+        let wake = self.ground.wake.clone();
+        let progress = job.progress.clone();
+        let job = run(Arc::clone(&self.cluster), job);
+        let task = self.ground.io.spawn(async move {
+            let _nobody_waits = say.send(job.await);
+            wake.ended();
+        });
+        let running = Running { purpose, after: work.after.clone(), progress, answer, task: task.abort_handle() };
+        // One that is over ends itself at its next step: what it has sent, it has sent.
+        self.running.insert(work.target.id, running);
+    }
+
+    /// Waits for a moment for a deployment's job. Returns how it ended, or how far it has come; `None` if there is none.
+    pub(super) fn look(&mut self, id: Uuid, grace: Duration) -> Option<Result<Ended, String>> {
+        let running = self.running.get_mut(&id)?;
+        let answer = &mut running.answer;
+        let answer = self.ground.io.block_on(async move { timeout(grace, answer).await });
+        let Ok(answer) = answer else { return Some(Err(running.progress.text())) };
+        self.running.remove(&id);
+        let cut =
+            || ApplyError::Platform { what: "applying objects".to_owned(), message: "it was cut short".to_owned() };
+        Some(Ok(answer.unwrap_or_else(|_| Ended::cut_short(cut()))))
+    }
+
+    pub(super) fn runs(&self, id: Uuid, purpose: Purpose, after: &Claims) -> bool {
+        self.running.get(&id).is_some_and(|running| running.purpose == purpose && running.after == *after)
+    }
+}

@@ -1,0 +1,123 @@
+//! A deployment of Compose, from the control plane to a real podman and back, cut off at every point.
+
+use std::{io::Write as _, process::Command};
+
+use serde_json::json;
+use titan_agent::COMPOSE_FAULT_POINTS;
+use titan_api::{Kind, client::WriteOptions};
+use titan_tests::{
+    agents::AgentNode,
+    manifests::{deployment, host, target, template, workload},
+    nodes,
+    operators::Operator,
+    podman::{IMAGE, Podman, podman_alone},
+    worlds::{World, until},
+};
+
+const MANIFEST: &str = "applier: compose\nhealth: { deadline: 60s, interval: 1s, minReadySeconds: 1 }\n";
+
+/// One service whose command names the version.
+fn project() -> String {
+    format!(
+        "services:\n  web:\n    image: {IMAGE}\n    restart: always\n    stop_grace_period: 1s\n    \
+         command: [sh, -c, \": {{{{ workload.version }}}}; sleep 600\"]\n"
+    )
+}
+
+/// A control plane, a podman, and the agent that is to look after it.
+struct Stage {
+    world: World,
+    podman: Podman,
+    agent: AgentNode,
+}
+
+impl Stage {
+    async fn new() -> Option<Self> {
+        let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+        if !ci && Command::new("podman-compose").arg("--version").output().is_err() {
+            let _nobody_listens = writeln!(std::io::stderr(), "left out: Compose (podman-compose is not installed)");
+            return None;
+        }
+        let podman = podman_alone()?;
+        let world = World::start(crate::NODE).await.expect("a control plane");
+        let (key, value) = podman.environment();
+        let allowed =
+            format!("compose: {{ command: [/usr/bin/env, \"{key}={value}\", podman-compose], privileged: true }}");
+        let agent = AgentNode::allowing(crate::NODE, &allowed).expect("an agent");
+        let documents = [
+            host("pi", ""),
+            template("web", &[("template.yaml", MANIFEST), ("compose.yaml.j2", &project())]),
+            workload("web", "1"),
+            target("all", ""),
+            deployment("web", "web", "web", "all", &json!({})),
+        ];
+        world.apply(documents).await.expect("written");
+        world.settled().await.expect("decided");
+        let person = Operator::new(crate::NODE).expect("a directory");
+        person.login(&world.plane.server, &world.plane.token).expect("logged in");
+        agent.join(&person.titan("titan host join-command pi").expect("a line")).expect("enrolled");
+        Some(Self { world, podman, agent })
+    }
+
+    /// Ends the agent at a point.
+    fn cut(&self, point: &str) {
+        let mut once = self.agent.command(&["once"]);
+        once.env("TITAN_FAULT", point);
+        let ended = nodes::output(&mut once).expect("it ran");
+        assert!(!ended.status.success(), "{point} is never reached: {ended:?}");
+    }
+
+    /// Returns the containers of ours: their commands and states.
+    fn containers(&self) -> Vec<String> {
+        let ps = ["ps", "-a", "--no-trunc", "--filter", "label=titan.home=default/web", "--format"];
+        let format = "{{.Command}} {{.Status}}";
+        let told = self.podman.run(&[&ps[..], &[format]].concat()).unwrap_or_default();
+        told.lines().map(str::to_owned).collect()
+    }
+
+    /// Whether one container runs this version, and no other one is there.
+    fn runs(&self, version: &str) -> bool {
+        let containers = self.containers();
+        let runs = |line: &String| line.contains(&format!(": {version};")) && line.contains("Up ");
+        containers.len() == 1 && containers.iter().all(runs)
+    }
+
+    fn phase(&self) -> String {
+        let status = self.agent.status().expect("status");
+        let line = status["deployments"].as_array().into_iter().flatten().find(|line| line["name"] == "web");
+        line.and_then(|line| line["phase"].as_str()).unwrap_or_default().to_owned()
+    }
+
+    async fn wait_for(&self, what: &str, is: impl Fn(&Self) -> bool) {
+        until(what, async || Ok(is(self).then_some(()))).await.unwrap_or_else(|error| {
+            panic!("{error}: {:?} {:?}", self.containers(), self.agent.status());
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_at_any_point_of_a_project_ends_with_what_was_declared() {
+    let Some(stage) = Stage::new().await else { return };
+    stage.podman.run(&["run", "-d", "--network", "host", "--name", "theirs", IMAGE]).expect("a person's container");
+    let up = ["files-applied", "project-written", "beside-applied", "project-up", "proved-good"];
+    let down = ["project-down", "taken-down"];
+    let known = |point: &&str| up.contains(point) || down.contains(point);
+    assert!(COMPOSE_FAULT_POINTS.iter().all(known), "one is not cut at");
+    for (index, point) in up.iter().enumerate() {
+        let version = (index + 10).to_string();
+        stage.world.apply([workload("web", &version)]).await.expect("written");
+        stage.world.settled().await.expect("decided");
+        stage.cut(point);
+        let mut running = stage.agent.run().expect("running");
+        stage.wait_for(point, |stage| stage.runs(&version) && stage.phase() == "healthy").await;
+        assert!(running.is_running());
+    }
+    let options = WriteOptions::default();
+    stage.world.admin.delete(Kind::Deployment, Some("default"), "web", false, &options).await.expect("deleted");
+    stage.world.settled().await.expect("decided");
+    down.iter().for_each(|point| stage.cut(point));
+    let _running = stage.agent.run().expect("running");
+    stage.wait_for("the end", |stage| stage.containers().is_empty() && stage.phase().is_empty()).await;
+    let left = stage.podman.run(&["ps", "--format", "{{.Names}}"]).expect("containers");
+    assert_eq!(left, "theirs");
+}
