@@ -19,7 +19,7 @@ use super::{Agent, Running, binaries, linked};
 use crate::{children::Plane, hosts, options::Options, wire::Wire};
 
 /// Deployments that are applied before an agent is looked at.
-const DEPLOYMENTS: [usize; 2] = [3, 50];
+const DEPLOYMENTS: [usize; 2] = [0, 50];
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 const MIB: f64 = 1024.0 * 1024.0;
@@ -49,7 +49,7 @@ impl Seen {
     }
 }
 
-/// Agents at rest after they have applied some deployments and two changes of each: each binary with few and with many.
+/// Agents at rest after they have applied some deployments and two changes of each: each binary with none and with many.
 pub(crate) async fn rest(options: &Options) -> anyhow::Result<Vec<Figure>> {
     let span = options.pick(Duration::from_secs(600), Duration::from_secs(3));
     let plane = Plane::start().await?;
