@@ -150,7 +150,7 @@ impl Scene {
     fn check_instant(&self, when: &str) {
         let files = self.files();
         for service in &self.services {
-            service.check_own(&files, when);
+            service.check_own(&files, true, when);
         }
     }
 

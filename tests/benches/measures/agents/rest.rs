@@ -135,7 +135,7 @@ fn told(seen: &Seen, span: Duration, before: &Moment, after: &Moment, memory: Me
     let seconds = span.as_secs_f64();
     let (up, down) = (after.bytes.0 - before.bytes.0, after.bytes.1 - before.bytes.1);
     let processor = after.processor.saturating_sub(before.processor).as_secs_f64();
-    let note = format!("two changes after the first, then {seconds} s at rest, polls held 30 s, over TLS");
+    let note = format!("each deployment changed twice, then {seconds} s at rest, polls held 30 s, over TLS");
     vec![
         Figure::new(name("PSS"), memory.proportional as f64 / MIB, "MiB").goal(Goal::AtMost(5.0)).note(note),
         Figure::new(name("RSS"), memory.resident as f64 / MIB, "MiB"),

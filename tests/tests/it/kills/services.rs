@@ -129,17 +129,19 @@ hooks:
         (1..=self.newest).filter(|number| !self.refused.contains(number))
     }
 
-    /// Fails unless the deployment's own directory holds all files of one release and no other, or none.
-    pub(super) fn check_own(&self, files: &BTreeMap<String, String>, when: &str) {
+    /// Fails unless the deployment's own directory holds all files of one release and no other, or none. `going`: where files
+    /// of the owner are among them, the files of a removal go one by one.
+    pub(super) fn check_own(&self, files: &BTreeMap<String, String>, going: bool, when: &str) {
         let home = format!("default/{}/", self.name);
         let mine = |path: &str| path.ends_with("/mine");
         let found: BTreeMap<_, _> = files.iter().filter(|(path, _)| path.starts_with(&home) && !mine(path)).collect();
+        let shared = files.keys().any(|path| path.starts_with(&home) && mine(path));
         let whole = |number: u64| {
             let own = self.own(number);
             let same = |(path, text): (&&String, &&String)| {
                 own.get(*path).is_some_and(|wanted| wanted == *text || (self.drifted && *text == DRIFT))
             };
-            found.iter().all(same) && (found.len() == own.len() || self.drifted)
+            found.iter().all(same) && (found.len() == own.len() || self.drifted || (going && shared))
         };
         let brief = || found.iter().map(|(path, text)| (path, text.lines().next())).collect::<Vec<_>>();
         assert!(found.is_empty() || self.numbers().any(whole), "{when}: a mixture: {:?}", brief());
@@ -159,7 +161,7 @@ hooks:
 
     /// Fails unless every file is of the same release, and notes that nobody's hand is seen any more. No switch is under way.
     pub(super) fn see(&mut self, files: &BTreeMap<String, String>) {
-        self.check_own(files, "at rest");
+        self.check_own(files, false, "at rest");
         let whole = |number: u64| self.is(number, files);
         let empty = !files.contains_key(&self.elsewhere()) && self.own(0).keys().all(|path| !files.contains_key(path));
         let in_order = empty || self.numbers().any(whole);
