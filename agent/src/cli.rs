@@ -345,7 +345,7 @@ const fn state_code(error: &StateError) -> u8 {
 fn client_code(error: &ClientError) -> u8 {
     match error {
         ClientError::Address(_) => USAGE,
-        ClientError::Setup(_) => FAILED,
+        ClientError::Setup(_) | ClientError::Tls(_) => FAILED,
         ClientError::Unreachable { .. } | ClientError::NotTitan { .. } | ClientError::Slow { .. } => UNREACHABLE,
         ClientError::Refused { problem, .. } => match problem.code {
             Code::NotFound => NOT_FOUND,

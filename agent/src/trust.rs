@@ -9,14 +9,13 @@ use std::{sync::Arc, time::Duration};
 
 use reqwest::redirect::Policy;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+    CertificateError, DigitallySignedStruct, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use rustls_platform_verifier::Verifier;
 use titan_api::{
     Revision,
-    client::{Client, ClientError},
+    client::{self, Client, ClientError, SystemTrust},
 };
 
 /// 2026-11-21, in seconds since 1970: this program is not older than it is.
@@ -37,26 +36,17 @@ struct Timely<V> {
 /// Returns a client of the control plane at `server`, that trusts whom the system trusts. `newest` is the newest cursor that
 /// was accepted.
 pub(crate) fn client(server: &str, token: Option<String>, newest: Option<Revision>) -> Result<Client, ClientError> {
+    // Another provider in the process would panic at the first handshake; whoever comes first wins.
     let _already_set = rustls::crypto::ring::default_provider().install_default();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let told = newest.map_or(0, |newest| newest.micros().unsigned_abs() / 1_000_000);
-    let Some(tls) = tls(provider, told.max(WRITTEN)) else { return Client::new(server, token) };
+    let verifier = Timely { inner: SystemTrust::default(), passed: told.max(WRITTEN) };
     let http = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(10))
         .redirect(Policy::none())
-        .tls_backend_preconfigured(tls)
+        .tls_backend_preconfigured(client::tls(Arc::new(verifier)).map_err(ClientError::Tls)?)
         .build()
         .map_err(ClientError::Setup)?;
     Client::over(http, server, token)
-}
-
-fn tls(provider: Arc<rustls::crypto::CryptoProvider>, passed: u64) -> Option<ClientConfig> {
-    let inner = Verifier::new(provider.clone()).ok()?;
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
-    let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Timely { inner, passed }));
-    let mut config = config.with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Some(config)
 }
 
 impl<V: ServerCertVerifier> ServerCertVerifier for Timely<V> {

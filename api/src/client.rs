@@ -6,8 +6,9 @@ mod documents;
 mod download;
 mod feed;
 mod hosts;
+mod trust;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
@@ -15,6 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{Code, Problem, Revision, limits, poll::PollAnswer, problems};
 
 pub use download::Download;
+pub use trust::{SystemTrust, tls};
 
 /// The largest answer that is read into memory.
 const ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -42,6 +44,9 @@ pub enum ClientError {
     /// The HTTP client cannot be set up.
     #[error("the HTTP client cannot be set up")]
     Setup(#[source] reqwest::Error),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
     /// No answer, or not all of it.
     #[error("{server} cannot be reached")]
     Unreachable {
@@ -145,13 +150,14 @@ pub struct ListOptions {
 }
 
 impl Client {
-    /// Returns a client of the control plane at `server` that shows `token`.
+    /// Returns a client of the control plane at `server` that shows `token`, and trusts whom the system trusts.
     pub fn new(server: &str, token: Option<String>) -> Result<Self> {
         // A second provider in the process would panic at the first handshake; whoever comes first wins.
         let _already_set = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(10))
             .redirect(reqwest::redirect::Policy::none())
+            .tls_backend_preconfigured(tls(Arc::new(SystemTrust::default())).map_err(ClientError::Tls)?)
             .build()
             .map_err(ClientError::Setup)?;
         Self::over(http, server, token)

@@ -272,7 +272,7 @@ fn one_line(text: &str) -> String {
 fn client_exit(error: &ClientError) -> Exit {
     match error {
         ClientError::Address(_) => Exit::Usage,
-        ClientError::Setup(_) => Exit::Failed,
+        ClientError::Setup(_) | ClientError::Tls(_) => Exit::Failed,
         ClientError::Unreachable { .. } | ClientError::NotTitan { .. } | ClientError::Slow { .. } => Exit::Unreachable,
         ClientError::Refused { problem, .. } => problem_exit(problem),
     }

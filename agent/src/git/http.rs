@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, Read},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -11,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use reqwest::{Certificate, Client, RequestBuilder, Response, header};
+use titan_api::client::{SystemTrust, tls};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -46,6 +48,9 @@ impl Http {
                 std::fs::read(path).map_err(|error| RemoteError::Setup(format!("{}: {error}", path.display())))?;
             let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| setup(&error))?;
             client = client.tls_certs_merge(certificates);
+        } else {
+            let tls = tls(Arc::new(SystemTrust::default())).map_err(|error| setup(&error))?;
+            client = client.tls_backend_preconfigured(tls);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         Ok(Self {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use reqwest::{Client, Url, redirect::Policy};
-use titan_api::health::HttpProbe;
+use titan_api::{
+    client::{SystemTrust, tls},
+    health::HttpProbe,
+};
 
 use super::{SEARCHED, holds};
 use crate::settle::chain;
@@ -32,16 +35,19 @@ impl Callers {
             return Ok(client);
         }
         let _already_set = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
+        let mut client = Client::builder()
             .user_agent(concat!("titan-agent/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())
             // What is asked is whether a new connection is answered, by the host itself and not by a proxy.
             .pool_max_idle_per_host(0)
             .pool_idle_timeout(Duration::ZERO)
-            .no_proxy()
-            .tls_danger_accept_invalid_certs(local)
-            .build()
-            .map_err(|error| chain(&error))?;
+            .no_proxy();
+        client = if local {
+            client.tls_danger_accept_invalid_certs(true)
+        } else {
+            client.tls_backend_preconfigured(tls(Arc::new(SystemTrust::default())).map_err(|error| chain(&error))?)
+        };
+        let client = client.build().map_err(|error| chain(&error))?;
         Ok(place.get_or_init(|| client))
     }
 }

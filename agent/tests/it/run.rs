@@ -114,6 +114,18 @@ fn enrolling_again_with_the_same_token_is_the_same_attempt() {
 }
 
 #[test]
+fn a_host_without_certificates_of_authorities_needs_none_for_plain_http() {
+    let plane = Plane::start();
+    let host = Host::new(&plane);
+    plane.deploy("one", &[("a", "1")]);
+    let nowhere = host.path().join("nowhere").display().to_string();
+    let none = [("SSL_CERT_FILE", nowhere.as_str()), ("SSL_CERT_DIR", nowhere.as_str())];
+    let ended = host.agent(&["once"], &none);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(host.files_of("one"), map(&[("a", "1")]));
+}
+
+#[test]
 fn exit_codes_say_whose_turn_it_is() {
     let plane = Plane::start();
     let host = Host::new(&plane);

@@ -91,7 +91,7 @@ async fn look(session: &Session, findings: &mut Vec<Finding>) -> Exit {
         Err(error) => Some(error),
     };
     match probe {
-        Some(error @ (ClientError::Address(_) | ClientError::Setup(_))) => {
+        Some(error @ (ClientError::Address(_) | ClientError::Setup(_) | ClientError::Tls(_))) => {
             found("server", false, chain(&error));
             return Exit::Usage;
         }

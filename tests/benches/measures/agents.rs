@@ -20,6 +20,9 @@ use crate::{
 
 pub(crate) use {rest::rest, rounds::rounds};
 
+/// The agent's service.
+const SERVICE: &str = include_str!("../../../agent/packaging/titan-agent.service");
+
 /// An agent with its own directories, enrolled.
 struct Agent {
     binary: PathBuf,
@@ -76,8 +79,13 @@ impl Agent {
         Ok(())
     }
 
+    /// Starts it for good, with the variables that its service sets.
     fn run(&self) -> anyhow::Result<Running> {
-        Ok(Running(self.command(&["run"]).stdout(Stdio::null()).spawn()?))
+        let mut command = self.command(&["run"]);
+        let settings = SERVICE.lines().filter_map(|line| line.strip_prefix("Environment="));
+        let settings = settings.flat_map(str::split_whitespace).filter_map(|pair| pair.split_once('='));
+        command.envs(settings);
+        Ok(Running(command.stdout(Stdio::null()).spawn()?))
     }
 }
 

@@ -19,6 +19,7 @@ mod emulated;
 mod examples;
 mod field_cases;
 mod founding_lines;
+mod kills;
 mod kubernetes;
 mod laws_fold;
 mod laws_store;

@@ -1,6 +1,8 @@
 //! systemd over D-Bus: one connection, made when it is needed and again when it is lost. No call hangs.
 
+mod connection;
 mod signals;
+mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,16 +11,20 @@ use std::{
     time::Duration,
 };
 
-use serde::{Serialize, de::DeserializeOwned};
 use tokio::{runtime::Handle, time::timeout};
-use zbus::{Connection, OwnedObjectPath, OwnedVariant, Type, Variant, connection::Builder};
 
+use self::{
+    connection::Connection,
+    wire::{Argument, Call, Value},
+};
 use super::{
     names,
     states::{Details, State},
 };
 use crate::{apply::ApplyError, wake::Wake};
 
+const BUS: &str = "org.freedesktop.DBus";
+const BUS_PATH: &str = "/org/freedesktop/DBus";
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -41,9 +47,6 @@ pub(super) enum BusError {
         message: String,
     },
 }
-
-/// One unit as `ListUnitsByNames` tells of it.
-type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
 /// The connection.
 pub(super) struct Bus {
@@ -82,31 +85,35 @@ impl BusError {
     }
 }
 
-impl From<zbus::Error> for BusError {
-    fn from(error: zbus::Error) -> Self {
-        match error {
-            zbus::Error::MethodError(name, message, _) => {
-                let message = message.unwrap_or_else(|| name.to_string());
-                Self::Refused { name: name.to_string(), message }
-            }
-            zbus::Error::FDO(error) => {
-                use zbus::DBusError as _;
-                let name = error.name().to_string();
-                let gone = ["ServiceUnknown", "NameHasNoOwner", "NoReply", "Disconnected", "Spawn"];
-                if gone.iter().any(|kind| name.contains(kind)) {
-                    Self::Away(error.to_string())
-                } else {
-                    Self::Refused { message: error.description().unwrap_or(&name).to_owned(), name }
-                }
-            }
-            error => Self::Away(error.to_string()),
+impl BusError {
+    /// Returns what an answer of this name means.
+    fn said(name: String, message: Option<String>) -> Self {
+        let gone = ["ServiceUnknown", "NameHasNoOwner", "NoReply", "Disconnected", "Spawn"];
+        let of_the_bus = name.strip_prefix("org.freedesktop.DBus.Error.");
+        if of_the_bus.is_some_and(|kind| gone.iter().any(|gone| kind.contains(gone))) {
+            return Self::Away(message.unwrap_or(name));
         }
+        Self::Refused { message: message.unwrap_or_else(|| name.clone()), name }
+    }
+
+    fn strange() -> Self {
+        Self::Away("it answers what it should not".to_owned())
     }
 }
 
-async fn in_time<T>(limit: Duration, work: impl Future<Output = zbus::Result<T>>) -> Result<T, BusError> {
+/// Returns a call of the bus itself.
+const fn bus_call(method: &str) -> Call<'_> {
+    Call { destination: BUS, path: BUS_PATH, interface: BUS, method }
+}
+
+/// Returns a call of systemd's manager.
+const fn manager_call(method: &str) -> Call<'_> {
+    Call { destination: SYSTEMD, path: MANAGER_PATH, interface: MANAGER, method }
+}
+
+async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, BusError>>) -> Result<T, BusError> {
     match timeout(limit, work).await {
-        Ok(result) => result.map_err(Into::into),
+        Ok(result) => result,
         Err(_) => Err(BusError::Away(format!("nothing came within {} s", limit.as_secs()))),
     }
 }
@@ -118,56 +125,50 @@ impl Bus {
         Self { io, address, wake, connection: None, watching: false, watched: BTreeSet::new(), reloads: 0 }
     }
 
-    /// Returns the connection, after making it if there is none.
-    fn connection(&mut self) -> Result<Connection, BusError> {
-        if let Some(connection) = self.connection.as_ref().filter(|connection| !connection.is_closed()) {
-            return Ok(connection.clone());
+    /// Makes a connection if there is none.
+    fn connect(&mut self) -> Result<(), BusError> {
+        if self.connection.as_ref().is_some_and(|connection| !connection.is_closed()) {
+            return Ok(());
         }
-        let address = self.address.clone();
-        let build = async move { Builder::address(address.as_str()).build().await };
-        let connection = self.io.block_on(in_time(PATIENCE, build))?;
-        self.connection = Some(connection.clone());
+        let open = in_time(PATIENCE, Connection::open(&self.address));
+        self.connection = Some(self.io.block_on(open)?);
         if self.watching {
             self.watched.clear();
-            self.listen(&connection)?;
+            let listens = self.listen();
+            if listens.is_err() {
+                // The next one listens, or is none either.
+                self.connection = None;
+            }
+            return listens;
         }
-        Ok(connection)
+        Ok(())
     }
 
-    fn call<B, R>(
-        &mut self,
-        path: &str,
-        interface: &str,
-        method: &str,
-        body: &B,
-        limit: Duration,
-    ) -> Result<R, BusError>
-    where
-        B: Serialize + Type,
-        R: DeserializeOwned + Type,
-    {
-        let connection = self.connection()?;
-        let call = connection.call_method(Some(SYSTEMD), path, Some(interface), method, body);
-        let reply = self.io.block_on(in_time(limit, call));
-        if matches!(reply, Err(BusError::Away(_))) {
+    fn call(&mut self, call: Call<'_>, arguments: &[Argument<'_>], limit: Duration) -> Result<Vec<Value>, BusError> {
+        self.connect()?;
+        self.say(call, arguments, limit)
+    }
+
+    /// Makes a call over the connection that there is.
+    fn say(&mut self, call: Call<'_>, arguments: &[Argument<'_>], limit: Duration) -> Result<Vec<Value>, BusError> {
+        let gone = || BusError::Away("the connection has ended".to_owned());
+        let connection = self.connection.as_mut().ok_or_else(gone)?;
+        let answer = self.io.block_on(in_time(limit, connection.call(call, arguments)));
+        if matches!(answer, Err(BusError::Away(_))) {
             // Whatever is wrong with it, the next call begins with a new one.
             self.connection = None;
         }
-        reply?.body().deserialize_ignore_signature().map_err(|error: zbus::Error| BusError::Away(error.to_string()))
+        answer
     }
 
-    fn manager<B, R>(&mut self, method: &str, body: &B) -> Result<R, BusError>
-    where
-        B: Serialize + Type,
-        R: DeserializeOwned + Type,
-    {
-        self.call(MANAGER_PATH, MANAGER, method, body, PATIENCE)
+    fn manager(&mut self, method: &str, arguments: &[Argument<'_>]) -> Result<Vec<Value>, BusError> {
+        self.call(manager_call(method), arguments, PATIENCE)
     }
 
     /// Has systemd read all its files again.
     pub(super) fn reload(&mut self) -> Result<(), BusError> {
         self.reloads += 1;
-        self.call::<_, ()>(MANAGER_PATH, MANAGER, "Reload", &(), RELOAD_PATIENCE)
+        self.call(manager_call("Reload"), &[], RELOAD_PATIENCE).map(drop)
     }
 
     /// Returns how often systemd was asked to read its files again.
@@ -179,14 +180,14 @@ impl Bus {
     /// Has something done with a unit, without waiting for it: `StartUnit`, `StopUnit`, `RestartUnit`, ...
     pub(super) fn ask(&mut self, method: &str, unit: &str) -> Result<(), BusError> {
         tracing::debug!("{method} {unit}");
-        self.manager::<_, OwnedObjectPath>(method, &(unit, "replace")).map(drop)
+        self.manager(method, &[Argument::Text(unit), Argument::Text("replace")]).map(drop)
     }
 
     /// Forgets that a unit failed; it is fine if it did not or is not known.
     pub(super) fn forget_failure(&mut self, unit: &str) -> Result<(), BusError> {
-        match self.manager::<_, ()>("ResetFailedUnit", &unit) {
+        match self.manager("ResetFailedUnit", &[Argument::Text(unit)]) {
             Err(BusError::Refused { .. }) => Ok(()),
-            other => other,
+            other => other.map(drop),
         }
     }
 
@@ -200,14 +201,15 @@ impl Bus {
             return Ok(BTreeMap::new());
         }
         self.watch_units(&units)?;
-        let listed: Vec<Listed> = self.manager("ListUnitsByNames", &units)?;
+        let answer = self.manager("ListUnitsByNames", &[Argument::Texts(&units)])?;
+        let Some(Value::List(listed)) = answer.into_iter().next() else { return Err(BusError::strange()) };
         // A name that is another one for the same unit is told as that one; the order is that of the question.
         let known = units.len() == listed.len();
-        let state = |(index, (name, _, load, active, sub, _, _, job, kind, _)): (usize, Listed)| {
-            let name = if known { units[index].to_owned() } else { name };
-            (name, State { load, active, sub, job: (job != 0).then_some(kind) })
+        let state = |(index, row): (usize, Value)| {
+            let (name, state) = listed_unit(row).ok_or_else(BusError::strange)?;
+            Ok((if known { units[index].to_owned() } else { name }, state))
         };
-        Ok(listed.into_iter().enumerate().map(state).collect())
+        listed.into_iter().enumerate().map(state).collect()
     }
 
     /// Returns the instances of a template that systemd knows.
@@ -221,12 +223,17 @@ impl Bus {
     /// Returns one property of a unit, or `None` if it has none of that name and type.
     pub(super) fn property<T>(&mut self, unit: &str, interface: &str, name: &str) -> Result<Option<T>, BusError>
     where
-        T: TryFrom<OwnedVariant>,
+        T: TryFrom<Value>,
     {
+        Ok(self.value(unit, interface, name)?.and_then(|value| T::try_from(value).ok()))
+    }
+
+    fn value(&mut self, unit: &str, interface: &str, name: &str) -> Result<Option<Value>, BusError> {
         let interface = format!("{SYSTEMD}.{interface}");
         let path = names::bus_path(unit);
-        match self.call::<_, OwnedVariant>(&path, PROPERTIES, "Get", &(interface.as_str(), name), PATIENCE) {
-            Ok(value) => Ok(T::try_from(value).ok()),
+        let get = Call { destination: SYSTEMD, path: &path, interface: PROPERTIES, method: "Get" };
+        match self.call(get, &[Argument::Text(&interface), Argument::Text(name)], PATIENCE) {
+            Ok(values) => Ok(values.into_iter().next()),
             Err(BusError::Refused { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -234,7 +241,7 @@ impl Bus {
 
     /// Returns the file that a unit is made from, if there is one.
     pub(super) fn file_of(&mut self, unit: &str) -> Result<Option<String>, BusError> {
-        self.manager::<_, OwnedObjectPath>("LoadUnit", &unit)?;
+        self.manager("LoadUnit", &[Argument::Text(unit)])?;
         Ok(self.property::<String>(unit, "Unit", "FragmentPath")?.filter(|path| !path.is_empty()))
     }
 
@@ -271,14 +278,17 @@ impl Bus {
     }
 
     fn load_error(&mut self, unit: &str) -> Result<Option<String>, BusError> {
-        let (path, interface) = (names::bus_path(unit), format!("{SYSTEMD}.Unit"));
-        match self.call::<_, OwnedVariant>(&path, PROPERTIES, "Get", &(interface.as_str(), "LoadError"), PATIENCE) {
-            Ok(value) => {
-                let pair = zbus::Structure::try_from(Variant::from(value)).and_then(<(String, String)>::try_from);
-                Ok(pair.ok().map(|(_, message)| message))
-            }
-            Err(BusError::Refused { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        // An error's name and what it says.
+        let Some(Value::Row(pair)) = self.value(unit, "Unit", "LoadError")? else { return Ok(None) };
+        Ok(pair.into_iter().nth(1).and_then(|message| message.try_into().ok()))
     }
+}
+
+/// Returns one unit as `ListUnitsByNames` tells of it.
+fn listed_unit(row: Value) -> Option<(String, State)> {
+    let Value::Row(row) = row else { return None };
+    let [name, _, load, active, sub, _, _, job, kind, _] = <[Value; 10]>::try_from(row).ok()?;
+    let text = |value: Value| String::try_from(value).ok();
+    let job = (u32::try_from(job).ok()? != 0).then_some(text(kind)?);
+    Some((text(name)?, State { load: text(load)?, active: text(active)?, sub: text(sub)?, job }))
 }

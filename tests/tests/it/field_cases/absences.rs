@@ -155,6 +155,10 @@ async fn clock_is_1970_at_boot_then_jumps_50_years() {
         assert_eq!(output.status.success(), good, "{years:?}: {output:?}");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(good || said.contains("expired"), "{said}");
+        once.env("SSL_CERT_FILE", folder.path().join("nowhere"));
+        let output = nodes::output(&mut once).expect("run");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("install the package ca-certificates"), "{said}");
         plane.stop().await.expect("stopped");
     }
 }

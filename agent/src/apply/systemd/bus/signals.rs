@@ -1,16 +1,13 @@
 //! Being told when a unit changes, instead of asking again and again.
 
-use std::{future::poll_fn, pin::Pin, time::Duration};
+use std::time::Duration;
 
 use titan_api::templates::Applier as Kind;
-use tokio::time::{Instant, sleep_until};
-use zbus::{Connection, MessageStream, export::futures_core::Stream as _, message::Type};
+use tokio::{sync::watch, time::sleep};
 
-use super::{Bus, BusError, MANAGER, MANAGER_PATH, PATIENCE, PROPERTIES, SYSTEMD, in_time};
+use super::{Argument, Bus, BusError, MANAGER, MANAGER_PATH, PATIENCE, PROPERTIES, SYSTEMD, bus_call, manager_call};
 use crate::{apply::systemd::names, wake::Wake};
 
-const BUS: &str = "org.freedesktop.DBus";
-const BUS_PATH: &str = "/org/freedesktop/DBus";
 /// Units that are watched one by one; with more of them all units of the host are. A bus allows 512 rules.
 const SINGLE: usize = 256;
 /// Between two times that the agent is woken: a unit that is restarted again and again does not keep it busy.
@@ -24,20 +21,17 @@ impl Bus {
         self.watching = true;
     }
 
-    /// Has systemd send signals, and listens to them.
-    pub(super) fn listen(&self, connection: &Connection) -> Result<(), BusError> {
-        let subscribe = connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), "Subscribe", &());
-        self.io.block_on(in_time(PATIENCE, subscribe))?;
+    /// Has systemd send signals over the connection that there is, and listens to them.
+    pub(super) fn listen(&mut self) -> Result<(), BusError> {
+        self.say(manager_call("Subscribe"), &[], PATIENCE)?;
         for member in ["Reloading", "UnitFilesChanged"] {
-            self.match_rule(
-                connection,
-                &format!(
-                    "type='signal',sender='{SYSTEMD}',path='{MANAGER_PATH}',interface='{MANAGER}',member='{member}'"
-                ),
-            )?;
+            self.match_rule(&format!(
+                "type='signal',sender='{SYSTEMD}',path='{MANAGER_PATH}',interface='{MANAGER}',member='{member}'"
+            ))?;
         }
-        let (stream, wake) = (MessageStream::from(connection), self.wake.clone());
-        self.io.spawn(hear(stream, wake));
+        if let Some(connection) = &self.connection {
+            self.io.spawn(hear(connection.signals(), self.wake.clone()));
+        }
         Ok(())
     }
 
@@ -46,47 +40,31 @@ impl Bus {
         if !self.watching {
             return Ok(());
         }
-        let connection = self.connection()?;
+        self.connect()?;
         for unit in units {
             if self.watched.contains(*unit) || self.watched.contains(ALL) {
                 continue;
             }
             let all = self.watched.len() >= SINGLE;
             let which = if all { ALL.to_owned() } else { format!("path='{}'", names::bus_path(unit)) };
-            let rule = format!(
+            self.match_rule(&format!(
                 "type='signal',sender='{SYSTEMD}',{which},interface='{PROPERTIES}',member='PropertiesChanged',arg0='{SYSTEMD}.Unit'"
-            );
-            self.match_rule(&connection, &rule)?;
+            ))?;
             self.watched.insert(if all { ALL } else { *unit }.to_owned());
         }
         Ok(())
     }
 
-    fn match_rule(&self, connection: &Connection, rule: &str) -> Result<(), BusError> {
-        let add = connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "AddMatch", &rule);
-        self.io.block_on(in_time(PATIENCE, add)).map(drop)
+    fn match_rule(&mut self, rule: &str) -> Result<(), BusError> {
+        self.say(bus_call("AddMatch"), &[Argument::Text(rule)], PATIENCE).map(drop)
     }
 }
 
 /// Wakes the agent for signals until the connection ends, and once more then.
-async fn hear(mut stream: MessageStream, wake: Wake) {
-    let mut rests_until = Instant::now();
-    let mut due = false;
-    loop {
-        let next = poll_fn(|context| Pin::new(&mut stream).poll_next(context));
-        tokio::select! {
-            message = next => match message {
-                Some(Ok(message)) => due |= message.message_type() == Type::Signal,
-                // Some were lost: that is as good as one that came.
-                Some(Err(_)) => due = true,
-                None => break,
-            },
-            () = sleep_until(rests_until), if due => {
-                wake.stirred(Kind::Systemd);
-                due = false;
-                rests_until = Instant::now() + REST;
-            }
-        }
+async fn hear(mut signals: watch::Receiver<()>, wake: Wake) {
+    while signals.changed().await.is_ok() {
+        wake.stirred(Kind::Systemd);
+        sleep(REST).await;
     }
     wake.stirred(Kind::Systemd);
 }
