@@ -63,7 +63,7 @@ pub const HOST_FILES_BYTES: usize = 1024 * 1024;
 /// Resources that a host or a deployment may name.
 pub const RESOURCES: usize = 16;
 /// The largest amount of a resource, in thousandths of a core, bytes or pieces.
-pub const RESOURCE_MOST: u64 = 1 << 60;
+pub const RESOURCE_MOST: u64 = 1 << 50;
 /// Taints of one host, and tolerations of one deployment.
 pub const TAINTS: usize = 32;
 /// The largest `maxSkew` of a deployment's `spread`.

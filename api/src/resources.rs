@@ -42,7 +42,9 @@ pub enum ResourceError {
         expected: &'static str,
     },
     /// The amount is too large.
-    #[error("{amount} of {name} is more than anybody has: the limit is {RESOURCE_MOST} thousandths of a core, bytes or pieces")]
+    #[error(
+        "{amount} of {name} is more than anybody has: the limit is {RESOURCE_MOST} thousandths of a core, bytes or pieces"
+    )]
     TooMuch {
         /// The resource.
         name: String,

@@ -130,7 +130,10 @@ mod tests {
         assert!(tolerates(Some("dedicated"), Some("gpu"), Some(TaintEffect::NoExecute)));
         assert!(!tolerates(Some("dedicated"), Some("ssd"), None) && !tolerates(Some("other"), None, None));
         assert!(!tolerates(None, None, Some(TaintEffect::NoSchedule)) && !dedicated.tolerated(&[]));
-        assert!(!taint("dedicated:NoSchedule").tolerated(&[Toleration { value: Some("gpu".into()), ..Toleration::default() }]));
+        assert!(
+            !taint("dedicated:NoSchedule")
+                .tolerated(&[Toleration { value: Some("gpu".into()), ..Toleration::default() }])
+        );
     }
 
     #[test]

@@ -156,12 +156,9 @@ impl Planner {
         let bookmark = self.state.store.read().await?.bookmark("planner").await?;
         let standing = Standing::of(&self.state.view, &self.state.model(), &self.state.store).await?;
         let (model, mut agenda, queued) = (self.state.model(), Agenda::default(), HashMap::new());
-        if bookmark < model.revision {
-            // Chunks that nobody finished may have taken replicas off hosts that nothing else leads back to.
-            let targets = model.deployments().filter(|deployment| deployment.spec.replicas.is_some());
-            let targets = targets.map(|deployment| deployment.uid).collect();
-            agenda.add(&Affected { targets, ..Affected::default() });
-        }
+        // Chunks that nobody finished may have taken replicas off hosts, or made room, and nothing else leads back to that.
+        let targets = model.deployments_that_book().map(|deployment| deployment.uid).collect();
+        agenda.add(&Affected { targets, ..Affected::default() });
         Ok(Leading { lease, standing, agenda, read: bookmark, bookmark, queued, deleted: false })
     }
 
@@ -201,6 +198,8 @@ impl Planner {
         };
         let items = planning.next(&mut leading.agenda, self.pace.pairs);
         let planned = planning.decide(&items).await?;
+        leading.agenda.add(&planned.follow_up());
+        leading.agenda.shift(planned.freed.iter().copied());
         let last = leading.agenda.is_empty();
         if !last && planned.is_empty() {
             return Ok(());
@@ -294,6 +293,7 @@ impl Planner {
                     if let Err(problem) = model.follow(change) {
                         unreadable(&change.name, &problem);
                     }
+                    rebook(leading.as_mut(), model, change);
                 }
             });
             // A host that was made a moment ago may have reported facts before the model knew it.
@@ -369,7 +369,17 @@ fn leave(leading: Option<&mut Leading>, model: &Model, change: &Change) {
         && (change.kind, change.operation) == (Kind::Host, Operation::Delete)
         && let Some(number) = model.hosts().number(change.uid)
     {
-        leading.standing.holders.remove_host(number);
+        leading.standing.remove_host(number);
+    }
+}
+
+/// Takes in that a deployment asks for more or less than before.
+fn rebook(leading: Option<&mut Leading>, model: &Model, change: &Change) {
+    if let Some(leading) = leading
+        && change.kind == Kind::Deployment
+    {
+        let shifted = leading.standing.rebook(change.uid, model);
+        leading.agenda.shift(shifted);
     }
 }
 
