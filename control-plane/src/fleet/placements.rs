@@ -73,6 +73,13 @@ fn eligible(model: &Model, deployment: &Deployment, target: &Matcher, held: &Roa
     eligible
 }
 
+/// Returns the hosts that a deployment could have a replica on, if they had room and nobody missed them.
+#[must_use]
+pub fn possible(model: &Model, deployment: &Deployment) -> RoaringBitmap {
+    let target = model.target(deployment);
+    target.map_or_else(RoaringBitmap::new, |target| eligible(model, deployment, target, &RoaringBitmap::new()))
+}
+
 /// Returns those of the hosts that have what a deployment asks for, now that others have taken their part.
 fn roomy(footing: Footing<'_>, deployment: &Deployment, mut among: RoaringBitmap) -> RoaringBitmap {
     let (requests, hosts) = (&deployment.spec.requests, footing.model.hosts());

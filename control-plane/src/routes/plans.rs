@@ -20,7 +20,7 @@ use titan_api::{
 };
 
 use crate::{
-    fleet::{causes, model::Model, plans, view::Entry},
+    fleet::{absences::Absences, causes, model::Model, plans, view::Entry},
     planning::{Planned, Planning, Standing},
     routes::{
         apply::checked,
@@ -91,6 +91,7 @@ pub async fn plan(
     // Whatever was decided before is in the view.
     follow::pass(&state).await?;
     let mut standing = Standing::of(&state.view, &model, &state.store).await?;
+    standing.absences = Absences::clone(&state.absences.load());
     let mut planning = Planning {
         model: &model,
         view: &state.view,
