@@ -254,7 +254,7 @@ impl World {
                     }
                     DeploymentEdit::Replicas(0) => {
                         let spec = spec.as_object_mut().expect("object");
-                        ["replicas", "spread"].map(|field| spec.remove(field));
+                        spec.retain(|field, _| field != "replicas" && field != "spread");
                     }
                     DeploymentEdit::Replicas(replicas) => spec["replicas"] = json!(replicas - 1),
                     DeploymentEdit::Requests(cores) => spec["requests"] = json!({ "cpu": cores }),
