@@ -20,7 +20,7 @@ use crate::{
     fleet::{
         absences::Absences,
         agenda::{Agenda, Ground, Item},
-        bookings::Bookings,
+        bookings::{Bookings, is_booked},
         causes::Affected,
         holders::Holders,
         hosts::HostNumber,
@@ -91,6 +91,9 @@ impl Standing {
     /// no longer takes what it took until its hosts are told.
     pub fn rebook(&mut self, deployment: Uuid, model: &Model) -> Vec<Uuid> {
         let Some(declared) = model.deployment(deployment) else { return Vec::new() };
+        if !is_booked(declared) && !self.bookings.has(deployment) {
+            return Vec::new();
+        }
         let troubled = self.problems.iter().filter(|(_, of)| *of == deployment).map(|(host, _)| host);
         let on = self.holders.of(deployment) | model.hosts().numbers(troubled);
         let shifted = self.bookings.rebook(declared, &on);
@@ -244,14 +247,17 @@ impl Planning<'_> {
 
     /// Books a deployment on a host, so that whoever is decided next finds what is left.
     fn book(&mut self, deployment: &Deployment, host: Uuid) {
-        if let Some(number) = self.model.hosts().number(host) {
+        if is_booked(deployment)
+            && let Some(number) = self.model.hosts().number(host)
+        {
             self.standing.bookings.book(deployment, number);
         }
     }
 
     /// Ends the booking of a deployment on a host.
     fn release_booking(&mut self, deployment: Uuid, host: Uuid, planned: &mut Planned) {
-        if let Some(number) = self.model.hosts().number(host)
+        if self.standing.bookings.has(deployment)
+            && let Some(number) = self.model.hosts().number(host)
             && self.standing.bookings.release(deployment, number)
         {
             planned.freed.insert(host);

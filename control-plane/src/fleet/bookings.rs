@@ -50,7 +50,8 @@ pub struct Bookings {
 }
 
 /// Whether a deployment is booked where it is.
-fn is_booked(deployment: &Deployment) -> bool {
+#[must_use]
+pub fn is_booked(deployment: &Deployment) -> bool {
     deployment.spec.replicas.is_some() || !deployment.spec.requests.is_empty()
 }
 
@@ -70,6 +71,12 @@ impl Bookings {
             }
         }
         bookings
+    }
+
+    /// Whether a deployment is booked on any host.
+    #[must_use]
+    pub fn has(&self, deployment: Uuid) -> bool {
+        self.of.contains_key(&deployment)
     }
 
     /// Returns the hosts on which a deployment is booked.

@@ -117,8 +117,8 @@ pub fn place_chosen(
     host: Uuid,
     held: bool,
 ) -> Placement {
-    let number = footing.model.hosts().number(host);
-    let is_chosen = chosen.map(|chosen| number.is_some_and(|number| chosen.contains(number.0)));
+    let number = || footing.model.hosts().number(host);
+    let is_chosen = chosen.map(|chosen| number().is_some_and(|number| chosen.contains(number.0)));
     match (is_chosen, place_one(footing, deployment, host, held)) {
         (Some(true), _) => Placement::Present,
         // It could be there, and others were picked.
