@@ -1,10 +1,19 @@
 //! Deployments: a workload with its template, target and values.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Name, selectors::Selector, values::Values};
+use crate::{
+    Name, labels,
+    limits::{FAILOVER_DEFAULT, FAILOVER_LEAST, FAILOVER_MOST, SKEW_MOST, TAINTS},
+    problems::Fault,
+    resources::Resources,
+    selectors::Selector,
+    spans::Span,
+    taints::{self, Toleration},
+    values::Values,
+};
 
 /// A workload on the hosts of a target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +33,19 @@ pub struct DeploymentSpec {
     /// How many of the matching hosts; absent: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
+    /// What it needs on each host that it is on. A host without that much left does not get it.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub requests: Resources,
+    /// Taints of hosts that it does not mind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+    /// How replicas are spread over the fleet; only with `replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
+    /// How long a host must not have been seen for its replica to be placed elsewhere, while the control plane was up and
+    /// others were seen: `30s` to `720h`, or `0s` for never; only with `replicas`. Default: `5m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover_after: Option<Span>,
     /// Values, stronger than the workload's.
     #[serde(default, skip_serializing_if = "Values::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
@@ -38,6 +60,64 @@ pub struct DeploymentSpec {
     /// What a host does with the files when the deployment leaves it.
     #[serde(default)]
     pub on_remove: OnRemove,
+}
+
+/// How replicas are spread over the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Spread {
+    /// A label, or a fact as `fact/<name>`: each replica goes where the fewest have the same value. Hosts without it count
+    /// as if they had one of their own, in common.
+    pub label: String,
+    /// By how much the values may differ in replicas before no more are placed where most are, 1 to 1 000 000; absent: by
+    /// any number, if there is no room elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_skew: Option<u32>,
+}
+
+impl DeploymentSpec {
+    /// Returns how long a host must not have been seen for its replica to be placed elsewhere; `None` for never.
+    #[must_use]
+    pub fn failover(&self) -> Option<Duration> {
+        let after = self.failover_after.map_or(FAILOVER_DEFAULT, |span| span.0);
+        (self.replicas.is_some() && !after.is_zero()).then_some(after)
+    }
+
+    /// Returns what is wrong with how it is placed, at `pointer`.
+    #[must_use]
+    pub fn placement_faults(&self, pointer: &str) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        for (index, toleration) in self.tolerations.iter().enumerate() {
+            let at = format!("{pointer}/tolerations/{index}");
+            faults.extend(taints::fault(toleration.key.as_ref(), toleration.value.as_ref(), &at));
+        }
+        if self.tolerations.len() > TAINTS {
+            let detail = format!("{} tolerations, the limit is {TAINTS}", self.tolerations.len());
+            faults.push(Fault::new(format!("{pointer}/tolerations"), detail));
+        }
+        if let Some(Spread { label, max_skew }) = &self.spread {
+            if !labels::is_key(label) {
+                let detail = format!("{label:?} is not the key of a label, nor fact/<name>");
+                faults.push(Fault::new(format!("{pointer}/spread/label"), detail));
+            }
+            if max_skew.is_some_and(|skew| !(1..=SKEW_MOST).contains(&skew)) {
+                let detail = format!("maxSkew is 1 to {SKEW_MOST}");
+                faults.push(Fault::new(format!("{pointer}/spread/maxSkew"), detail));
+            }
+        }
+        if let Some(after) = self.failover_after
+            && !after.0.is_zero()
+        {
+            faults.extend(after.fault(format!("{pointer}/failoverAfter"), FAILOVER_LEAST, FAILOVER_MOST));
+        }
+        let only = [("spread", self.spread.is_some()), ("failoverAfter", self.failover_after.is_some())];
+        for (field, _) in only.into_iter().filter(|(_, given)| *given && self.replicas.is_none()) {
+            let detail = format!("{field} is only for deployments with replicas; say how many, or leave it out");
+            faults.push(Fault::new(format!("{pointer}/{field}"), detail));
+        }
+        faults
+    }
 }
 
 /// Values for the hosts that a selector matches.
@@ -161,7 +241,35 @@ impl OnRemove {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn placement_is_refused_where_it_says_nothing_sensible() {
+        let faults = |change: serde_json::Value| -> Vec<String> {
+            let mut spec = json!({"workload": "w", "target": "t", "replicas": 2});
+            spec.as_object_mut().expect("a map").extend(change.as_object().expect("a map").clone());
+            let spec: DeploymentSpec = serde_json::from_value(spec).expect("spec");
+            spec.placement_faults("").into_iter().map(|fault| fault.pointer).collect()
+        };
+        let good = json!({"spread": {"label": "zone", "maxSkew": 1}, "failoverAfter": "0s",
+            "tolerations": [{}, {"key": "gpu", "effect": "NoExecute"}], "requests": {"cpu": "500m"}});
+        assert_eq!(faults(good), [""; 0]);
+        for (bad, pointer) in [
+            (json!({"spread": {"label": "a b"}}), "/spread/label"),
+            (json!({"spread": {"label": "zone", "maxSkew": 0}}), "/spread/maxSkew"),
+            (json!({"spread": {"label": "zone", "maxSkew": SKEW_MOST + 1}}), "/spread/maxSkew"),
+            (json!({"spread": {"label": "zone"}, "replicas": null}), "/spread"),
+            (json!({"failoverAfter": "29s"}), "/failoverAfter"),
+            (json!({"failoverAfter": "721h"}), "/failoverAfter"),
+            (json!({"failoverAfter": "5m", "replicas": null}), "/failoverAfter"),
+            (json!({"tolerations": [{"key": "a b"}]}), "/tolerations/0/key"),
+            (json!({"tolerations": vec![json!({}); TAINTS + 1]}), "/tolerations"),
+        ] {
+            assert_eq!(faults(bad.clone()), [pointer], "{bad}");
+        }
+    }
 
     #[test]
     fn dependencies_are_names_with_a_state_behind_them() {

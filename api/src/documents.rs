@@ -232,6 +232,7 @@ impl Spec {
             Self::Host(spec) => {
                 let mut faults = values_faults(&spec.values, "/spec/values");
                 faults.extend(spec.files_faults("/spec/files"));
+                faults.extend(spec.taints_faults("/spec/taints"));
                 for (index, workspace) in spec.workspaces.iter().enumerate() {
                     if workspace != "*"
                         && let Err(error) = Name::new(workspace.as_str())
@@ -246,6 +247,7 @@ impl Spec {
             Self::Target(spec) => targets::faults(spec, "/spec"),
             Self::Deployment(spec) => {
                 let mut faults = values_faults(&spec.values, "/spec/values");
+                faults.extend(spec.placement_faults("/spec"));
                 if spec.overrides.len() > limits::OVERRIDES {
                     let detail = format!("{} entries, the limit is {}", spec.overrides.len(), limits::OVERRIDES);
                     faults.push(Fault::new("/spec/overrides", detail));

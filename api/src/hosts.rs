@@ -8,9 +8,11 @@ use serde_json::Value;
 use crate::{
     Name, Revision,
     drift::Drift,
-    limits::{HOST_FILES, HOST_FILES_BYTES},
+    limits::{HOST_FILES, HOST_FILES_BYTES, TAINTS},
     parse::escape,
     problems::Fault,
+    resources::Resources,
+    taints::{self, Taint},
     templates::check_path,
     values::Values,
 };
@@ -32,6 +34,13 @@ pub struct HostSpec {
     /// Whether it takes no new deployments; it keeps those it has, but gives up replicas.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cordoned: bool,
+    /// What it has room for: `cpu`, `memory`, and whatever else is counted. Of cores and memory that are not named it has
+    /// what its agent reports, or any amount if none has reported; of anything else that is not named it has none.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub capacity: Resources,
+    /// Marks that keep deployments away which do not tolerate them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<Taint>,
     /// The strongest layer of values for whatever is deployed here.
     #[serde(default, skip_serializing_if = "Values::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
@@ -77,6 +86,8 @@ impl Default for HostSpec {
             description: None,
             workspaces: everyone(),
             cordoned: false,
+            capacity: Resources::default(),
+            taints: Vec::new(),
             values: Values::new(),
             files: HostFiles::new(),
         }
@@ -88,6 +99,21 @@ impl HostSpec {
     #[must_use]
     pub fn admits(&self, workspace: &str) -> bool {
         self.workspaces.iter().any(|admitted| admitted == "*" || admitted == workspace)
+    }
+
+    /// Returns what is wrong with the taints, at `pointer`.
+    #[must_use]
+    pub fn taints_faults(&self, pointer: &str) -> Vec<Fault> {
+        let each = self.taints.iter().enumerate();
+        let mut faults: Vec<_> = each
+            .filter_map(|(index, taint)| {
+                taints::fault(Some(&taint.key), taint.value.as_ref(), &format!("{pointer}/{index}"))
+            })
+            .collect();
+        if self.taints.len() > TAINTS {
+            faults.push(Fault::new(pointer, format!("{} taints, the limit is {TAINTS}", self.taints.len())));
+        }
+        faults
     }
 
     /// Returns the files of a deployment that are as a person left them, if there are any.
@@ -196,6 +222,20 @@ mod tests {
             let pointer = format!("/spec/files/a~1b/{}", escape(bad));
             assert_eq!(pointers(&json!({"a/b": { bad: file }})), [pointer], "{bad}");
         }
+    }
+
+    #[test]
+    fn taints_have_keys_like_labels_and_are_few() {
+        let pointers = |taints: Value| -> Vec<String> {
+            let spec: HostSpec = serde_json::from_value(json!({ "taints": taints })).expect("spec");
+            spec.taints_faults("/spec/taints").into_iter().map(|fault| fault.pointer).collect()
+        };
+        let taint = json!({"key": "gpu", "effect": "NoSchedule"});
+        assert_eq!(pointers(json!([taint])), [""; 0]);
+        assert_eq!(pointers(json!([taint, {"key": "a b", "effect": "NoExecute"}])), ["/spec/taints/1/key"]);
+        assert_eq!(pointers(json!([{"key": "a", "value": "b/c", "effect": "NoExecute"}])), ["/spec/taints/0/value"]);
+        assert_eq!(pointers(vec![taint.clone(); TAINTS].into()), [""; 0]);
+        assert_eq!(pointers(vec![taint; TAINTS + 1].into()), ["/spec/taints"]);
     }
 
     #[test]

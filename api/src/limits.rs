@@ -60,6 +60,20 @@ pub const FAILURES: u32 = 1000;
 pub const HOST_FILES: usize = 64;
 /// Bytes of all files of one host that are as a person left them.
 pub const HOST_FILES_BYTES: usize = 1024 * 1024;
+/// Resources that a host or a deployment may name.
+pub const RESOURCES: usize = 16;
+/// The largest amount of a resource, in thousandths of a core, bytes or pieces.
+pub const RESOURCE_MOST: u64 = 1 << 50;
+/// Taints of one host, and tolerations of one deployment.
+pub const TAINTS: usize = 32;
+/// The largest `maxSkew` of a deployment's `spread`.
+pub const SKEW_MOST: u32 = 1_000_000;
+/// The shortest `failoverAfter`, `0s` aside: less would move replicas off hosts that poll as they are told.
+pub const FAILOVER_LEAST: Duration = Duration::from_secs(30);
+/// The longest `failoverAfter`.
+pub const FAILOVER_MOST: Duration = Duration::from_hours(720);
+/// The `failoverAfter` of a deployment that names none.
+pub const FAILOVER_DEFAULT: Duration = Duration::from_mins(5);
 /// Bytes of a report's message for one deployment; longer ones are cut by the agent.
 pub const MESSAGE_BYTES: usize = 16 * 1024;
 /// A bundle up to this many bytes travels in the poll's answer; a larger one is fetched by digest.

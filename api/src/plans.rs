@@ -15,6 +15,23 @@ pub struct Plan {
     pub groups: Vec<PlanGroup>,
     /// Assignments looked at that would not move.
     pub unchanged: usize,
+    /// Deployments that would be on fewer hosts than they are to be; those that are so already and are not concerned are
+    /// left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unplaced: Vec<Unplaced>,
+}
+
+/// A deployment for which there would be too little room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Unplaced {
+    /// The deployment.
+    pub deployment: Name,
+    /// Its workspace.
+    pub workspace: Name,
+    /// Why, with the hosts counted by reason.
+    pub detail: String,
 }
 
 /// Hosts to which the same would happen.

@@ -130,6 +130,8 @@ codes! {
     BadTemplate = "bad_template", 422, "A template is not valid";
     /// A template cannot be rendered.
     RenderFailed = "render_failed", 422, "A template cannot be rendered";
+    /// There is no host with room for it, or too few.
+    Unschedulable = "unschedulable", 422, "There is no host with room for it";
     /// Too many requests; `Retry-After` says when.
     Overloaded = "overloaded", 429, "Too many requests";
     /// Something went wrong inside; the log has it.

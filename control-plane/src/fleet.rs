@@ -3,7 +3,9 @@
 //! Nothing here knows HTTP, SQL or clocks. Read [`model`] first, then [`hosts`], [`causes`], [`placements`] and [`moves`];
 //! [`polls`] decides what a host is told.
 
+pub mod absences;
 pub mod agenda;
+pub mod bookings;
 pub mod causes;
 pub mod contexts;
 pub mod deployments;

@@ -18,12 +18,15 @@ use uuid::Uuid;
 
 use crate::{
     fleet::{
+        absences::Absences,
         agenda::{Agenda, Ground, Item},
+        bookings::{Bookings, is_booked},
         causes::Affected,
         holders::Holders,
+        hosts::HostNumber,
         model::{Deployment, Model},
         moves,
-        placements::{self, Placement},
+        placements::{self, Footing, Placement},
         releases::{self, Resolution},
         view::{Entry, FleetView},
     },
@@ -44,6 +47,10 @@ pub struct Standing {
     pub holders: Holders,
     /// Pairs of host and deployment that cannot be rendered.
     pub problems: BTreeSet<(Uuid, Uuid)>,
+    /// What is taken of the hosts, by what is written and by what is decided.
+    pub bookings: Bookings,
+    /// Who is missed.
+    pub absences: Absences,
     /// The newest release of the deployments that were decided lately.
     releases: HashMap<Uuid, Option<Release>>,
 }
@@ -65,13 +72,38 @@ pub struct Planned {
     pub renderings: BTreeMap<Digest, Digest>,
     /// How many pairs of deployment and host were looked at and stay.
     pub unchanged: usize,
+    /// Hosts on which there is room that was taken before.
+    pub freed: BTreeSet<Uuid>,
+    /// Deployments with replicas that are to go elsewhere than it was thought when they were put on the agenda.
+    pub again: BTreeSet<Uuid>,
 }
 
 impl Standing {
     /// Returns what is there according to the view and the database.
     pub async fn of(view: &FleetView, model: &Model, store: &Store) -> Result<Self, StoreError> {
         let problems = store.read().await?.pairs_with_render_problem().await?;
-        Ok(Self { holders: Holders::of_view(view, model.hosts()), problems, releases: HashMap::new() })
+        let holders = Holders::of_view(view, model.hosts());
+        let bookings = Bookings::of(model, &holders, &problems);
+        Ok(Self { holders, problems, bookings, ..Self::default() })
+    }
+
+    /// Takes in that a deployment is declared anew. Returns the hosts on which it takes another amount. One that is declared
+    /// no longer takes what it took until its hosts are told.
+    pub fn rebook(&mut self, deployment: Uuid, model: &Model) -> Vec<Uuid> {
+        let Some(declared) = model.deployment(deployment) else { return Vec::new() };
+        if !is_booked(declared) && !self.bookings.has(deployment) {
+            return Vec::new();
+        }
+        let troubled = self.problems.iter().filter(|(_, of)| *of == deployment).map(|(host, _)| host);
+        let on = self.holders.of(deployment) | model.hosts().numbers(troubled);
+        let shifted = self.bookings.rebook(declared, &on);
+        model.hosts().among(&shifted).map(|host| host.uid()).collect()
+    }
+
+    /// Takes a host out whose number will be another's.
+    pub fn remove_host(&mut self, host: HostNumber) {
+        self.holders.remove_host(host);
+        self.bookings.remove_host(host);
     }
 
     /// Takes in what was written.
@@ -131,15 +163,18 @@ impl Planning<'_> {
         let mut planned = Planned::default();
         while !agenda.is_empty() {
             let items = self.next(&mut agenda, PREVIEWED);
-            planned.join(self.decide(&items).await?);
+            let decided = self.decide(&items).await?;
+            agenda.add(&decided.follow_up());
+            agenda.shift(decided.freed.iter().copied());
+            planned.join(decided);
         }
         Ok(planned)
     }
 
     /// Takes what is to be decided next off the agenda, about `limit` pairs.
     pub fn next(&self, agenda: &mut Agenda, limit: usize) -> Vec<Item> {
-        let Standing { holders, problems, .. } = &*self.standing;
-        agenda.take(Ground { model: self.model, holders, held: self.view, problems }, limit)
+        let Standing { holders, problems, bookings, absences, .. } = &*self.standing;
+        agenda.take(Ground { model: self.model, holders, held: self.view, problems, bookings, absences }, limit)
     }
 
     /// Decides what is written, rendering once per distinct outcome that is not known.
@@ -206,14 +241,38 @@ impl Planning<'_> {
         Ok(planned)
     }
 
+    fn footing(&self) -> Footing<'_> {
+        Footing { model: self.model, bookings: &self.standing.bookings, absences: &self.standing.absences }
+    }
+
+    /// Books a deployment on a host, so that whoever is decided next finds what is left.
+    fn book(&mut self, deployment: &Deployment, host: Uuid) {
+        if is_booked(deployment)
+            && let Some(number) = self.model.hosts().number(host)
+        {
+            self.standing.bookings.book(deployment, number);
+        }
+    }
+
+    /// Ends the booking of a deployment on a host.
+    fn release_booking(&mut self, deployment: Uuid, host: Uuid, planned: &mut Planned) {
+        if self.standing.bookings.has(deployment)
+            && let Some(number) = self.model.hosts().number(host)
+            && self.standing.bookings.release(deployment, number)
+        {
+            planned.freed.insert(host);
+        }
+    }
+
     fn existing(&self, deployment: Uuid, host: Uuid) -> Option<Entry> {
         self.view.find(host)?.set().of_deployment(deployment).cloned()
     }
 
     /// A deployment that is gone leaves every host that has it.
-    fn remove_deployment(&self, item: &Item, planned: &mut Planned) {
+    fn remove_deployment(&mut self, item: &Item, planned: &mut Planned) {
         let mut removals = Removals::default();
         for host in &item.hosts {
+            self.release_booking(item.deployment, *host, planned);
             let existing = self.existing(item.deployment, *host);
             let moved = existing.as_ref().and_then(|existing| {
                 let on_remove = existing.description.on_remove;
@@ -226,7 +285,9 @@ impl Planning<'_> {
             }
         }
         if item.last {
-            self.settle_problems(planned, item.deployment, |_| true);
+            for host in self.settle_problems(planned, item.deployment, |_| true) {
+                self.release_booking(item.deployment, host, planned);
+            }
         }
     }
 
@@ -251,17 +312,16 @@ impl Planning<'_> {
         let chosen = deployment
             .spec
             .replicas
-            .and_then(|_| placements::place_set(self.model, deployment, &self.standing.holders.of(deployment.uid)));
+            .and_then(|_| placements::place_set(self.footing(), deployment, &self.standing.holders.of(deployment.uid)));
         let mut removals = Removals::default();
         for uid in &item.hosts {
             let existing = self.existing(deployment.uid, *uid);
             let held = existing.as_ref().is_some_and(Entry::present);
-            let placement = match placements::place_one(self.model, deployment, *uid, held) {
-                Placement::Present if chosen.as_ref().is_some_and(|chosen| !self.is_in(*uid, chosen)) => {
-                    Placement::Absent(RemovalReason::ReplicaMoved)
-                }
-                placement => placement,
-            };
+            let placement = placements::place_chosen(self.footing(), deployment, chosen.as_ref(), *uid, held);
+            match placement {
+                Placement::Absent(_) => self.release_booking(deployment.uid, *uid, &mut deciding.planned),
+                Placement::Present | Placement::Undecided(_) => self.book(deployment, *uid),
+            }
             let planned = &mut deciding.planned;
             match (placement, self.model.host(*uid), groups.as_mut(), &told) {
                 (Placement::Absent(reason), ..) => {
@@ -289,17 +349,23 @@ impl Planning<'_> {
             }
         }
         if item.last {
+            // Others may have taken what it was to have, while it was decided for other hosts.
+            let booked = self.standing.bookings.hosts(deployment.uid);
+            if chosen.as_ref().is_some_and(|chosen| !chosen.is_subset(&booked)) {
+                deciding.planned.again.insert(deployment.uid);
+            }
             // A host that is no longer concerned has no problem with it any more.
-            self.settle_problems(&mut deciding.planned, deployment.uid, |host| {
+            let over = |host: Uuid| {
                 let held = self.existing(deployment.uid, host).is_some_and(|existing| existing.present());
-                !held && matches!(placements::place_one(self.model, deployment, host, false), Placement::Absent(_))
-            });
+                let placement = placements::place_chosen(self.footing(), deployment, chosen.as_ref(), host, false);
+                !held && matches!(placement, Placement::Absent(_))
+            };
+            let settled = self.settle_problems(&mut deciding.planned, deployment.uid, over);
+            for host in settled {
+                self.release_booking(deployment.uid, host, &mut deciding.planned);
+            }
         }
         Ok(())
-    }
-
-    fn is_in(&self, host: Uuid, numbers: &roaring::RoaringBitmap) -> bool {
-        self.model.hosts().number(host).is_some_and(|number| numbers.contains(number.0))
     }
 
     /// Returns the newest release if the deployment still resolves to the same, or else the next one.
@@ -349,13 +415,14 @@ impl Planning<'_> {
         planned.unchanged += 1;
     }
 
-    /// Plans the end of the problems of a deployment with hosts that it no longer concerns.
-    fn settle_problems(&self, planned: &mut Planned, deployment: Uuid, over: impl Fn(Uuid) -> bool) {
+    /// Plans the end of the problems of a deployment with hosts that it no longer concerns, and returns those hosts.
+    fn settle_problems(&self, planned: &mut Planned, deployment: Uuid, over: impl Fn(Uuid) -> bool) -> Vec<Uuid> {
         let named: BTreeSet<_> =
             planned.problems.iter().filter(|(of, ..)| *of == deployment).map(|(_, host, _)| *host).collect();
         let problems = self.standing.problems.iter().filter(|(_, of)| *of == deployment).map(|(host, _)| *host);
-        let settled = problems.filter(|host| !named.contains(host) && over(*host));
-        planned.problems.extend(settled.map(|host| (deployment, host, None)));
+        let settled: Vec<_> = problems.filter(|host| !named.contains(host) && over(*host)).collect();
+        planned.problems.extend(settled.iter().map(|host| (deployment, *host, None)));
+        settled
     }
 }
 

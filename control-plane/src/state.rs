@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
 };
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,7 @@ use crate::{
     clock::Clock,
     config::Config,
     connections::places::Places,
-    fleet::{model::Model, view::FleetView},
+    fleet::{absences::Absences, model::Model, view::FleetView},
     load::Load,
     metrics::Metrics,
     render::Renderer,
@@ -53,6 +54,8 @@ pub struct Shared {
     pub places: Places,
     /// Counters for `/metrics`.
     pub metrics: Metrics,
+    /// Hosts that are missed, as the planner found if it leads here.
+    pub absences: ArcSwap<Absences>,
     /// Held by whoever moves the view along: the descriptions that assignments refer to.
     pub following: Mutex<Descriptions>,
     /// When the clock was last moved past a host's cursor, in microseconds; 0 for never.
@@ -88,6 +91,7 @@ impl AppState {
             load: Load::default(),
             places: Places::default(),
             metrics: Metrics::default(),
+            absences: ArcSwap::default(),
             following: Mutex::default(),
             clock_moved_at: AtomicI64::new(0),
             shutdown,

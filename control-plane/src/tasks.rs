@@ -1,6 +1,7 @@
 //! What is done every so often. A task takes no input when woken: it reads the present state, acts, and says when to look
 //! again; a signal only wakes it sooner.
 
+pub mod absences;
 pub mod follow;
 pub mod heartbeats;
 pub mod listen;

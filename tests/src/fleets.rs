@@ -133,6 +133,20 @@ impl Fleet {
         Ok(said(&rebuilt) == said(&self.state.view))
     }
 
+    /// Returns the hosts that are to run more than they have room for, of one resource.
+    #[must_use]
+    pub fn overcommitted(&self, resource: &str) -> Vec<String> {
+        let model = self.state.model();
+        let crowded = model.hosts().iter().filter(|host| {
+            let set = self.state.view.slot(host.uid()).set();
+            let present = set.entries().iter().filter(|entry| entry.present());
+            let requests =
+                present.filter_map(|entry| model.deployment(entry.deployment())?.spec.requests.get(resource));
+            host.capacity(resource).is_some_and(|capacity| requests.sum::<u64>() > capacity)
+        });
+        crowded.map(|host| host.name().to_owned()).collect()
+    }
+
     /// Lets the planner do one step; returns whether there may be more.
     pub async fn plan(&mut self) -> anyhow::Result<bool> {
         Ok(self.planner.pass().await?)

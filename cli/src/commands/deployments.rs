@@ -6,8 +6,11 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 use titan_api::{
     Kind, Name, Spec,
-    deployments::{Dependency, DeploymentSpec, OnRemove},
+    deployments::{Dependency, DeploymentSpec, OnRemove, Spread},
     labels::Labels,
+    resources::Resources,
+    spans::Span,
+    taints::Toleration,
     values::MergedValues,
 };
 
@@ -33,7 +36,8 @@ Examples:
   titan create deployment prod --workload temperature-sensor \
       --template device-service --target tim-pi
   titan create deployment canary --workload web --target edge --replicas 3 --set port=8080
-  titan create deployment web --workload web --target edge --values web.yaml --depends-on db")]
+  titan create deployment web --workload web --target edge --values web.yaml --depends-on db
+  titan create deployment train --workload train --target edge --replicas 2 --requests cpu=2,gpu=1 --spread zone")]
 pub(crate) struct Create {
     #[command(flatten)]
     name: NameArgument,
@@ -49,6 +53,18 @@ pub(crate) struct Create {
     /// On how many of the matching hosts; all unless given.
     #[arg(long, value_name = "NUMBER")]
     replicas: Option<u32>,
+    /// What it needs on each host: `cpu=500m,memory=512Mi,gpu=1`.
+    #[arg(long, value_name = "AMOUNTS", default_value = "", value_parser = Resources::parse_list, hide_default_value = true)]
+    requests: Resources,
+    /// Taint of hosts that it does not mind, by key; may be given several times.
+    #[arg(long = "tolerate", value_name = "KEY")]
+    tolerations: Vec<String>,
+    /// Label by which replicas are spread over the fleet.
+    #[arg(long, value_name = "LABEL", requires = "replicas")]
+    spread: Option<String>,
+    /// How long a host must not have been seen for its replica to go elsewhere: `5m` unless given, `0s` for never.
+    #[arg(long, value_name = "TIME", requires = "replicas")]
+    failover_after: Option<Span>,
     /// Value for the template: `port=8080`, `tls.enabled=true`; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -82,12 +98,17 @@ impl Create {
     /// Makes the deployment.
     pub(crate) async fn run(self, session: &Session) -> Result<Exit, CliError> {
         let name = self.name.get()?;
+        let tolerations = self.tolerations.into_iter();
         let spec = DeploymentSpec {
             description: self.description,
             workload: self.workload,
             template: self.template,
             target: self.target,
             replicas: self.replicas,
+            requests: self.requests,
+            tolerations: tolerations.map(|key| Toleration { key: Some(key), ..Toleration::default() }).collect(),
+            spread: self.spread.map(|label| Spread { label, max_skew: None }),
+            failover_after: self.failover_after,
             values: values::read(self.values.as_deref(), &self.set)?,
             overrides: Vec::new(),
             depends_on: self.depends_on,

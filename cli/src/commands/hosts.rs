@@ -11,6 +11,8 @@ use titan_api::{
     hosts::{HostKind, HostSpec},
     labels::Labels,
     reports::PruneRequest,
+    resources::Resources,
+    taints,
 };
 use uuid::Uuid;
 
@@ -23,6 +25,7 @@ use crate::{
     values,
 };
 
+mod drain;
 mod drift;
 pub(crate) mod status;
 
@@ -48,6 +51,12 @@ pub(crate) struct Create {
     /// What it is for.
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
+    /// What it has room for: `cpu=4,memory=8Gi,gpu=1`; of cores and memory what its agent reports unless given.
+    #[arg(long, value_name = "AMOUNTS", default_value = "", value_parser = Resources::parse_list, hide_default_value = true)]
+    capacity: Resources,
+    /// Taint that keeps deployments away which do not tolerate it: `gpu:NoSchedule`; may be given several times.
+    #[arg(long = "taint", value_name = "TAINT")]
+    taints: Vec<taints::Taint>,
     /// Value for whatever is deployed here, stronger than any other layer; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -74,6 +83,8 @@ impl Create {
                 Sort::Cluster => HostKind::Cluster,
             },
             description: self.description,
+            capacity: self.capacity,
+            taints: self.taints,
             values: values::read(self.values.as_deref(), &self.set)?,
             ..HostSpec::default()
         };
@@ -96,6 +107,8 @@ pub(crate) enum Host {
         /// Name of the host.
         host: Name,
     },
+    Drain(drain::Drain),
+    Taint(Taint),
     /// Take new deployments onto a host again.
     Uncordon {
         /// Name of the host.
@@ -137,6 +150,25 @@ pub(crate) struct Prune {
     reason: Option<String>,
 }
 
+/// Keep deployments away from a host unless they tolerate it: `key:NoSchedule`, or `key=value:NoExecute` to drive off those
+/// that are there too.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  titan host taint edge-1 gpu:NoSchedule
+  titan host taint edge-1 dedicated=db:NoExecute
+  titan host taint edge-1 gpu:NoSchedule --remove")]
+pub(crate) struct Taint {
+    /// Name of the host.
+    host: Name,
+    /// The taints.
+    #[arg(required = true)]
+    taints: Vec<taints::Taint>,
+    /// Take the taints off.
+    #[arg(long)]
+    remove: bool,
+}
+
 impl Host {
     /// Does it.
     pub(crate) async fn run(self, session: &Session) -> Result<Exit, CliError> {
@@ -144,9 +176,33 @@ impl Host {
             Self::JoinCommand(command) => command.run(session).await,
             Self::Prune(command) => command.run(session).await,
             Self::Drift(command) => command.run(session).await,
+            Self::Drain(command) => command.run(session).await,
+            Self::Taint(command) => command.run(session).await,
             Self::Cordon { host } => cordon(session, &host, true).await,
             Self::Uncordon { host } => cordon(session, &host, false).await,
         }
+    }
+}
+
+impl Taint {
+    async fn run(self, session: &Session) -> Result<Exit, CliError> {
+        let client = session.client()?;
+        let found = client.get(Kind::Host, None, &self.host, None).await?;
+        let listed = found.spec.get("taints").cloned().unwrap_or_default();
+        let mut taints: Vec<taints::Taint> = serde_json::from_value(listed).unwrap_or_default();
+        taints.retain(|taint| !self.taints.contains(taint));
+        if !self.remove {
+            taints.extend(self.taints);
+        }
+        let patch = json!({ "spec": { "taints": taints } });
+        // Somebody else's taint in between is not to be lost.
+        let options = WriteOptions { if_match: found.metadata.revision, ..WriteOptions::default() };
+        let document = client.patch(Kind::Host, None, &self.host, &patch, &options).await?;
+        let slug = slug(Kind::Host, &self.host);
+        let shown = taints.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let shown = if shown.is_empty() { "has no taints".to_owned() } else { format!("has taints {shown}") };
+        session.output.show(&View::new(&document).text(format!("{slug} {shown}")).name(slug))?;
+        Ok(Exit::Done)
     }
 }
 

@@ -64,6 +64,10 @@ fn view(plan: &Answer) -> View {
     for group in &plan.groups {
         view = view.text(format!("{}\n{}", heading(group), detail(group)));
     }
+    for short in &plan.unplaced {
+        let what = format!("{}/{} would not be placed everywhere:", short.workspace, short.deployment);
+        view = view.text(format!("{} {}", Tone::Bad.paint(&what), short.detail));
+    }
     view.text(summary(plan))
 }
 

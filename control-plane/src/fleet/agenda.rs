@@ -6,10 +6,12 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use crate::fleet::{
+    absences::Absences,
+    bookings::Bookings,
     causes::Affected,
     holders::Holders,
     model::Model,
-    placements::{self, Placement},
+    placements::{self, Footing, Placement},
 };
 
 /// What is to be decided of one deployment.
@@ -51,6 +53,8 @@ impl Item {
 #[derive(Debug, Clone, Default)]
 pub struct Agenda {
     hosts: BTreeSet<Uuid>,
+    /// Hosts of which more or less is taken than before: others may find room there, or have too little.
+    shifted: BTreeSet<Uuid>,
     deployments: BTreeMap<Uuid, Scope>,
     begun: BTreeMap<Uuid, Left>,
 }
@@ -66,6 +70,16 @@ pub struct Ground<'a> {
     pub held: &'a dyn Held,
     /// Pairs of host and deployment that cannot be rendered.
     pub problems: &'a BTreeSet<(Uuid, Uuid)>,
+    /// What is taken of the hosts.
+    pub bookings: &'a Bookings,
+    /// Who is missed.
+    pub absences: &'a Absences,
+}
+
+impl<'a> Ground<'a> {
+    const fn footing(self) -> Footing<'a> {
+        Footing { model: self.model, bookings: self.bookings, absences: self.absences }
+    }
 }
 
 /// Tells what a host has.
@@ -86,7 +100,7 @@ impl Agenda {
     /// Whether everything is decided.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.hosts.is_empty() && self.deployments.is_empty() && self.begun.is_empty()
+        self.hosts.is_empty() && self.shifted.is_empty() && self.deployments.is_empty() && self.begun.is_empty()
     }
 
     /// Adds what is affected.
@@ -97,6 +111,11 @@ impl Agenda {
                 self.ask(*deployment, scope);
             }
         }
+    }
+
+    /// Adds hosts of which more or less is taken than before.
+    pub fn shift(&mut self, hosts: impl IntoIterator<Item = Uuid>) {
+        self.shifted.extend(hosts);
     }
 
     /// What was begun for less begins anew.
@@ -110,6 +129,23 @@ impl Agenda {
     pub fn take(&mut self, ground: Ground<'_>, limit: usize) -> Vec<Item> {
         let mut items: BTreeMap<Uuid, Item> = BTreeMap::new();
         let mut taken = 0;
+        if !self.hosts.is_empty() {
+            // Where replicas may go depends on which values of a label there are, on whatever host.
+            for deployment in ground.model.deployments_skewed() {
+                if placements::is_short(ground.footing(), deployment) {
+                    self.ask(deployment.uid, Scope::Hosts);
+                }
+            }
+        }
+        while taken < limit
+            && let Some(host) = self.shifted.pop_first()
+        {
+            for deployment in self.unsettled(ground, host) {
+                items.entry(deployment).or_insert_with(|| Item::of(deployment)).hosts.push(host);
+                taken += 1;
+            }
+            taken += 1;
+        }
         while taken < limit
             && let Some(host) = self.hosts.pop_first()
         {
@@ -166,7 +202,7 @@ impl Agenda {
         let Ground { model, held, problems, .. } = ground;
         let held: BTreeSet<_> = held.deployments(host).into_iter().collect();
         let possible = model.candidates(host).into_iter().filter(|deployment| {
-            let placement = placements::place_one(model, deployment, host, held.contains(&deployment.uid));
+            let placement = placements::place_one(ground.footing(), deployment, host, held.contains(&deployment.uid));
             !matches!(placement, Placement::Absent(_))
         });
         let possible: Vec<_> = possible.map(|deployment| deployment.uid).collect();
@@ -189,6 +225,37 @@ impl Agenda {
         }
     }
 
+    /// Returns the deployments that are to be decided for a host of which more or less is taken than before: those that
+    /// find room now, and those that have too little. Where it is one of several replicas, all hosts are looked at.
+    fn unsettled(&mut self, ground: Ground<'_>, host: Uuid) -> Vec<Uuid> {
+        let (footing, held) = (ground.footing(), ground.held.deployments(host));
+        let mut plain = Vec::new();
+        let troubled =
+            ground.problems.range((host, Uuid::nil())..=(host, Uuid::max())).map(|(_, deployment)| deployment);
+        let there = held.iter().chain(troubled).filter_map(|deployment| ground.model.deployment(*deployment));
+        for deployment in there.filter(|deployment| !deployment.spec.requests.is_empty()) {
+            let stays = placements::place_one(footing, deployment, host, held.contains(&deployment.uid));
+            match (stays, deployment.spec.replicas) {
+                (Placement::Present, _) => {}
+                (_, None) => plain.push(deployment.uid),
+                (_, Some(_)) => self.ask(deployment.uid, Scope::Hosts),
+            }
+        }
+        let coming = ground.model.candidates(host).into_iter();
+        for deployment in coming.filter(|deployment| !deployment.spec.requests.is_empty()) {
+            let comes = || placements::place_one(footing, deployment, host, false) == Placement::Present;
+            match deployment.spec.replicas {
+                _ if held.contains(&deployment.uid) => {}
+                None if comes() => plain.push(deployment.uid),
+                Some(_) if placements::is_short(footing, deployment) && comes() => {
+                    self.ask(deployment.uid, Scope::Hosts)
+                }
+                None | Some(_) => {}
+            }
+        }
+        plain
+    }
+
     /// Works out what is left of each deployment that was asked for. What was left before stays left, though the model may
     /// have moved on: each pair is decided by the model of its moment.
     fn begin(&mut self, ground: Ground<'_>) {
@@ -208,7 +275,7 @@ impl Agenda {
 fn wanted(ground: Ground<'_>, deployment: Uuid) -> (RoaringBitmap, RoaringBitmap) {
     let held = ground.holders.of(deployment);
     let Some(deployment) = ground.model.deployment(deployment) else { return (RoaringBitmap::new(), held) };
-    match placements::place_set(ground.model, deployment, &held) {
+    match placements::place_set(ground.footing(), deployment, &held) {
         Some(present) => {
             let absent = held - &present;
             (present, absent)

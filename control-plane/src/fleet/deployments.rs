@@ -84,6 +84,10 @@ pub struct Deployments {
     workloads: Uses<Place, Uuid>,
     /// By the template that they name themselves.
     templates: Uses<Name, Uuid>,
+    /// Those that are booked on the hosts that they are on: with replicas or requests.
+    booking: BTreeSet<Uuid>,
+    /// Those of them whose replicas may not go where there are too many.
+    skewed: BTreeSet<Uuid>,
 }
 
 impl Deployments {
@@ -96,6 +100,12 @@ impl Deployments {
         self.workloads.insert(deployment.workload_place(), uid);
         if let Some(template) = &deployment.spec.template {
             self.templates.insert(template.clone(), uid);
+        }
+        if deployment.spec.replicas.is_some() || !deployment.spec.requests.is_empty() {
+            self.booking.insert(uid);
+        }
+        if deployment.spec.spread.as_ref().is_some_and(|spread| spread.max_skew.is_some()) {
+            self.skewed.insert(uid);
         }
         self.all.insert(uid, deployment);
     }
@@ -113,6 +123,8 @@ impl Deployments {
         if let Some(template) = &gone.spec.template {
             self.templates.remove(template, &uid);
         }
+        self.booking.remove(&uid);
+        self.skewed.remove(&uid);
         Some(gone)
     }
 
@@ -136,6 +148,16 @@ impl Deployments {
     /// Returns the deployments of a workspace.
     pub fn of_workspace<'a>(&'a self, workspace: &Name) -> impl Iterator<Item = &'a Arc<Deployment>> + use<'a> {
         self.workspaces.of(workspace).filter_map(|uid| self.get(*uid))
+    }
+
+    /// Returns the deployments with replicas or requests, the one that was made first first.
+    pub fn that_book(&self) -> impl Iterator<Item = &Arc<Deployment>> {
+        self.booking.iter().filter_map(|uid| self.get(*uid))
+    }
+
+    /// Returns the deployments whose replicas may not go where there are too many.
+    pub fn skewed(&self) -> impl Iterator<Item = &Arc<Deployment>> {
+        self.skewed.iter().filter_map(|uid| self.get(*uid))
     }
 
     /// Returns the deployments that name a target.

@@ -33,6 +33,19 @@ impl Holders {
         holders
     }
 
+    /// Returns who has what of some hosts according to the view.
+    #[must_use]
+    pub fn of_hosts(view: &FleetView, hosts: &Hosts, some: &RoaringBitmap) -> Self {
+        let mut holders = Self::default();
+        for host in hosts.among(some) {
+            let Some(slot) = view.find(host.uid()) else { continue };
+            for entry in slot.set().entries().iter().filter(|entry| entry.present()) {
+                holders.set(entry.deployment(), host.number(), true);
+            }
+        }
+        holders
+    }
+
     /// Returns the hosts that have a deployment.
     #[must_use]
     pub fn of(&self, deployment: Uuid) -> RoaringBitmap {

@@ -28,6 +28,7 @@ use titan_api::{
     Name,
     hosts::{Facts, HostSpec},
     labels::Labels,
+    taints::{TaintEffect, Toleration},
 };
 use uuid::Uuid;
 
@@ -257,6 +258,18 @@ impl Hosts {
     #[must_use]
     pub fn admitting(&self, workspace: &str) -> RoaringBitmap {
         self.specs.admitting(workspace)
+    }
+
+    /// Returns the numbers of the hosts whose declared capacity names a resource.
+    #[must_use]
+    pub fn naming(&self, resource: &str) -> RoaringBitmap {
+        self.specs.naming(resource)
+    }
+
+    /// Returns the numbers of the hosts with a taint that is not among the tolerated; with `effect`, one of that effect.
+    #[must_use]
+    pub fn repelling(&self, tolerations: &[Toleration], effect: Option<TaintEffect>) -> RoaringBitmap {
+        self.specs.repelling(tolerations, effect)
     }
 
     /// Returns the numbers of the hosts that take nothing new.

@@ -240,6 +240,16 @@ impl Model {
         self.deployments.iter()
     }
 
+    /// Returns the deployments with replicas or requests, the one that was made first first.
+    pub fn deployments_that_book(&self) -> impl Iterator<Item = &Arc<Deployment>> {
+        self.deployments.that_book()
+    }
+
+    /// Returns the deployments whose replicas may not go where there are too many.
+    pub fn deployments_skewed(&self) -> impl Iterator<Item = &Arc<Deployment>> {
+        self.deployments.skewed()
+    }
+
     /// Returns the deployments of a workspace.
     pub fn deployments_in(&self, workspace: &Name) -> impl Iterator<Item = &Arc<Deployment>> {
         self.deployments.of_workspace(workspace)

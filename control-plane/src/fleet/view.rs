@@ -25,6 +25,9 @@ use crate::store::Assignment;
 /// Lists of hosts that were seen, so that polls do not queue up for one.
 const SEEN_LISTS: usize = 16;
 
+/// How exactly it is known when any host was seen last, in microseconds.
+const HEARD: i64 = 1_000_000;
+
 /// A slot that is found by its host's name.
 #[derive(Debug, Clone)]
 struct ByName(Arc<Slot>);
@@ -154,6 +157,8 @@ pub struct FleetView {
     epoch: AtomicU32,
     /// Hosts that were seen since that was last written down.
     seen: [Mutex<Vec<Arc<Slot>>>; SEEN_LISTS],
+    /// When any host was seen last, to within [`HEARD`], in microseconds; 0 for never.
+    heard: AtomicI64,
     /// Hosts that have tombstones.
     leaving: Mutex<BTreeSet<Uuid>>,
 }
@@ -217,8 +222,21 @@ impl FleetView {
 
     /// Notes that a host was seen.
     pub fn see(&self, slot: &Arc<Slot>, now: Revision) {
+        // Read by all, and so written seldom.
+        if now.micros().saturating_sub(self.heard.load(Ordering::Relaxed)) >= HEARD {
+            self.heard.store(now.micros(), Ordering::Relaxed);
+        }
         if slot.see(now) {
             self.list_seen(slot);
+        }
+    }
+
+    /// Returns when this process saw any host last, to within a second.
+    #[must_use]
+    pub fn heard(&self) -> Option<Revision> {
+        match self.heard.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some(Revision::from_micros(at)),
         }
     }
 

@@ -1,15 +1,19 @@
 //! Why: the rules that put a deployment on a host, or keep it away, one by one.
 
-use titan_api::status::WhyStep;
+use std::time::Duration;
+
+use titan_api::{resources::shown, spans::Span, status::WhyStep};
 
 use crate::fleet::{
     matchers::Matcher,
-    model::{Deployment, Host, Model},
+    model::{Deployment, Host},
+    placements::{Footing, obstacles},
 };
 
-/// Returns each rule with whether it holds for the host.
+/// Returns each rule with whether it holds for the host. `held`: whether the host has the deployment now.
 #[must_use]
-pub fn steps(model: &Model, deployment: &Deployment, host: Host<'_>, held: bool, chosen: bool) -> Vec<WhyStep> {
+pub fn steps(footing: Footing<'_>, deployment: &Deployment, host: Host<'_>, held: bool) -> Vec<WhyStep> {
+    let model = footing.model;
     let mut steps = vec![WhyStep {
         rule: format!("host {} admits workspace {}", host.name(), deployment.workspace),
         holds: host.spec().admits(&deployment.workspace),
@@ -30,14 +34,53 @@ pub fn steps(model: &Model, deployment: &Deployment, host: Host<'_>, held: bool,
             found: if held { "it has the deployment already" } else { "the host is cordoned" }.to_owned(),
         });
     }
+    if !host.spec().taints.is_empty() {
+        let taints = host.spec().taints.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        steps.push(WhyStep {
+            rule: format!("{} tolerates the taints of the host", deployment.name),
+            holds: obstacles::repelled(deployment, host, held).is_none(),
+            found: format!("taints: {taints}"),
+        });
+    }
+    steps.extend(room(footing, deployment, host));
+    if let Some(after) = deployment.spec.failover() {
+        let unseen = footing.absences.unseen(host.uid());
+        if !unseen.is_zero() {
+            steps.push(WhyStep {
+                rule: format!("the host was seen within {}", Span(after)),
+                holds: !footing.absences.misses(deployment, host.uid()),
+                found: format!("it was not seen for {}", Span(Duration::from_secs(unseen.as_secs()))),
+            });
+        }
+    }
     if let Some(replicas) = deployment.spec.replicas {
         steps.push(WhyStep {
             rule: format!("the host is one of {replicas} replicas"),
-            holds: chosen,
-            found: if chosen { "it was picked" } else { "others were picked" }.to_owned(),
+            holds: held,
+            found: if held { "it was picked" } else { "others were picked" }.to_owned(),
         });
     }
     steps
+}
+
+/// Returns for each resource that is asked for whether the host has enough of it.
+fn room(footing: Footing<'_>, deployment: &Deployment, host: Host<'_>) -> Vec<WhyStep> {
+    let shortage = footing.bookings.shortage(deployment, host);
+    let step = |(resource, needs): (&str, u64)| {
+        let taken = footing.bookings.taken(resource, host.number());
+        let found = match host.capacity(resource) {
+            Some(capacity) => {
+                format!("{} of {} {resource} are taken", shown(resource, taken), shown(resource, capacity))
+            }
+            None => format!("nobody says how much {resource} it has"),
+        };
+        WhyStep {
+            rule: format!("the host has {} {resource} left", shown(resource, needs)),
+            holds: shortage.as_ref().is_none_or(|shortage| shortage.resource != resource),
+            found,
+        }
+    };
+    deployment.spec.requests.iter().map(step).collect()
 }
 
 fn rules(name: &str, target: &Matcher, host: Host<'_>) -> Vec<WhyStep> {

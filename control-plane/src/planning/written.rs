@@ -3,6 +3,7 @@
 use titan_api::Revision;
 
 use crate::{
+    fleet::causes::Affected,
     planning::Planned,
     store::{Assignment, Lease, StoreError, Tx},
 };
@@ -38,6 +39,12 @@ impl Planned {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.moved.is_empty() && self.problems.is_empty() && self.releases.is_empty()
+    }
+
+    /// Returns what is to be decided because of it.
+    #[must_use]
+    pub fn follow_up(&self) -> Affected {
+        Affected { targets: self.again.clone(), ..Affected::default() }
     }
 
     /// Takes in what was planned beside this.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use axum::{Json as JsonBody, extract::State};
+use roaring::RoaringBitmap;
 use serde::Deserialize;
 use titan_api::{
     Kind, Name, Problem, Revision,
@@ -13,7 +14,15 @@ use titan_api::{
 use uuid::Uuid;
 
 use crate::{
-    fleet::{contexts, moves, releases, statuses, why},
+    fleet::{
+        bookings::Bookings,
+        contexts,
+        holders::Holders,
+        model::{Deployment, Model},
+        moves,
+        placements::{self, Footing, shortfalls},
+        releases, statuses, why,
+    },
     routes::{
         documents::find,
         extract::{Admin, Names, Params, name},
@@ -55,6 +64,19 @@ pub async fn status(
         tx.observed_hosts_of(&placed).await?.into_iter().map(|host| (host.uid, host.last_seen)).collect();
     let release = tx.newest_release(stored.uid).await?;
     let planned = tx.planned().await?;
+    let model = state.model();
+    let unplaced = match model.deployment(stored.uid) {
+        Some(deployment) => {
+            let present = assignments.iter().filter(|assignment| assignment.present());
+            let held = model.hosts().numbers(present.map(|assignment| &assignment.host));
+            let possible = placements::possible(&model, deployment);
+            let bookings = bookings(&state, &mut tx, &model, deployment, &possible).await?;
+            let absences = state.absences.load();
+            let footing = Footing { model: &model, bookings: &bookings, absences: &absences };
+            shortfalls::problem(footing, deployment, &held)
+        }
+        None => None,
+    };
     let mut counts = StatusCounts::default();
     let mut hosts = BTreeMap::new();
     let assignments: HashMap<_, _> = assignments.into_iter().map(|assignment| (assignment.host, assignment)).collect();
@@ -82,9 +104,24 @@ pub async fn status(
         revision: stored.deleted.unwrap_or(stored.revision),
         planned,
         counts,
-        problems: Vec::new(),
+        problems: unplaced.into_iter().collect(),
         hosts: hosts.into_values().collect(),
     }))
+}
+
+/// Returns what is taken of some hosts, if it matters to a deployment.
+async fn bookings(
+    state: &AppState,
+    tx: &mut Tx,
+    model: &Model,
+    deployment: &Deployment,
+    hosts: &RoaringBitmap,
+) -> Result<Bookings, Problem> {
+    if deployment.spec.requests.is_empty() {
+        return Ok(Bookings::default());
+    }
+    let problems = tx.pairs_with_render_problem().await?;
+    Ok(Bookings::of(model, &Holders::of_hosts(&state.view, model.hosts(), hosts), &problems))
 }
 
 async fn host_name(state: &AppState, tx: &mut Tx, uid: Uuid) -> Result<Option<Name>, Problem> {
@@ -167,7 +204,11 @@ pub async fn why(
     let mut observed = tx.reports_of_deployment(deployment.uid).await?;
     observed.retain(|observed| observed.host == host.uid());
     let held = assignment.as_ref().is_some_and(Assignment::present);
-    let steps = why::steps(&model, deployment, host, held, held);
+    let alone = [host.number().0].into_iter().collect();
+    let bookings = bookings(&state, &mut tx, &model, deployment, &alone).await?;
+    let absences = state.absences.load();
+    let footing = Footing { model: &model, bookings: &bookings, absences: &absences };
+    let steps = why::steps(footing, deployment, host, held);
     let summary = match (held, &problem, steps.iter().find(|step| !step.holds)) {
         (true, None, _) => format!("{} has {}: every rule holds", host.name(), deployment.name),
         (true, Some(problem), _) => {

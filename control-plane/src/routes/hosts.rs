@@ -1,6 +1,6 @@
 //! Hosts: their status, and making many at once.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json as JsonBody,
@@ -30,13 +30,10 @@ use crate::{
     writing::{self, Intent},
 };
 
-/// Returns since when a host must not have been seen to count as offline: three intervals, a held poll counting as one, and
-/// the time that it may take until another replica has written down that it was seen.
+/// Returns since when a host must not have been seen to count as offline.
 #[must_use]
 pub(super) fn online_since(state: &AppState) -> Revision {
-    let interval = state.load.longest().max(state.config.poll_after_seconds).max(30);
-    let written = heartbeats::period(state.view.hosts());
-    state.clock.before(Duration::from_secs(3 * u64::from(interval)) + written)
+    state.clock.before(heartbeats::silence(state))
 }
 
 /// Returns when a host was last seen: in memory or as written down.

@@ -15,12 +15,20 @@ use titan_api::{
     Code, Digest, Problem,
     changes::{Action, ApplyRequest, Change, Operation},
     parse,
-    plans::Plan,
+    plans::{Plan, Unplaced},
     poll::Bundle,
 };
+use uuid::Uuid;
 
 use crate::{
-    fleet::{causes, model::Model, plans, view::Entry},
+    fleet::{
+        absences::Absences,
+        causes,
+        model::Model,
+        placements::{Footing, shortfalls},
+        plans,
+        view::Entry,
+    },
     planning::{Planned, Planning, Standing},
     routes::{
         apply::checked,
@@ -91,6 +99,7 @@ pub async fn plan(
     // Whatever was decided before is in the view.
     follow::pass(&state).await?;
     let mut standing = Standing::of(&state.view, &model, &state.store).await?;
+    standing.absences = Absences::clone(&state.absences.load());
     let mut planning = Planning {
         model: &model,
         view: &state.view,
@@ -101,7 +110,22 @@ pub async fn plan(
     let planned = planning.preview(&affected).await?;
     let bundles = named_bundles(&state, &planned).await?;
     let groups = plans::groups(&planned, &model, &bundles);
-    Ok(JsonBody(Plan { results: outcome.answer.results, groups, unchanged: planned.unchanged }))
+    let moved = planned.moved.iter().map(|(after, _)| after.deployment);
+    let concerned: BTreeSet<_> = affected.deployments.iter().chain(&affected.targets).copied().chain(moved).collect();
+    let unplaced = unplaced(&model, &standing, &concerned);
+    Ok(JsonBody(Plan { results: outcome.answer.results, groups, unchanged: planned.unchanged, unplaced }))
+}
+
+/// Returns which of the deployments would be on fewer hosts than they are to be, after a preview.
+fn unplaced(model: &Model, standing: &Standing, concerned: &BTreeSet<Uuid>) -> Vec<Unplaced> {
+    let footing = Footing { model, bookings: &standing.bookings, absences: &standing.absences };
+    let deployments = concerned.iter().filter_map(|uid| model.deployment(*uid));
+    let short = deployments.filter_map(|deployment| {
+        let problem = shortfalls::problem(footing, deployment, &standing.bookings.hosts(deployment.uid))?;
+        let (workspace, deployment) = (deployment.workspace.clone(), deployment.name.clone());
+        Some(Unplaced { deployment, workspace, detail: problem.detail })
+    });
+    short.collect()
 }
 
 /// Returns every bundle, old or new, that is named in what is planned.

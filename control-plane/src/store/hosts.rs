@@ -101,6 +101,13 @@ impl Tx {
         rows.into_iter().map(ObservedHost::try_from).collect()
     }
 
+    /// Returns when any host was seen last, as far as it is written down.
+    pub async fn newest_seen(&mut self) -> Result<Option<Revision>> {
+        const SQL: &str = "SELECT MAX(last_seen) FROM host_status";
+        let (newest,): (Option<i64>,) = both!(self, conn => sqlx::query_as(SQL).fetch_one(&mut **conn).await?);
+        Ok(newest.map(Revision::from_micros))
+    }
+
     /// Writes what was observed of a host.
     pub async fn put_observed_host(&mut self, host: &ObservedHost) -> Result<()> {
         const SQL: &str = "INSERT INTO host_status (host_uid, enrolled_at, last_seen, facts, orphans, report_seq, \

@@ -24,6 +24,14 @@ pub const fn period(hosts: usize) -> Duration {
     Duration::from_secs(INTERVAL.as_secs() + (hosts / RATE) as u64)
 }
 
+/// Returns how long a host may be silent that does as it is told: three intervals, a held poll counting as one, and the time
+/// that it may take until another replica has written down that it was seen.
+#[must_use]
+pub fn silence(state: &AppState) -> Duration {
+    let interval = state.load.longest().max(state.config.poll_after_seconds).max(30);
+    Duration::from_secs(3 * u64::from(interval)) + period(state.view.hosts())
+}
+
 /// Writes down what was seen since the last time, at its pace, or all at once if the process is to end.
 pub async fn pass(state: &AppState) -> Result<(), StoreError> {
     let mut seen = state.view.take_seen();

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     fleet::{
+        absences::Absences,
         agenda::Agenda,
         causes::{self, Affected},
         hosts::Loader,
@@ -24,7 +26,7 @@ use crate::{
     planning::{Planning, Standing, WriteError, Writing},
     state::AppState,
     store::{ChangeFilter, Lease, StoreError, Tx},
-    tasks::{follow, sweep},
+    tasks::{absences::Lookout, follow, sweep},
 };
 
 /// How long to wait for a hint before looking anyway.
@@ -62,6 +64,7 @@ pub struct Planner {
     loaded: bool,
     lease: Option<(Lease, Revision)>,
     leading: Option<Leading>,
+    lookout: Lookout,
     pace: Pace,
 }
 
@@ -114,7 +117,15 @@ impl Planner {
     #[must_use]
     pub fn new(state: AppState) -> Self {
         let pace = Pace { pairs: 2048, least: 64, most: 16_384 };
-        Self { state, holder: Uuid::now_v7().to_string(), loaded: false, lease: None, leading: None, pace }
+        Self {
+            state,
+            holder: Uuid::now_v7().to_string(),
+            loaded: false,
+            lease: None,
+            leading: None,
+            lookout: Lookout::default(),
+            pace,
+        }
     }
 
     /// Writes in transactions of always about `pairs` pairs of deployment and host from now on.
@@ -131,6 +142,7 @@ impl Planner {
         let queued = self.follow().await?;
         let Some(lease) = self.lead().await? else {
             self.leading = None;
+            self.state.absences.store(Arc::default());
             return Ok(false);
         };
         // Whatever was written before is in the view.
@@ -140,6 +152,7 @@ impl Planner {
             _ => self.begin(lease).await?,
         };
         let more = self.read(&mut leading, &queued).await?;
+        leading.agenda.add(&self.lookout.pass(&self.state, &mut leading.standing).await?);
         if leading.agenda.is_empty() && leading.read == leading.bookmark && leading.queued.is_empty() {
             self.leading = Some(leading);
             return Ok(more);
@@ -154,14 +167,13 @@ impl Planner {
     /// Works out what a leader stands on.
     async fn begin(&self, lease: Lease) -> Result<Leading, PlannerError> {
         let bookmark = self.state.store.read().await?.bookmark("planner").await?;
-        let standing = Standing::of(&self.state.view, &self.state.model(), &self.state.store).await?;
+        let mut standing = Standing::of(&self.state.view, &self.state.model(), &self.state.store).await?;
+        // Whom this process missed before an error it misses still.
+        standing.absences = Absences::clone(&self.state.absences.load());
         let (model, mut agenda, queued) = (self.state.model(), Agenda::default(), HashMap::new());
-        if bookmark < model.revision {
-            // Chunks that nobody finished may have taken replicas off hosts that nothing else leads back to.
-            let targets = model.deployments().filter(|deployment| deployment.spec.replicas.is_some());
-            let targets = targets.map(|deployment| deployment.uid).collect();
-            agenda.add(&Affected { targets, ..Affected::default() });
-        }
+        // Chunks that nobody finished may have taken replicas off hosts, or made room, and nothing else leads back to that.
+        let targets = model.deployments_that_book().map(|deployment| deployment.uid).collect();
+        agenda.add(&Affected { targets, ..Affected::default() });
         Ok(Leading { lease, standing, agenda, read: bookmark, bookmark, queued, deleted: false })
     }
 
@@ -201,6 +213,8 @@ impl Planner {
         };
         let items = planning.next(&mut leading.agenda, self.pace.pairs);
         let planned = planning.decide(&items).await?;
+        leading.agenda.add(&planned.follow_up());
+        leading.agenda.shift(planned.freed.iter().copied());
         let last = leading.agenda.is_empty();
         if !last && planned.is_empty() {
             return Ok(());
@@ -294,6 +308,7 @@ impl Planner {
                     if let Err(problem) = model.follow(change) {
                         unreadable(&change.name, &problem);
                     }
+                    rebook(leading.as_mut(), model, change);
                 }
             });
             // A host that was made a moment ago may have reported facts before the model knew it.
@@ -369,7 +384,17 @@ fn leave(leading: Option<&mut Leading>, model: &Model, change: &Change) {
         && (change.kind, change.operation) == (Kind::Host, Operation::Delete)
         && let Some(number) = model.hosts().number(change.uid)
     {
-        leading.standing.holders.remove_host(number);
+        leading.standing.remove_host(number);
+    }
+}
+
+/// Takes in that a deployment asks for more or less than before.
+fn rebook(leading: Option<&mut Leading>, model: &Model, change: &Change) {
+    if let Some(leading) = leading
+        && change.kind == Kind::Deployment
+    {
+        let shifted = leading.standing.rebook(change.uid, model);
+        leading.agenda.shift(shifted);
     }
 }
 

@@ -54,6 +54,9 @@ enum DeploymentEdit {
     Values(u8),
     Override(u8),
     Replicas(u8),
+    Requests(u8),
+    Tolerates(bool),
+    Spread(Option<bool>),
     OnRemove(bool),
     Again,
 }
@@ -64,6 +67,10 @@ enum HostEdit {
     Values(u8),
     Access(bool),
     Cordon(bool),
+    /// How many cores it has, or however many.
+    Capacity(Option<u8>),
+    /// Whether it drives off whoever does not tolerate it, or only takes nothing new.
+    Taint(Option<bool>),
     /// A file as a person left it, of a deployment that there may be, with a path that the template may have; or none.
     Files(Option<(u8, u8, bool)>),
 }
@@ -74,6 +81,9 @@ fn step() -> impl Strategy<Value = Step> {
         (0..3_u8).prop_map(DeploymentEdit::Values),
         (0..3_u8).prop_map(DeploymentEdit::Override),
         (0..4_u8).prop_map(DeploymentEdit::Replicas),
+        (0..4_u8).prop_map(DeploymentEdit::Requests),
+        any::<bool>().prop_map(DeploymentEdit::Tolerates),
+        prop::option::of(any::<bool>()).prop_map(DeploymentEdit::Spread),
         any::<bool>().prop_map(DeploymentEdit::OnRemove),
         Just(DeploymentEdit::Again),
     ];
@@ -82,6 +92,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3_u8).prop_map(HostEdit::Values),
         1 => any::<bool>().prop_map(HostEdit::Access),
         1 => any::<bool>().prop_map(HostEdit::Cordon),
+        2 => prop::option::of(0..4_u8).prop_map(HostEdit::Capacity),
+        1 => prop::option::of(any::<bool>()).prop_map(HostEdit::Taint),
         1 => prop::option::of((0..3_u8, 0..2_u8, prop::bool::weighted(0.9))).prop_map(HostEdit::Files),
     ];
     prop_oneof![
@@ -241,9 +253,25 @@ impl World {
                         spec["overrides"] = json!([entry]);
                     }
                     DeploymentEdit::Replicas(0) => {
-                        spec.as_object_mut().expect("object").remove("replicas");
+                        let spec = spec.as_object_mut().expect("object");
+                        spec.retain(|field, _| field != "replicas" && field != "spread");
                     }
                     DeploymentEdit::Replicas(replicas) => spec["replicas"] = json!(replicas - 1),
+                    DeploymentEdit::Requests(cores) => spec["requests"] = json!({ "cpu": cores }),
+                    DeploymentEdit::Tolerates(taint) => {
+                        spec["tolerations"] = if *taint { json!([{ "key": "kept" }]) } else { json!([]) }
+                    }
+                    DeploymentEdit::Spread(skew) => {
+                        spec["spread"] = match skew {
+                            Some(true) => json!({ "label": "zone", "maxSkew": 1 }),
+                            Some(false) => json!({ "label": "zone" }),
+                            None => Value::Null,
+                        };
+                        // Only replicas can be spread.
+                        if skew.is_some() && spec["replicas"].is_null() {
+                            spec["replicas"] = json!(2);
+                        }
+                    }
                     DeploymentEdit::OnRemove(orphan) => {
                         spec["onRemove"] = json!(if *orphan { "orphan" } else { "delete" })
                     }
@@ -267,6 +295,13 @@ impl World {
                         document["spec"]["workspaces"] = json!([if *open { "*" } else { "default" }])
                     }
                     HostEdit::Cordon(cordoned) => document["spec"]["cordoned"] = json!(cordoned),
+                    HostEdit::Capacity(cores) => {
+                        document["spec"]["capacity"] = cores.map_or_else(|| json!({}), |cores| json!({ "cpu": cores }));
+                    }
+                    HostEdit::Taint(drives) => {
+                        let taint = |drives| json!([{ "key": "kept", "effect": if drives { "NoExecute" } else { "NoSchedule" } }]);
+                        document["spec"]["taints"] = drives.map_or_else(|| json!([]), taint);
+                    }
                     HostEdit::Files(Some((deployment, content, known))) => {
                         let path = if *known { "app.conf" } else { "gone.conf" };
                         let files = json!({ path: { "content": format!("left {content}\n") } });
@@ -405,6 +440,8 @@ impl World {
         self.fleet().settle().await?;
         let undecided = self.fleet().undecided().await?;
         anyhow::ensure!(undecided.is_empty(), "law 4: the planner missed a cause: {undecided:#?}");
+        let crowded = self.fleet().overcommitted("cpu");
+        anyhow::ensure!(crowded.is_empty(), "S5-16: these hosts are to run more than they have room for: {crowded:?}");
         anyhow::ensure!(self.fleet().view_is_rebuilt().await?, "the view is not what the rows say");
         for host in 0..HOSTS as u8 {
             // As an agent does: with its digest, and acknowledging what it removed.

@@ -25,6 +25,7 @@ mod laws_fold;
 mod laws_store;
 mod laws_store_view;
 mod outages;
+mod placements;
 mod podman;
 mod reports;
 mod simulator;

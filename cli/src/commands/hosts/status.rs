@@ -1,7 +1,7 @@
 //! `titan status host`.
 
 use titan_api::{
-    Kind, Name, Revision,
+    Document, Kind, Name, Revision,
     client::Client,
     hosts::{HostSpec, HostStatus},
     status::HostDeployment,
@@ -28,7 +28,7 @@ pub(crate) async fn view(client: &Client, name: &Name, now: Revision) -> Result<
     let spec: HostSpec = serde_json::from_value(document.spec.clone()).unwrap_or_default();
     let status: HostStatus =
         document.status.clone().and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default();
-    let deployments = deployments(client, name).await?;
+    let deployments = deployments(client, name, |_| true).await?;
 
     let state = match (&status, spec.cordoned) {
         (HostStatus { enrolled_at: None, .. }, _) => {
@@ -67,7 +67,8 @@ pub(crate) async fn view(client: &Client, name: &Name, now: Revision) -> Result<
     Ok(view)
 }
 
-type Row = (Name, Name, HostDeployment);
+/// The workspace and name of a deployment, and how far it is on the host.
+pub(super) type Row = (Name, Name, HostDeployment);
 
 fn table(deployments: &[Row], now: Revision) -> Table {
     let mut table =
@@ -88,11 +89,18 @@ fn table(deployments: &[Row], now: Revision) -> Table {
     table
 }
 
-/// Returns each deployment that the host has, is to have, or is removing.
-async fn deployments(client: &Client, host: &Name) -> Result<Vec<Row>, CliError> {
+/// Returns each of the wanted deployments that the host has, is to have, or is removing.
+pub(super) async fn deployments(
+    client: &Client,
+    host: &Name,
+    wanted: impl Fn(&Document) -> bool,
+) -> Result<Vec<Row>, CliError> {
     let mut questions = tokio::task::JoinSet::new();
     let mut rows = Vec::new();
     for document in client.list_all(Kind::Deployment, None, None).await? {
+        if !wanted(&document) {
+            continue;
+        }
         let Some(workspace) = document.metadata.workspace else { continue };
         let (client, host, name) = (client.clone(), host.clone(), document.metadata.name);
         while questions.len() >= AT_ONCE {

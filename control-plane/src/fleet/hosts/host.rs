@@ -7,6 +7,7 @@ use titan_api::{
     Name,
     hosts::{Facts, HostSpec},
     labels::Labels,
+    resources,
 };
 use uuid::Uuid;
 
@@ -101,6 +102,28 @@ impl<'a> Host<'a> {
     pub fn lookup(&self, key: &str) -> Option<Cow<'a, str>> {
         let pair = self.pair(self.table.pairs.key(key)?)?;
         Some(self.table.pairs.get(pair)?.value.given().text())
+    }
+
+    /// Returns how much of a resource it has, whoever uses it; `None` for any amount. What is declared comes before what the
+    /// agent reports, and only of cores and memory an amount that nobody knows is no limit.
+    #[must_use]
+    pub fn capacity(&self, resource: &str) -> Option<u64> {
+        let reported = match resource {
+            _ if self.spec().capacity.get(resource).is_some() => return self.spec().capacity.get(resource),
+            resources::CPU => self.counted("fact/cpus")?.saturating_mul(1000),
+            resources::MEMORY => self.counted("fact/memoryBytes")?,
+            _ => 0,
+        };
+        Some(reported)
+    }
+
+    /// Returns a fact that is a whole number.
+    fn counted(&self, key: &str) -> Option<u64> {
+        let pair = self.pair(self.table.pairs.key(key)?)?;
+        match self.table.pairs.get(pair)?.value.given() {
+            Given::Json(value) => value.as_u64(),
+            Given::Text(_) => None,
+        }
     }
 
     /// Returns every key of a label or fact, facts with `fact/` before their name, with its value as text.

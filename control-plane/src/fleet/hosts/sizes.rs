@@ -73,12 +73,8 @@ impl Hosts {
         };
         let key = |key: &Key| allocation(key.name.len()) + members(&key.members);
         let spec = |entry: &Entry| allocation(COUNTS + size_of::<HostSpec>()) + entry.length as usize * 4;
-        let admitted: usize = self
-            .specs
-            .admitted()
-            .iter()
-            .map(|(workspace, hosts)| allocation(workspace.len()) + members(hosts) + 2 * size_of_val(hosts))
-            .sum();
+        let indexes: usize =
+            self.specs.indexes().map(|(key, hosts)| allocation(key) + members(hosts) + 2 * size_of_val(hosts)).sum();
         allocation(self.chunks.capacity() * size_of::<usize>())
             + records
             + [&*self.live, &*self.free, self.specs.cordoned()].into_iter().map(bitmap).sum::<usize>()
@@ -89,7 +85,7 @@ impl Hosts {
             + slab(&self.pairs.pairs, pair)
             + slab(&self.pairs.keys, key)
             + slab(&self.specs.entries, spec)
-            + admitted
+            + indexes
     }
 
     /// Gives back what was reserved for growth, after many hosts were added at once.

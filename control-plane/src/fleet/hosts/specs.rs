@@ -1,13 +1,17 @@
 //! What is declared of hosts, each distinct spec stored once, and which hosts a workspace may use.
 
 use std::{
+    borrow::Borrow,
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, Hash, RandomState},
     sync::Arc,
 };
 
 use roaring::RoaringBitmap;
-use titan_api::hosts::HostSpec;
+use titan_api::{
+    hosts::HostSpec,
+    taints::{Taint, TaintEffect, Toleration},
+};
 
 use super::{lookup::Lookup, members::Members, slab::Slab};
 
@@ -21,12 +25,66 @@ pub(super) struct Entry {
     pub(super) length: u32,
 }
 
+/// Hosts by something that their specs have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Index<K>(Arc<HashMap<K, Members>>);
+
+impl<K> Default for Index<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Eq + Hash + Clone> Index<K> {
+    fn join(&mut self, key: K, hosts: &Members) {
+        let all = Arc::make_mut(&mut self.0);
+        match all.get_mut(&key) {
+            Some(known) => known.join(hosts),
+            None => {
+                all.insert(key, hosts.clone());
+            }
+        }
+    }
+
+    fn leave<Q: Eq + Hash + ?Sized>(&mut self, key: &Q, host: u32)
+    where
+        K: Borrow<Q>,
+    {
+        let all = Arc::make_mut(&mut self.0);
+        if let Some(hosts) = all.get_mut(key) {
+            hosts.remove(host);
+            if hosts.is_empty() {
+                all.remove(key);
+            }
+        }
+    }
+
+    fn of<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> RoaringBitmap
+    where
+        K: Borrow<Q>,
+    {
+        self.0.get(key).map(|hosts| hosts.bitmap().into_owned()).unwrap_or_default()
+    }
+
+    /// Returns the hosts by key.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &Members)> {
+        self.0.iter()
+    }
+
+    fn shrink(&mut self) {
+        Arc::make_mut(&mut self.0).values_mut().for_each(Members::shrink);
+    }
+}
+
 /// Every spec in use.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Specs {
     pub(super) entries: Slab<Entry>,
     pub(super) lookup: Lookup,
-    admitted: Arc<HashMap<Box<str>, Members>>,
+    admitted: Index<Box<str>>,
+    /// Hosts by the resources that their capacity names.
+    named: Index<Box<str>>,
+    tainted: Index<Taint>,
     cordoned: Arc<RoaringBitmap>,
     hasher: RandomState,
 }
@@ -57,14 +115,14 @@ impl Specs {
     pub(super) fn attach(&mut self, spec: u32, hosts: &Members) {
         let Some(entry) = self.entries.get_mut(spec) else { return };
         entry.hosts += u32::try_from(hosts.len()).unwrap_or(u32::MAX);
-        let admitted = Arc::make_mut(&mut self.admitted);
         for workspace in &entry.spec.workspaces {
-            match admitted.get_mut(workspace.as_str()) {
-                Some(known) => known.join(hosts),
-                None => {
-                    admitted.insert(workspace.as_str().into(), hosts.clone());
-                }
-            }
+            self.admitted.join(workspace.as_str().into(), hosts);
+        }
+        for (resource, _) in entry.spec.capacity.iter() {
+            self.named.join(resource.into(), hosts);
+        }
+        for taint in &entry.spec.taints {
+            self.tainted.join(taint.clone(), hosts);
         }
         if entry.spec.cordoned {
             *Arc::make_mut(&mut self.cordoned) |= &*hosts.bitmap();
@@ -75,14 +133,14 @@ impl Specs {
     pub(super) fn detach(&mut self, spec: u32, host: u32) {
         let Some(entry) = self.entries.get_mut(spec) else { return };
         entry.hosts -= 1;
-        let admitted = Arc::make_mut(&mut self.admitted);
         for workspace in &entry.spec.workspaces {
-            if let Some(hosts) = admitted.get_mut(workspace.as_str()) {
-                hosts.remove(host);
-                if hosts.is_empty() {
-                    admitted.remove(workspace.as_str());
-                }
-            }
+            self.admitted.leave(workspace.as_str(), host);
+        }
+        for (resource, _) in entry.spec.capacity.iter() {
+            self.named.leave(resource, host);
+        }
+        for taint in &entry.spec.taints {
+            self.tainted.leave(taint, host);
         }
         if entry.spec.cordoned {
             Arc::make_mut(&mut self.cordoned).remove(host);
@@ -95,21 +153,39 @@ impl Specs {
 
     /// Returns the hosts that a workspace may deploy onto.
     pub(super) fn admitting(&self, workspace: &str) -> RoaringBitmap {
-        let hosts = |workspace| self.admitted.get(workspace).map(|hosts: &Members| hosts.bitmap().into_owned());
-        hosts("*").unwrap_or_default() | hosts(workspace).unwrap_or_default()
+        self.admitted.of("*") | self.admitted.of(workspace)
     }
 
     pub(super) fn cordoned(&self) -> &RoaringBitmap {
         &self.cordoned
     }
 
-    /// Returns the hosts by workspace, for counting bytes.
-    pub(super) fn admitted(&self) -> &HashMap<Box<str>, Members> {
-        &self.admitted
+    /// Returns the hosts whose capacity names a resource.
+    pub(super) fn naming(&self, resource: &str) -> RoaringBitmap {
+        self.named.of(resource)
+    }
+
+    /// Returns the hosts that have a taint which is not tolerated; with `effect`, one of that effect.
+    pub(super) fn repelling(&self, tolerations: &[Toleration], effect: Option<TaintEffect>) -> RoaringBitmap {
+        let repels =
+            |taint: &Taint| effect.is_none_or(|effect| effect == taint.effect) && !taint.tolerated(tolerations);
+        self.tainted.iter().filter(|(taint, _)| repels(taint)).fold(RoaringBitmap::new(), |mut all, (_, hosts)| {
+            all |= &*hosts.bitmap();
+            all
+        })
+    }
+
+    /// Returns the indexes, for counting bytes.
+    pub(super) fn indexes(&self) -> impl Iterator<Item = (usize, &Members)> {
+        let words = self.admitted.iter().chain(self.named.iter()).map(|(word, hosts)| (word.len(), hosts));
+        let taint = |taint: &Taint| size_of::<Taint>() + taint.key.len() + taint.value.as_ref().map_or(0, String::len);
+        words.chain(self.tainted.iter().map(move |(key, hosts)| (taint(key), hosts)))
     }
 
     /// Gives back what was reserved for growth.
     pub(super) fn shrink(&mut self) {
-        Arc::make_mut(&mut self.admitted).values_mut().for_each(Members::shrink);
+        self.admitted.shrink();
+        self.named.shrink();
+        self.tainted.shrink();
     }
 }

@@ -12,9 +12,12 @@ use uuid::Uuid;
 
 use super::Model;
 use crate::fleet::{
+    absences::Absences,
+    bookings::Bookings,
     causes,
+    holders::Holders,
     hosts::tests::selector,
-    placements::{Placement, place_all, place_one},
+    placements::{Footing, Placement, place_all, place_one},
 };
 
 fn name(text: impl AsRef<str>) -> Name {
@@ -48,11 +51,20 @@ fn written() -> impl Strategy<Value = Written> {
     let named = || (0_u8..3).prop_map(|number| format!("n{number}"));
     let template = || prop::option::of(named());
     let labels = prop::collection::btree_map("[abc]", "[xyz5]", 0..3);
-    let host = (0_u8..8, labels, any::<bool>(), prop::sample::select(vec!["*", "w", "default"])).prop_map(
-        |(number, labels, cordoned, workspace)| {
-            document(Kind::Host, 0, number, &json!(labels), &json!({"cordoned": cordoned, "workspaces": [workspace]}))
-        },
-    );
+    let taints = prop::collection::vec((prop::sample::select(vec!["a", "b"]), any::<bool>()), 0..3);
+    let capacity = prop::option::of((0_u32..4, prop::option::of(0_u32..3)));
+    let host =
+        (0_u8..8, labels, prop::bool::weighted(0.2), prop::sample::select(vec!["*", "w", "default"]), taints, capacity)
+            .prop_map(|(number, labels, cordoned, workspace, taints, capacity)| {
+                let taint =
+                    |(key, stays)| json!({"key": key, "effect": if stays { "NoSchedule" } else { "NoExecute" }});
+                let taints: Vec<_> = taints.into_iter().map(taint).collect();
+                let mut spec = json!({"cordoned": cordoned, "workspaces": [workspace], "taints": taints});
+                if let Some((cpu, gpu)) = capacity {
+                    spec["capacity"] = gpu.map_or_else(|| json!({"cpu": cpu}), |gpu| json!({"cpu": cpu, "gpu": gpu}));
+                }
+                document(Kind::Host, 0, number, &json!(labels), &spec)
+            });
     let target = (0_u8..6, selector()).prop_map(|(number, mut selector)| {
         for requirement in &mut selector.match_expressions {
             use titan_api::selectors::Operator;
@@ -74,8 +86,9 @@ fn written() -> impl Strategy<Value = Written> {
         }
         document(Kind::Workload, number, number, &json!({}), &spec)
     });
-    let deployment = (0_u8..6, named(), named(), template(), prop::option::of(0_u32..4)).prop_map(
-        |(number, workload, target, template, replicas)| {
+    let asks = (prop::option::of(0_u32..3), any::<bool>(), any::<bool>());
+    let deployment = (0_u8..6, named(), named(), template(), prop::option::of(0_u32..4), asks).prop_map(
+        |(number, workload, target, template, replicas, (cpu, gpu, tolerates))| {
             let mut spec = json!({"workload": workload, "target": target});
             if let Some(template) = template {
                 spec["template"] = json!(template);
@@ -83,6 +96,12 @@ fn written() -> impl Strategy<Value = Written> {
             if let Some(replicas) = replicas {
                 spec["replicas"] = json!(replicas);
             }
+            spec["requests"] = match (cpu, gpu) {
+                (Some(cpu), true) => json!({"cpu": cpu, "gpu": 1}),
+                (Some(cpu), false) => json!({"cpu": cpu}),
+                (None, _) => json!({}),
+            };
+            spec["tolerations"] = if tolerates { json!([{"key": "a"}]) } else { json!([]) };
             document(Kind::Deployment, number, number, &json!({}), &spec)
         },
     );
@@ -151,23 +170,32 @@ proptest! {
             let found = if change.kind == Kind::Target { affected.targets } else { affected.deployments };
             prop_assert_eq!(found, scanned(&model, change), "{:?}", change.kind);
         }
+        // Those that are held are booked, and so is much beside them.
+        let mut holders = Holders::default();
+        for deployment in model.deployments() {
+            for host in held.iter().filter_map(|host| model.hosts().number(*host)) {
+                holders.set(deployment.uid, host, true);
+            }
+        }
+        let bookings = Bookings::of(&model, &holders, &BTreeSet::new());
+        let footing = Footing { model: &model, bookings: &bookings, absences: &Absences::default() };
         for host in model.hosts().iter() {
             let candidates: BTreeSet<_> =
                 model.candidates(host.uid()).into_iter().map(|deployment| deployment.uid).collect();
             for deployment in model.deployments() {
-                let placed = place_one(&model, deployment, host.uid(), false);
+                let placed = place_one(footing, deployment, host.uid(), false);
                 let absent = matches!(placed, Placement::Absent(_));
                 prop_assert!(absent || candidates.contains(&deployment.uid), "{:?}", deployment);
             }
         }
         for deployment in model.deployments() {
-            let placements = place_all(&model, deployment, &held);
+            let placements = place_all(footing, deployment, &held);
             prop_assert!(held.iter().all(|host| placements.contains_key(host)));
             let mut present = 0;
             let uids: BTreeSet<_> = model.hosts().iter().map(|host| host.uid()).chain(held.iter().copied()).collect();
             let mut possible = 0;
             for host in uids {
-                let alone = place_one(&model, deployment, host, held.contains(&host));
+                let alone = place_one(footing, deployment, host, held.contains(&host));
                 let placed = placements.get(&host);
                 possible += u32::from(alone == Placement::Present);
                 present += u32::from(placed == Some(&Placement::Present));
@@ -226,6 +254,7 @@ fn a_clone_stays_as_it_was() {
     model.remove(Kind::Target, Some(&name("w")), &name("n1"), Uuid::from_u128(1));
     assert_eq!((model.hosts().len(), before.hosts().len()), (0, 1500));
     let deployment = before.deployment(Uuid::from_u128(1)).expect("a deployment");
-    assert_eq!(place_all(&before, deployment, &BTreeSet::new()).len(), 2);
+    let footing = Footing { model: &before, bookings: &Bookings::default(), absences: &Absences::default() };
+    assert_eq!(place_all(footing, deployment, &BTreeSet::new()).len(), 2);
     assert!(model.target(deployment).is_none() && before.target(deployment).is_some());
 }
