@@ -390,6 +390,11 @@ spec: { expression: 'true' }
 #[test]
 fn what_does_not_fit_is_said_in_plans_and_statuses_and_hosts_are_drained_and_tainted() {
     let scene = Scene::logged_in();
+    // Why is answered once everything is decided.
+    let status = || {
+        scene.line("titan why a web");
+        scene.line("titan status deployment web")
+    };
     scene.write("room.yaml", ROOM);
     scene.done(&["apply", "-f", "room.yaml"]);
     scene.line("titan create host a --capacity cpu=2,memory=4Gi --labels zone=x");
@@ -397,13 +402,13 @@ fn what_does_not_fit_is_said_in_plans_and_statuses_and_hosts_are_drained_and_tai
     let create =
         "titan create deployment web --workload web --target all --replicas 2 --spread zone --failover-after 2m";
     scene.line(&format!("{create} --requests cpu=1,memory=512Mi"));
-    let status = scene.line("titan status deployment web");
-    assert!(status.contains("1 of 2 replicas have a place; 1 host: taint gpu:NoSchedule"), "{status}");
+    let said = status();
+    assert!(said.contains("1 of 2 replicas have a place; 1 host: taint gpu:NoSchedule"), "{said}");
     let why = scene.line("titan why b web");
     assert!(why.contains("tolerates the taints") && why.contains("gpu:NoSchedule"), "{why}");
     scene.line("titan host taint b gpu:NoSchedule --remove");
-    let status = scene.line("titan status deployment web");
-    assert!(!status.contains("problem") && status.contains("0 of 2 healthy"), "{status}");
+    let said = status();
+    assert!(!said.contains("problem") && said.contains("0 of 2 healthy"), "{said}");
     let shown = scene.line("titan get deployment web -o yaml");
     assert!(shown.contains("memory: 512Mi") && shown.contains("failoverAfter: 2m"), "{shown}");
 
@@ -418,16 +423,16 @@ fn what_does_not_fit_is_said_in_plans_and_statuses_and_hosts_are_drained_and_tai
     // There is no other place: the replica leaves all the same, and says so.
     let drained = scene.line("titan host drain a");
     assert!(drained.contains("host/a cordoned: 1 of its replicas are leaving: default/web"), "{drained}");
-    let status = scene.line("titan status deployment web");
-    assert!(status.contains("1 of 2 replicas have a place; 1 host: cordoned"), "{status}");
+    let said = status();
+    assert!(said.contains("1 of 2 replicas have a place; 1 host: cordoned"), "{said}");
     let waited = scene.titan(&["host", "drain", "a", "--wait", "--timeout", "1s"]);
     assert_eq!(waited.code, 1, "{}", waited.out);
     assert!(waited.err.contains("default/web") && waited.err.contains("is it online?"), "{}", waited.err);
     scene.line("titan host uncordon a");
     let tainted = scene.line("titan host taint b repair:NoExecute dedicated=db:NoSchedule");
     assert!(tainted.contains("host/b has taints repair:NoExecute, dedicated=db:NoSchedule"), "{tainted}");
-    let status = scene.line("titan status deployment web");
-    assert!(status.contains("1 of 2 replicas have a place; 1 host: taint repair:NoExecute"), "{status}");
+    let said = status();
+    assert!(said.contains("1 of 2 replicas have a place; 1 host: taint repair:NoExecute"), "{said}");
     for bad in [
         "titan create host c --capacity cpu=much",
         "titan create host c --taint gpu",

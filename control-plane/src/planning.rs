@@ -166,6 +166,10 @@ impl Planning<'_> {
             let decided = self.decide(&items).await?;
             agenda.add(&decided.follow_up());
             agenda.shift(decided.freed.iter().copied());
+            self.standing.take(&decided, self.model);
+            // What was decided before for lack of room, or for room that others have taken, is decided anew.
+            let books = |item: &&Item| self.model.deployment(item.deployment).is_some_and(|of| is_booked(of));
+            planned.forget(items.iter().filter(books));
             planned.join(decided);
         }
         Ok(planned)

@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn nothing_to_do_is_said() {
-        let plan = Answer { results: Vec::new(), groups: Vec::new(), unchanged: 1_234_567 };
+        let plan = Answer { results: Vec::new(), groups: Vec::new(), unchanged: 1_234_567, unplaced: Vec::new() };
         assert_eq!(view(&plan).render(Format::Table, None), "no host would change, 1 234 567 unchanged\n");
     }
 }

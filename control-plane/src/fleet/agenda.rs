@@ -228,12 +228,14 @@ impl Agenda {
     /// Returns the deployments that are to be decided for a host of which more or less is taken than before: those that
     /// find room now, and those that have too little. Where it is one of several replicas, all hosts are looked at.
     fn unsettled(&mut self, ground: Ground<'_>, host: Uuid) -> Vec<Uuid> {
+        let Some(number) = ground.model.hosts().number(host) else { return Vec::new() };
         let (footing, held) = (ground.footing(), ground.held.deployments(host));
         let mut plain = Vec::new();
         let troubled =
             ground.problems.range((host, Uuid::nil())..=(host, Uuid::max())).map(|(_, deployment)| deployment);
         let there = held.iter().chain(troubled).filter_map(|deployment| ground.model.deployment(*deployment));
-        for deployment in there.filter(|deployment| !deployment.spec.requests.is_empty()) {
+        // What was decided to leave is booked no longer, though the host may not have been told yet.
+        for deployment in there.filter(|deployment| ground.bookings.is_on(deployment.uid, number)) {
             let stays = placements::place_one(footing, deployment, host, held.contains(&deployment.uid));
             match (stays, deployment.spec.replicas) {
                 (Placement::Present, _) => {}
@@ -245,7 +247,7 @@ impl Agenda {
         for deployment in coming.filter(|deployment| !deployment.spec.requests.is_empty()) {
             let comes = || placements::place_one(footing, deployment, host, false) == Placement::Present;
             match deployment.spec.replicas {
-                _ if held.contains(&deployment.uid) => {}
+                _ if ground.bookings.is_on(deployment.uid, number) => {}
                 None if comes() => plain.push(deployment.uid),
                 Some(_) if placements::is_short(footing, deployment) && comes() => {
                     self.ask(deployment.uid, Scope::Hosts)

@@ -79,6 +79,12 @@ impl Bookings {
         self.of.contains_key(&deployment)
     }
 
+    /// Whether a deployment is booked on a host.
+    #[must_use]
+    pub fn is_on(&self, deployment: Uuid, host: HostNumber) -> bool {
+        self.of.get(&deployment).is_some_and(|booking| booking.hosts.contains(host.0))
+    }
+
     /// Returns the hosts on which a deployment is booked.
     #[must_use]
     pub fn hosts(&self, deployment: Uuid) -> RoaringBitmap {
@@ -161,7 +167,7 @@ impl Bookings {
             return None;
         }
         let number = host.number();
-        let booked = self.of.get(&deployment.uid).is_some_and(|booking| booking.hosts.contains(number.0));
+        let booked = self.is_on(deployment.uid, number);
         let left =
             |resource: &str| host.capacity(resource).map(|capacity| capacity.checked_sub(self.taken(resource, number)));
         if !booked {

@@ -1,9 +1,11 @@
 //! Writing what is planned.
 
+use std::collections::HashSet;
+
 use titan_api::Revision;
 
 use crate::{
-    fleet::causes::Affected,
+    fleet::{agenda::Item, causes::Affected},
     planning::Planned,
     store::{Assignment, Lease, StoreError, Tx},
 };
@@ -45,6 +47,15 @@ impl Planned {
     #[must_use]
     pub fn follow_up(&self) -> Affected {
         Affected { targets: self.again.clone(), ..Affected::default() }
+    }
+
+    /// Forgets what was planned for these deployments on these hosts.
+    pub(super) fn forget<'a>(&mut self, items: impl Iterator<Item = &'a Item>) {
+        let pairs: HashSet<_> = items.flat_map(|item| item.hosts.iter().map(|host| (item.deployment, *host))).collect();
+        if !pairs.is_empty() {
+            self.moved.retain(|(moved, _)| !pairs.contains(&(moved.deployment, moved.host)));
+            self.problems.retain(|(deployment, host, _)| !pairs.contains(&(*deployment, *host)));
+        }
     }
 
     /// Takes in what was planned beside this.

@@ -60,9 +60,8 @@ impl std::fmt::Display for Obstacle {
 /// Returns the taint for which a deployment may not be on a host.
 #[must_use]
 pub fn repelled<'a>(deployment: &Deployment, host: Host<'a>, held: bool) -> Option<&'a Taint> {
-    let repels = |taint: &&Taint| {
-        !(held && taint.effect == TaintEffect::NoSchedule) && !taint.tolerated(&deployment.spec.tolerations)
-    };
+    let stays = |taint: &Taint| held && taint.effect == TaintEffect::NoSchedule;
+    let repels = |taint: &&Taint| !(stays(taint) || taint.tolerated(&deployment.spec.tolerations));
     host.spec().taints.iter().find(repels)
 }
 

@@ -38,8 +38,8 @@ impl World {
         world
     }
 
-    fn host(&mut self, number: u8, zone: &str, spec: Value) {
-        self.model.put(&document(Kind::Host, number, &json!({ "zone": zone }), &spec)).expect("host");
+    fn host(&mut self, number: u8, zone: &str, spec: &Value) {
+        self.model.put(&document(Kind::Host, number, &json!({ "zone": zone }), spec)).expect("host");
     }
 
     fn deployment(&mut self, number: u8, mut spec: Value) {
@@ -92,8 +92,8 @@ impl World {
 #[test]
 fn a_replica_goes_where_there_is_room_and_what_is_taken_is_taken() {
     let mut world = World::new();
-    world.host(1, "a", json!({"capacity": {"memory": "1Gi"}}));
-    world.host(2, "a", json!({"capacity": {"memory": "4Gi"}}));
+    world.host(1, "a", &json!({"capacity": {"memory": "1Gi"}}));
+    world.host(2, "a", &json!({"capacity": {"memory": "4Gi"}}));
     for number in [1, 2, 3] {
         world.deployment(number, json!({"replicas": 1, "requests": {"memory": "2Gi"}}));
     }
@@ -101,7 +101,7 @@ fn a_replica_goes_where_there_is_room_and_what_is_taken_is_taken() {
     assert_eq!(world.problem(1), None);
     let problem = world.problem(3).expect("it does not fit");
     assert_eq!(problem, "0 of 1 replicas have a place; 2 hosts: not enough memory (needs 2Gi, 1Gi left)");
-    world.host(3, "a", json!({}));
+    world.host(3, "a", &json!({}));
     assert_eq!(world.place(3).0, [3], "of memory that nobody counted there is enough");
     assert_eq!(world.problem(3), None);
 }
@@ -109,8 +109,8 @@ fn a_replica_goes_where_there_is_room_and_what_is_taken_is_taken() {
 #[test]
 fn of_what_has_to_be_named_there_is_only_what_is_named() {
     let mut world = World::new();
-    world.host(1, "a", json!({}));
-    world.host(2, "a", json!({"capacity": {"gpu": 1}}));
+    world.host(1, "a", &json!({}));
+    world.host(2, "a", &json!({"capacity": {"gpu": 1}}));
     world.deployment(1, json!({"replicas": 2, "requests": {"gpu": 1}}));
     assert_eq!(world.place(1).0, [2]);
     assert!(world.problem(1).expect("one is missing").contains("1 host: not enough gpu (needs 1, 0 left)"));
@@ -119,21 +119,21 @@ fn of_what_has_to_be_named_there_is_only_what_is_named() {
 #[test]
 fn facts_count_where_nothing_is_declared() {
     let mut world = World::new();
-    world.host(1, "a", json!({}));
+    world.host(1, "a", &json!({}));
     let facts = json!({"cpus": 2, "memoryBytes": 1_u64 << 30});
     world.model.set_facts(uid(Kind::Host, 1), &serde_json::from_value(facts).expect("facts"));
     world.deployment(1, json!({"requests": {"cpu": 2, "memory": "1Gi"}}));
     world.deployment(2, json!({"requests": {"cpu": "1m"}}));
     assert_eq!((world.place(1).0, world.place(2).0), (vec![1], vec![]));
     assert!(world.problem(2).expect("full").starts_with("it is not on every host that its target matches: 1 host"));
-    world.host(1, "a", json!({"capacity": {"cpu": 3}}));
+    world.host(1, "a", &json!({"capacity": {"cpu": 3}}));
     assert_eq!(world.place(2).0, [1]);
 }
 
 #[test]
 fn whoever_was_made_first_stays_when_there_is_too_little() {
     let mut world = World::new();
-    world.host(1, "a", json!({"capacity": {"cpu": 4}}));
+    world.host(1, "a", &json!({"capacity": {"cpu": 4}}));
     for number in [1, 2, 3] {
         world.deployment(number, json!({"replicas": 1, "requests": {"cpu": 1}}));
         assert_eq!(world.place(number).0, [1]);
@@ -143,7 +143,7 @@ fn whoever_was_made_first_stays_when_there_is_too_little() {
     assert_eq!((world.place(3), world.place(1)), ((vec![1], false), (vec![1], false)));
     assert_eq!(world.place(2).0, [] as [u8; 0]);
     // The host shrinks.
-    world.host(1, "a", json!({"capacity": {"cpu": 1}}));
+    world.host(1, "a", &json!({"capacity": {"cpu": 1}}));
     assert_eq!((world.place(3).0, world.place(1).0), (vec![], vec![1]));
 }
 
@@ -151,21 +151,21 @@ fn whoever_was_made_first_stays_when_there_is_too_little() {
 fn taints_keep_away_and_drive_off_whoever_does_not_tolerate_them() {
     let taint = |effect: &str| json!({"taints": [{"key": "gpu", "effect": effect}]});
     let mut world = World::new();
-    world.host(1, "a", json!({}));
+    world.host(1, "a", &json!({}));
     world.deployment(1, json!({}));
     world.deployment(2, json!({"replicas": 1}));
     world.deployment(3, json!({"tolerations": [{"key": "gpu"}]}));
     for number in [1, 2, 3] {
         world.place(number);
     }
-    world.host(1, "a", taint("NoSchedule"));
+    world.host(1, "a", &taint("NoSchedule"));
     assert_eq!(
         [world.place(1), world.place(2), world.place(3)],
         [(vec![1], false), (vec![1], false), (vec![1], false)]
     );
-    world.host(1, "a", taint("NoExecute"));
+    world.host(1, "a", &taint("NoExecute"));
     assert_eq!([world.place(1).0, world.place(2).0, world.place(3).0], [vec![], vec![], vec![1]]);
-    world.host(1, "a", taint("NoSchedule"));
+    world.host(1, "a", &taint("NoSchedule"));
     assert_eq!([world.place(1).0.len(), world.place(2).0.len()], [0, 0], "nothing new comes");
     assert!(world.problem(2).expect("tainted").contains("1 host: taint gpu:NoSchedule"));
     assert_eq!(world.problem(1), None, "without replicas it goes to what takes it");
@@ -175,7 +175,7 @@ fn taints_keep_away_and_drive_off_whoever_does_not_tolerate_them() {
 fn replicas_are_spread_by_a_label_and_then_by_what_is_taken() {
     let mut world = World::new();
     for number in 1..=6 {
-        world.host(number, if number <= 4 { "a" } else { "b" }, json!({"capacity": {"cpu": 8}}));
+        world.host(number, if number <= 4 { "a" } else { "b" }, &json!({"capacity": {"cpu": 8}}));
     }
     world.deployment(1, json!({"replicas": 4, "spread": {"label": "zone"}}));
     let placed = world.place(1).0;
@@ -194,7 +194,7 @@ fn replicas_are_spread_by_a_label_and_then_by_what_is_taken() {
 #[test]
 fn a_replica_leaves_a_host_that_is_missed_if_there_is_another_place() {
     let mut world = World::new();
-    world.host(1, "a", json!({}));
+    world.host(1, "a", &json!({}));
     world.deployment(1, json!({"replicas": 1, "failoverAfter": "60s"}));
     world.deployment(2, json!({"replicas": 1, "failoverAfter": "0s"}));
     assert_eq!([world.place(1).0, world.place(2).0], [vec![1], vec![1]]);
@@ -202,7 +202,7 @@ fn a_replica_leaves_a_host_that_is_missed_if_there_is_another_place() {
         |world: &mut World, host: u8, seconds| world.absences.set(uid(Kind::Host, host), Duration::from_secs(seconds));
     miss(&mut world, 1, 60);
     assert_eq!(world.place(1), (vec![1], false), "there is no other");
-    world.host(2, "a", json!({}));
+    world.host(2, "a", &json!({}));
     miss(&mut world, 2, 61);
     assert_eq!(world.place(1), (vec![1], false), "the other is missed too");
     miss(&mut world, 2, 59);
@@ -240,7 +240,7 @@ fn take(world: &mut World, step: &Step) {
             world.host(
                 *host,
                 &format!("z{zone}"),
-                json!({"capacity": capacity, "cordoned": cordoned, "taints": taints}),
+                &json!({"capacity": capacity, "cordoned": cordoned, "taints": taints}),
             );
         }
         Step::Deployment(number, replicas, cpu, spread, skew) => {
@@ -317,15 +317,15 @@ proptest! {
     ) {
         let mut world = World::new();
         world.deployment(1, json!({ "replicas": replicas }));
-        possible.iter().for_each(|host| world.host(*host, "a", json!({})));
+        possible.iter().for_each(|host| world.host(*host, "a", &json!({})));
         let first: BTreeSet<_> = world.place(1).0.into_iter().collect();
         prop_assert_eq!(first.len(), (replicas as usize).min(possible.len()));
         let mut backwards = World::new();
         backwards.deployment(1, json!({ "replicas": replicas }));
-        possible.iter().rev().for_each(|host| backwards.host(*host, "a", json!({})));
+        possible.iter().rev().for_each(|host| backwards.host(*host, "a", &json!({})));
         prop_assert_eq!(&first, &backwards.place(1).0.into_iter().collect());
-        gone.iter().for_each(|host| world.host(*host, "a", json!({"cordoned": true})));
-        come.iter().for_each(|host| world.host(*host, "a", json!({})));
+        gone.iter().for_each(|host| world.host(*host, "a", &json!({"cordoned": true})));
+        come.iter().for_each(|host| world.host(*host, "a", &json!({})));
         let second: BTreeSet<_> = world.place(1).0.into_iter().collect();
         prop_assert!(first.difference(&gone).all(|host| second.contains(host)));
         let possible: BTreeSet<_> = possible.difference(&gone).chain(&come).collect();
