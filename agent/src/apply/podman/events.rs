@@ -67,7 +67,7 @@ pub(super) async fn watch(libpod: Libpod, wake: Wake) {
 /// Whether an event may have changed how a deployment does. A health check that says what it said before has not.
 fn matters(line: &[u8], healths: &mut BTreeMap<String, String>) -> bool {
     let Ok(event) = serde_json::from_slice::<Event>(line) else { return false };
-    if !event.actor.attributes.contains_key(marks::DEPLOYMENT) {
+    if !event.actor.attributes.contains_key(marks::HOME) {
         return false;
     }
     let Event { status, actor, health } = event;
@@ -91,7 +91,7 @@ mod tests {
 
     fn event(status: &str, id: &str, ours: bool) -> Vec<u8> {
         let attributes =
-            if ours { json!({ "titan.deployment": "x", "name": "web" }) } else { json!({ "name": "web" }) };
+            if ours { json!({ "titan.home": "default/x", "name": "web" }) } else { json!({ "name": "web" }) };
         json!({ "status": status, "Type": "container", "Actor": { "ID": id, "Attributes": attributes } })
             .to_string()
             .into_bytes()

@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
+use titan_api::templates::Applier as Kind;
 use tokio::{runtime::Handle, time::timeout};
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Type, Variant, connection::Builder};
 
@@ -30,7 +31,7 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a call failed.
 #[derive(Debug)]
-pub(super) enum BusError {
+pub(in crate::apply) enum BusError {
     /// systemd could not be reached.
     Away(String),
     /// It said no.
@@ -46,10 +47,11 @@ pub(super) enum BusError {
 type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
 /// The connection.
-pub(super) struct Bus {
+pub(in crate::apply) struct Bus {
     io: Handle,
     address: String,
     wake: Wake,
+    kind: Kind,
     connection: Option<Connection>,
     watching: bool,
     watched: BTreeSet<String>,
@@ -72,7 +74,7 @@ impl fmt::Display for BusError {
 }
 
 impl BusError {
-    pub(super) fn doing(self, what: &str) -> ApplyError {
+    pub(in crate::apply) fn doing(self, what: &str) -> ApplyError {
         ApplyError::Platform { what: what.to_owned(), message: self.to_string() }
     }
 
@@ -112,10 +114,10 @@ async fn in_time<T>(limit: Duration, work: impl Future<Output = zbus::Result<T>>
 }
 
 impl Bus {
-    /// `address`: where the bus is, as D-Bus writes it; absent: the system's.
-    pub(super) fn new(io: Handle, wake: Wake, address: Option<String>) -> Self {
+    /// `kind`: whose things are stirred when a unit changes. `address`: where the bus is, as D-Bus writes it; absent: the system's.
+    pub(super) fn new(io: Handle, wake: Wake, kind: Kind, address: Option<String>) -> Self {
         let address = address.unwrap_or_else(|| "unix:path=/run/dbus/system_bus_socket".to_owned());
-        Self { io, address, wake, connection: None, watching: false, watched: BTreeSet::new(), reloads: 0 }
+        Self { io, address, wake, kind, connection: None, watching: false, watched: BTreeSet::new(), reloads: 0 }
     }
 
     /// Returns the connection, after making it if there is none.
@@ -165,7 +167,7 @@ impl Bus {
     }
 
     /// Has systemd read all its files again.
-    pub(super) fn reload(&mut self) -> Result<(), BusError> {
+    pub(in crate::apply) fn reload(&mut self) -> Result<(), BusError> {
         self.reloads += 1;
         self.call::<_, ()>(MANAGER_PATH, MANAGER, "Reload", &(), RELOAD_PATIENCE)
     }
@@ -177,13 +179,13 @@ impl Bus {
     }
 
     /// Has something done with a unit, without waiting for it: `StartUnit`, `StopUnit`, `RestartUnit`, ...
-    pub(super) fn ask(&mut self, method: &str, unit: &str) -> Result<(), BusError> {
+    pub(in crate::apply) fn ask(&mut self, method: &str, unit: &str) -> Result<(), BusError> {
         tracing::debug!("{method} {unit}");
         self.manager::<_, OwnedObjectPath>(method, &(unit, "replace")).map(drop)
     }
 
     /// Forgets that a unit failed; it is fine if it did not or is not known.
-    pub(super) fn forget_failure(&mut self, unit: &str) -> Result<(), BusError> {
+    pub(in crate::apply) fn forget_failure(&mut self, unit: &str) -> Result<(), BusError> {
         match self.manager::<_, ()>("ResetFailedUnit", &unit) {
             Err(BusError::Refused { .. }) => Ok(()),
             other => other,
@@ -191,7 +193,7 @@ impl Bus {
     }
 
     /// Returns the states of units, in one call.
-    pub(super) fn states<'a>(
+    pub(in crate::apply) fn states<'a>(
         &mut self,
         units: impl IntoIterator<Item = &'a str>,
     ) -> Result<BTreeMap<String, State>, BusError> {
@@ -211,7 +213,7 @@ impl Bus {
     }
 
     /// Returns one property of a unit, or `None` if it has none of that name and type.
-    pub(super) fn property<T>(&mut self, unit: &str, interface: &str, name: &str) -> Result<Option<T>, BusError>
+    pub(in crate::apply) fn property<T>(&mut self, unit: &str, interface: &str, name: &str) -> Result<Option<T>, BusError>
     where
         T: TryFrom<OwnedVariant>,
     {
@@ -225,7 +227,7 @@ impl Bus {
     }
 
     /// Returns the file that a unit is made from, if there is one.
-    pub(super) fn file_of(&mut self, unit: &str) -> Result<Option<String>, BusError> {
+    pub(in crate::apply) fn file_of(&mut self, unit: &str) -> Result<Option<String>, BusError> {
         self.manager::<_, OwnedObjectPath>("LoadUnit", &unit)?;
         Ok(self.property::<String>(unit, "Unit", "FragmentPath")?.filter(|path| !path.is_empty()))
     }

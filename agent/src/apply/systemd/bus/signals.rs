@@ -20,7 +20,7 @@ const ALL: &str = "path_namespace='/org/freedesktop/systemd1/unit'";
 
 impl Bus {
     /// Wakes the agent from now on whenever a unit that it asked for changes.
-    pub(in super::super) fn watch(&mut self) {
+    pub(in crate::apply) fn watch(&mut self) {
         self.watching = true;
     }
 
@@ -37,7 +37,7 @@ impl Bus {
             )?;
         }
         let (stream, wake) = (MessageStream::from(connection), self.wake.clone());
-        self.io.spawn(hear(stream, wake));
+        self.io.spawn(hear(stream, wake, self.kind));
         Ok(())
     }
 
@@ -69,7 +69,7 @@ impl Bus {
 }
 
 /// Wakes the agent for signals until the connection ends, and once more then.
-async fn hear(mut stream: MessageStream, wake: Wake) {
+async fn hear(mut stream: MessageStream, wake: Wake, kind: Kind) {
     let mut rests_until = Instant::now();
     let mut due = false;
     loop {
@@ -82,11 +82,11 @@ async fn hear(mut stream: MessageStream, wake: Wake) {
                 None => break,
             },
             () = sleep_until(rests_until), if due => {
-                wake.stirred(Kind::Systemd);
+                wake.stirred(kind);
                 due = false;
                 rests_until = Instant::now() + REST;
             }
         }
     }
-    wake.stirred(Kind::Systemd);
+    wake.stirred(kind);
 }

@@ -172,7 +172,7 @@ impl<'a> Site<'a> {
     }
 
     fn reloads(&self) -> u64 {
-        self.applier.bus.reloads()
+        self.applier.jobs.bus.reloads()
     }
 }
 
