@@ -314,7 +314,8 @@ impl Applier for Podman {
         }
         let kube = self.read(bundle)?;
         if kube.pods.is_empty() && kube.volumes.is_empty() {
-            let message = "the bundle has neither kube YAML nor a quadlet at its top, such as pod.yaml or web.container";
+            let message =
+                "the bundle has neither kube YAML nor a quadlet at its top, such as pod.yaml or web.container";
             return Err(ApplyError::Malformed { path: ".".to_owned(), message: message.to_owned() });
         }
         Ok(kube.claims())

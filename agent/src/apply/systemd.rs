@@ -173,7 +173,8 @@ impl Applier for Systemd {
         let leaving = self.leaving(work)?;
         let until = Instant::now() + LEAVE;
         let stopping = |error: BusError| error.doing("stopping units that leave");
-        let mut running = if leaving.is_empty() { BTreeSet::new() } else { self.jobs.stop(&leaving).map_err(stopping)? };
+        let mut running =
+            if leaving.is_empty() { BTreeSet::new() } else { self.jobs.stop(&leaving).map_err(stopping)? };
         while !running.is_empty() && Instant::now() < until {
             thread::sleep(LOOK);
             let states = self.jobs.bus.states(running.iter().map(String::as_str)).map_err(stopping)?;

@@ -24,6 +24,7 @@ mod laws_store;
 mod laws_store_view;
 mod outages;
 mod podman;
+mod quadlets;
 mod reports;
 mod simulator;
 mod smoke;

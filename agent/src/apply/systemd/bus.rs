@@ -213,7 +213,12 @@ impl Bus {
     }
 
     /// Returns one property of a unit, or `None` if it has none of that name and type.
-    pub(in crate::apply) fn property<T>(&mut self, unit: &str, interface: &str, name: &str) -> Result<Option<T>, BusError>
+    pub(in crate::apply) fn property<T>(
+        &mut self,
+        unit: &str,
+        interface: &str,
+        name: &str,
+    ) -> Result<Option<T>, BusError>
     where
         T: TryFrom<OwnedVariant>,
     {

@@ -107,8 +107,7 @@ impl Checking {
             what: format!("copying quadlets to {}", directory.display()),
             message: error.to_string(),
         })?;
-        let environment =
-            vec![("QUADLET_UNIT_DIRS", directory.display().to_string()), ("LANG", "C.UTF-8".to_owned())];
+        let environment = vec![("QUADLET_UNIT_DIRS", directory.display().to_string()), ("LANG", "C.UTF-8".to_owned())];
         let order =
             Order::of_the_agent(program.into(), vec!["-dryrun".to_owned()], directory.clone(), environment, DRY_RUN);
         self.running.start(key, async move {

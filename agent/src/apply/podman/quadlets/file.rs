@@ -105,10 +105,8 @@ impl Reader<'_> {
         if path.contains('%') {
             return Err(self.malformed(format!("{setting}: the path has to be said without %")));
         }
-        Mount::of(path, &self.allowed.mounts).ok_or_else(|| ApplyError::Beyond {
-            what: format!("{}: mounting {path}", self.file),
-            key: MOUNTS,
-        })
+        Mount::of(path, &self.allowed.mounts)
+            .ok_or_else(|| ApplyError::Beyond { what: format!("{}: mounting {path}", self.file), key: MOUNTS })
     }
 
     /// Checks an image's name.
@@ -179,9 +177,6 @@ impl Quadlet {
         };
         for (section, key, value) in says.settings() {
             quadlet.take(reader, section, key, value)?;
-        }
-        if quadlet.settings.iter().all(|setting| setting.section != sort.section()) {
-            return Err(reader.malformed(format!("it has no section [{}]", sort.section())));
         }
         if matches!(sort, Sort::Container | Sort::Image) && quadlet.images.is_empty() && quadlet.needs.is_empty() {
             return Err(reader.malformed("it names no image: say Image= with its registry and digest"));

@@ -150,8 +150,7 @@ const UNIT: [&str; 10] = [
     "StartLimitIntervalSec",
     "StopWhenUnneeded",
 ];
-const UNITS: [&str; 8] =
-    ["BindsTo", "OnFailure", "OnSuccess", "PartOf", "Requires", "Requisite", "Upholds", "Wants"];
+const UNITS: [&str; 8] = ["BindsTo", "OnFailure", "OnSuccess", "PartOf", "Requires", "Requisite", "Upholds", "Wants"];
 const SERVICE: [&str; 23] = [
     "CPUQuota",
     "CPUWeight",
@@ -305,6 +304,8 @@ mod tests {
         }
         assert!(matches!(Sort::Pod.rule("Pod", "ServiceName"), Some(Rule::Never(_))));
         assert_eq!(Sort::of("a.pod"), Some(Ok(Sort::Pod)));
-        assert!(matches!(Sort::of("a.build"), Some(Err(_))) && Sort::of("x/a.pod").is_none() && Sort::of(".pod").is_none());
+        assert!(
+            matches!(Sort::of("a.build"), Some(Err(_))) && Sort::of("x/a.pod").is_none() && Sort::of(".pod").is_none()
+        );
     }
 }

@@ -14,12 +14,7 @@ use crate::{
             marks::{self, Mark},
             sight::{Seen, Sight, observation},
         },
-        systemd::{
-            bus::BusError,
-            names::UNIT,
-            states::State,
-            units::Start,
-        },
+        systemd::{bus::BusError, names::UNIT, states::State, units::Start},
     },
     claims::Claim,
     drifts::{self, Side},
@@ -121,12 +116,7 @@ impl Keeper {
 }
 
 /// Returns how what a unit made does.
-async fn thing(
-    sight: &mut Sight<'_>,
-    quadlet: &Quadlet,
-    claim: &Claim,
-    work: &Work<'_>,
-) -> Result<Seen, LibpodError> {
+async fn thing(sight: &mut Sight<'_>, quadlet: &Quadlet, claim: &Claim, work: &Work<'_>) -> Result<Seen, LibpodError> {
     let missing = || (Condition::Ill(format!("there is no {} {}", claim.kind, claim.name)), Some("missing"));
     match quadlet.sort {
         Sort::Container => {

@@ -88,7 +88,8 @@ pub(super) fn read(
             }
         }
         Rule::Pull if !["missing", "never"].contains(&value) => {
-            let message = format!("{setting}: leave it out; images are pulled before the switch, and not at every start");
+            let message =
+                format!("{setting}: leave it out; images are pulled before the switch, and not at every start");
             return Err(reader.malformed(message));
         }
         Rule::Units => {
@@ -134,7 +135,9 @@ fn volume(
         return Ok(vec![Part::Text(value.to_owned())]);
     }
     if !source.starts_with(['/', '.']) {
-        let message = format!("{setting}: a volume of that name may be anybody's; describe it in a .volume file, or write ./ before a path of the bundle");
+        let message = format!(
+            "{setting}: a volume of that name may be anybody's; describe it in a .volume file, or write ./ before a path of the bundle"
+        );
         return Err(reader.malformed(message));
     }
     let rest = &value[source.len()..];
@@ -183,12 +186,7 @@ fn mount(
     Ok(parts)
 }
 
-fn network(
-    reader: &Reader<'_>,
-    setting: &str,
-    value: &str,
-    needs: &mut BTreeSet<String>,
-) -> Result<(), ApplyError> {
+fn network(reader: &Reader<'_>, setting: &str, value: &str, needs: &mut BTreeSet<String>) -> Result<(), ApplyError> {
     let (name, options) = value.split_once(':').unwrap_or((value, ""));
     if name.ends_with(".network") || name.ends_with(".container") {
         needs.insert(reader.known(name, setting)?);
