@@ -37,7 +37,7 @@ pub const PLAIN: Base =
 pub const WITH_PODMAN: Base = Base {
     name: "trixie-podman-1",
     suite: "trixie",
-    packages: "systemd-sysv,dbus,procps,podman,crun",
+    packages: "systemd-sysv,dbus,procps,podman,crun,catatonit",
     files: &[
         (
             "etc/containers/storage.conf",

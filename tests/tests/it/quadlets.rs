@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
+use titan_agent::QUADLET_FAULT_POINTS;
 use titan_api::{Kind, client::WriteOptions, reports::Phase, status::DeploymentStatus};
 use titan_tests::{
     manifests::{deployment, host, target, template, workload},
@@ -16,7 +17,7 @@ use titan_tests::{
 use crate::systemd::{DROP_IN, SERVICE};
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_mins(2);
 const MANIFEST: &str = "applier: podman\nhealth: { minReadySeconds: 2, interval: 1s, deadline: 20s }\n";
 const WEB: &str = r#"# Everything that changes is here.
 [Unit]
@@ -36,8 +37,8 @@ HealthRetries=1
 WantedBy=multi-user.target
 "#;
 const SIDE: &str = "[Container]\nImage={{ values.image }}\nExec=sleep 5000\nNetwork=none\nStopTimeout=0\n";
-const AGENT: &str = "appliers: { files: { root: /srv/titan, switch: file }, podman: { names: [web, side, data, net, 'systemd-*'] } }\n\
-                     polling: { wait: 5s, maxBackoff: 1s, beat: 4s }\n";
+const AGENT: &str = "polling: { wait: 5s, maxBackoff: 1s, beat: 4s }\n";
+const ALLOWED: &str = "{ files: { root: /srv/titan, switch: file }, podman: { names: [web, side, data, net, box, group, member, 'systemd-*'] } }";
 
 struct Stage {
     world: World,
@@ -59,7 +60,8 @@ fn possible() -> bool {
 }
 
 impl Stage {
-    async fn new() -> Option<Self> {
+    /// With an agent that has enrolled, and runs if it is told to.
+    async fn new(allowed: &str, runs: bool) -> Option<Self> {
         if !possible() {
             return None;
         }
@@ -72,15 +74,18 @@ impl Stage {
         machine.booted().expect("booted");
         let stage = Self { world, machine, image, _podman: podman, _registry: registry };
         stage.world.apply([host("q", "")]).await.expect("host");
-        stage.enrol();
+        stage.enrol(allowed);
+        if runs {
+            stage.ok(&["systemctl", "start", "titan-agent.service"]);
+        }
         Some(stage)
     }
 
-    fn enrol(&self) {
+    fn enrol(&self, allowed: &str) {
         let person = Operator::new(crate::NODE).expect("a directory");
         person.login(&self.world.plane.server, &self.world.plane.token).expect("logged in");
         let machine = &self.machine;
-        machine.write("/etc/titan/agent.yaml", AGENT).expect("configured");
+        machine.write("/etc/titan/agent.yaml", &format!("{AGENT}appliers: {allowed}\n")).expect("configured");
         machine.write("/srv/titan/.keep", "").expect("the root");
         let line = person.titan("titan host join-command q").expect("a line");
         let mut command = vec!["/usr/local/bin/titan-node", "agent"];
@@ -91,21 +96,13 @@ impl Stage {
         machine.write("/etc/systemd/system/titan-agent.service", SERVICE).expect("the unit");
         machine.write("/etc/systemd/system/titan-agent.service.d/test.conf", DROP_IN).expect("the program");
         self.ok(&["systemctl", "daemon-reload"]);
-        self.ok(&["systemctl", "enable", "--now", "podman.socket", "titan-agent.service"]);
+        self.ok(&["systemctl", "enable", "--now", "podman.socket"]);
     }
 
-    fn documents(&self, version: &str) -> [Value; 4] {
-        let files = [
-            ("template.yaml", MANIFEST),
-            ("web.container.j2", WEB),
-            ("side.container.j2", SIDE),
-            ("data.volume", "[Volume]\n[X-Titan]\nOnRemove=delete\n"),
-            ("net.network", "[Network]\nInternal=true\n"),
-            ("conf/greeting", "hello\n"),
-        ];
+    fn documents(&self, version: &str, files: &[(&str, &str)]) -> [Value; 4] {
         let values = json!({ "values": { "image": self.image } });
         [
-            template("quadlets", &files),
+            template("quadlets", files),
             workload("app", version),
             target("all", ""),
             deployment("app", "app", "quadlets", "all", &values),
@@ -113,8 +110,50 @@ impl Stage {
     }
 
     async fn version(&self, version: &str) {
-        self.world.apply(self.documents(version)).await.expect("written");
+        let files = [
+            ("template.yaml", MANIFEST),
+            ("web.container.j2", WEB),
+            ("side.container.j2", SIDE),
+            ("data.volume", "[Volume]\n[X-Titan]\nOnRemove=delete\n"),
+            ("net.network", "[Network]\nInternal=true\n"),
+            ("box.image.j2", "[Image]\nImage={{ values.image }}\n"),
+            ("group.pod", "[Pod]\nNetwork=none\n"),
+            ("member.container", "[Container]\nImage=box.image\nPod=group.pod\nExec=sleep 6000\nStopTimeout=0\n"),
+            ("conf/greeting", "hello\n"),
+        ];
+        self.declare(version, &files).await;
+    }
+
+    async fn declare(&self, version: &str, files: &[(&str, &str)]) {
+        self.world.apply(self.documents(version, files)).await.expect("written");
         self.world.settled().await.expect("decided");
+    }
+
+    async fn delete(&self) {
+        let client = self.world.plane.client();
+        client
+            .delete(Kind::Deployment, Some("default"), "app", false, &WriteOptions::default())
+            .await
+            .expect("deleted");
+        self.world.settled().await.expect("decided");
+    }
+
+    /// Waits until nothing is there that the deployment brought.
+    fn left_nothing(&self) {
+        let left = BTreeMap::from([
+            ("files", "ls /etc/containers/systemd | grep -vE '^(users|theirs.volume)$'"),
+            (
+                "units",
+                "systemctl list-units --all --no-legend | grep -E ' (web|side|member|v[0-9]+|data-volume|net-network|box-image|group-pod)[.]service' | grep -v 'not-found inactive'",
+            ),
+            ("containers", "podman ps -aq"),
+            ("pods", "podman pod ps -q"),
+            ("networks", "podman network ls -q | grep systemd-"),
+            ("volumes", "podman volume ls -q"),
+        ]);
+        for (what, script) in left {
+            self.eventually(&format!("no {what} are left"), || self.say(&["sh", "-c", script]).is_empty());
+        }
     }
 
     fn say(&self, command: &[&str]) -> String {
@@ -170,7 +209,7 @@ fn is(status: &DeploymentStatus, phase: Phase) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn units_made_of_quadlets_are_kept_as_declared_through_all_of_it() {
-    let Some(stage) = Stage::new().await else { return };
+    let Some(stage) = Stage::new(ALLOWED, true).await else { return };
     // What a person has on this host, and what is there already under a name that is wanted.
     stage.machine.write("/etc/containers/systemd/theirs.volume", "[Volume]\n").expect("theirs");
     stage.ok(&["podman", "volume", "create", "systemd-data"]);
@@ -187,6 +226,8 @@ async fn units_made_of_quadlets_are_kept_as_declared_through_all_of_it() {
     assert!(stage.runs("2"), "{}", stage.story());
     assert!(stage.say(&["ls", "/run/systemd/generator/multi-user.target.wants"]).contains("web.service"));
     assert!(stage.say(&["podman", "network", "ls"]).contains("systemd-net"));
+    assert_eq!(stage.say(&["podman", "pod", "ps", "--format", "{{.Name}} {{.Status}}"]), "systemd-group Running");
+    let member = stage.container("systemd-member");
     let (side, web) = (stage.container("systemd-side"), stage.container("systemd-web"));
 
     // A change restarts what changed.
@@ -195,6 +236,7 @@ async fn units_made_of_quadlets_are_kept_as_declared_through_all_of_it() {
     assert!(stage.runs("3"), "{}", stage.story());
     assert_ne!(stage.container("systemd-web"), web);
     assert_eq!(stage.container("systemd-side"), side);
+    assert_eq!(stage.container("systemd-member"), member);
 
     // People stop the unit, remove its container, and write into its file.
     stage.ok(&["systemctl", "stop", "web.service"]);
@@ -228,19 +270,67 @@ async fn units_made_of_quadlets_are_kept_as_declared_through_all_of_it() {
     // Removed: no file, no unit, no container, no network, no volume that was to go.
     stage.version("4").await;
     stage.until("good again", |status| is(status, Phase::Healthy) && status.converged()).await;
-    let client = stage.world.plane.client();
-    client.delete(Kind::Deployment, Some("default"), "app", false, &WriteOptions::default()).await.expect("deleted");
-    let left = BTreeMap::from([
-        ("files", "ls /etc/containers/systemd | grep -vE '^(users|theirs.volume)$'"),
-        (
-            "units",
-            "systemctl list-units --all --no-legend web.service side.service data-volume.service net-network.service | grep -v 'not-found inactive'",
-        ),
-        ("containers", "podman ps -aq"),
-        ("networks", "podman network ls -q | grep systemd-"),
-        ("volumes", "podman volume ls -q"),
-    ]);
-    for (what, script) in left {
-        stage.eventually(&format!("no {what} are left"), || stage.say(&["sh", "-c", script]).is_empty());
+    stage.delete().await;
+    stage.left_nothing();
+}
+
+/// A unit and a network that change with each version, and a unit that another one follows.
+const TURNS: [(&str, &str); 5] = [
+    ("template.yaml", MANIFEST),
+    ("web.container.j2", WEB),
+    ("v{{ workload.version }}.container.j2", SIDE),
+    ("data.volume", "[Volume]\n[X-Titan]\nOnRemove=delete\n"),
+    ("net.network.j2", "[Network]\nLabel=version={{ workload.version }}\n"),
+];
+/// The same service as a pod.
+const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: { name: web }\nspec:\n  hostNetwork: true\n  terminationGracePeriodSeconds: 0\n  \
+                   containers: [ { name: main, image: '{{ values.image }}', command: [sleep, '900'] } ]\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_units_of_quadlets_are_old_or_new_once_the_agent_is_back() {
+    let allowed = "{ files: { root: /srv/titan, switch: file }, podman: { privileged: true } }";
+    let Some(stage) = Stage::new(allowed, false).await else { return };
+    let agent = |verb: &str| stage.ok(&["systemctl", verb, "titan-agent.service"]);
+    let cut = |point: &str| {
+        let fault = format!("TITAN_FAULT={point}");
+        let ended = stage.machine.run(&["env", &fault, "/usr/local/bin/titan-node", "agent", "once"]).expect("nsenter");
+        assert!(!ended.status.success(), "{point} is never reached: {ended:?}");
+    };
+    let files = TURNS.iter().copied().chain([("conf/greeting", "hello\n")]).collect::<Vec<_>>();
+    let states = |version: u32| {
+        let (old, new) = (format!("v{}.service", version - 1), format!("v{version}.service"));
+        stage.say(&["systemctl", "is-active", "web.service", &old, &new]).replace('\n', " ")
+    };
+    stage.declare("10", &files).await;
+    agent("start");
+    stage.until("installed", |status| is(status, Phase::Healthy) && status.converged()).await;
+    let mut version = 10;
+    for point in QUADLET_FAULT_POINTS.iter().chain(&["files-applied", "unit-asked", "beside-applied"]) {
+        agent("stop");
+        version += 1;
+        stage.declare(&version.to_string(), &files).await;
+        cut(point);
+        agent("start");
+        stage.until(point, |status| is(status, Phase::Healthy) && status.converged()).await;
+        assert!(stage.runs(&version.to_string()), "after {point}: {}", stage.story());
+        assert_eq!(states(version), "active inactive active", "after {point}");
+        let label = stage.say(&["podman", "network", "inspect", "-f", "{{.Labels.version}}", "systemd-net"]);
+        assert_eq!(label, version.to_string(), "after {point}");
     }
+
+    // From quadlets to a pod, and back.
+    stage.declare("30", &[("template.yaml", MANIFEST), ("pod.yaml.j2", POD)]).await;
+    stage.until("a pod", |status| is(status, Phase::Healthy) && status.converged()).await;
+    assert_eq!(stage.say(&["podman", "pod", "ps", "--format", "{{.Name}} {{.Status}}"]), "web Running");
+    assert_eq!(stage.say(&["ls", "/etc/containers/systemd"]), "users");
+    stage.declare("31", &files).await;
+    stage.until("quadlets again", |status| is(status, Phase::Healthy) && status.converged()).await;
+    assert_eq!(stage.say(&["podman", "pod", "ps", "-q"]), "");
+
+    // Cut off in the middle of a removal.
+    agent("stop");
+    stage.delete().await;
+    cut("quadlets-cleared");
+    agent("start");
+    stage.left_nothing();
 }

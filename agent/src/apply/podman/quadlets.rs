@@ -214,3 +214,6 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,8 @@ use std::{
 };
 
 use nspawn::{Machine, eventually};
-use titan_api::{poll, templates::Applier as Kind};
+use titan_api::poll;
+use tokio::runtime::Handle;
 
 use super::*;
 use crate::{state::StateDir, wake::Wake};
