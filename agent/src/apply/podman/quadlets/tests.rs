@@ -17,7 +17,7 @@ fn with(more: &str) -> String {
     format!("[Container]\nImage=quay.io/team/app:1\n{more}\n")
 }
 
-fn in_bundle<'a>(text: &'a str) -> Vec<(&'static str, &'a str)> {
+fn in_bundle(text: &str) -> Vec<(&'static str, &str)> {
     vec![
         ("web.container", text),
         ("data.volume", "[Volume]\n"),
