@@ -25,6 +25,11 @@ pub(crate) struct Side<'a> {
     pub(crate) content: Option<&'a [u8]>,
 }
 
+/// Whether a file with these permission bits may be shown.
+pub(crate) const fn is_shown(mode: u32) -> bool {
+    mode & EVERYBODY_READS != 0
+}
+
 /// Returns the drift of a file whose content was changed. `what` is its path below the agent's root.
 pub(crate) fn of_content(what: &str, applied: Side<'_>, found: Side<'_>) -> Drift {
     let drift = |how: &str| Drift {
@@ -34,7 +39,7 @@ pub(crate) fn of_content(what: &str, applied: Side<'_>, found: Side<'_>) -> Drif
         found: None,
         repaired: false,
     };
-    if applied.mode & found.mode & EVERYBODY_READS == 0 {
+    if !is_shown(applied.mode & found.mode) {
         return drift("content, not shown: not everybody on the host may read it");
     }
     let text = |side: Side<'_>| -> Result<String, &str> {

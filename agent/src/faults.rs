@@ -50,6 +50,15 @@ points! {
 }
 
 points! {
+    /// The names of those that bundles of quadlets pass besides.
+    QUADLET_FAULT_POINTS:
+    "quadlets-stopped": "units that leave have stopped, their files are there",
+    "quadlets-cleared": "files and networks that leave are gone",
+    "quadlets-written": "files are as they are to be, systemd does not know",
+    "quadlets-reloaded": "systemd has read its files again",
+}
+
+points! {
     /// The names of those that bundles of units pass besides.
     SYSTEMD_FAULT_POINTS:
     "units-stopped": "units that leave have stopped, their links are there",
@@ -80,6 +89,7 @@ pub(crate) fn reached(name: &str) {
         FAULT_POINTS
             .iter()
             .chain(PODMAN_FAULT_POINTS)
+            .chain(QUADLET_FAULT_POINTS)
             .chain(SYSTEMD_FAULT_POINTS)
             .chain(COMPOSE_FAULT_POINTS)
             .any(|point| *point == name),

@@ -13,8 +13,42 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The packages of a host beside Debian's smallest set.
-const PACKAGES: &str = "systemd-sysv,dbus,procps";
+/// What a host is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Base {
+    /// The name that it is kept under; another one makes it anew.
+    name: &'static str,
+    /// Debian's release.
+    suite: &'static str,
+    /// Packages beside Debian's smallest set.
+    packages: &'static str,
+    /// Files that it has besides.
+    files: &'static [(&'static str, &'static str)],
+    /// What systemd-nspawn is told besides.
+    options: &'static [&'static str],
+}
+
+/// A host with systemd, and little else.
+pub const PLAIN: Base =
+    Base { name: "bookworm-1", suite: "bookworm", packages: "systemd-sysv,dbus,procps", files: &[], options: &[] };
+
+/// A host with systemd and a podman that makes units of quadlets. Inside another container it can have neither layers nor
+/// keyrings, and no control groups but those that it is given.
+pub const WITH_PODMAN: Base = Base {
+    name: "trixie-podman-1",
+    suite: "trixie",
+    packages: "systemd-sysv,dbus,procps,podman,crun,catatonit",
+    files: &[
+        (
+            "etc/containers/storage.conf",
+            "[storage]\ndriver = \"vfs\"\nrunroot = \"/run/containers/storage\"\ngraphroot = \"/var/lib/containers/storage\"\n",
+        ),
+        ("etc/containers/containers.conf", "[containers]\nkeyring = false\npids_limit = 0\ndefault_sysctls = []\n"),
+        ("etc/containers/registries.conf.d/test.conf", "[[registry]]\nlocation = \"127.0.0.1\"\ninsecure = true\n"),
+    ],
+    options: &["--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN", "--system-call-filter=bpf"],
+};
+
 /// How long a host may take to boot.
 const BOOT: Duration = Duration::from_secs(60);
 
@@ -23,6 +57,7 @@ const BOOT: Duration = Duration::from_secs(60);
 pub struct Machine {
     name: String,
     folder: PathBuf,
+    base: Base,
     binds: Vec<String>,
     keeper: Option<Child>,
     leader: u32,
@@ -43,27 +78,33 @@ pub fn possible() -> io::Result<()> {
     fs::read_dir("/proc/1/fd").map(drop).map_err(|_| io::Error::other("this needs root"))
 }
 
-/// Returns the Debian that all hosts are layers over, after making it if it is not there yet, which takes a minute.
+/// Returns the Debian that all hosts of a kind are layers over, after making it if it is not there yet, which takes a
+/// minute.
 ///
 /// # Errors
 ///
 /// If `debootstrap` is missing or fails.
-pub fn base() -> io::Result<PathBuf> {
+pub fn base(of: &Base) -> io::Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || std::env::home_dir().unwrap_or_else(std::env::temp_dir).join(".cache");
     let cache = cache.unwrap_or_else(home).join("titan");
     fs::create_dir_all(&cache)?;
-    let base = cache.join("bookworm-1");
-    let lock = fs::File::create(cache.join("bookworm.lock"))?;
+    let base = cache.join(of.name);
+    let lock = fs::File::create(cache.join(format!("{}.lock", of.suite)))?;
     lock.lock()?;
     if !base.exists() {
-        let building = cache.join("bookworm-building");
+        let building = cache.join(format!("{}-building", of.suite));
         if building.exists() {
             fs::remove_dir_all(&building)?;
         }
         let mut make = Command::new("debootstrap");
-        make.args(["--variant=minbase", "--include", PACKAGES, "bookworm"]).arg(&building);
+        make.args(["--variant=minbase", "--include", of.packages, of.suite]).arg(&building);
         succeed(&mut make)?;
+        for (path, text) in of.files {
+            let path = building.join(path);
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            fs::write(path, text)?;
+        }
         fs::rename(&building, &base)?;
     }
     Ok(base)
@@ -111,13 +152,22 @@ const KEEPER: &str = r#"
 "#;
 
 impl Machine {
+    /// Makes a host with systemd and begins to boot it; see [`Machine::start_on`].
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub fn start(name: &str, binds: &[String]) -> io::Result<Self> {
+        Self::start_on(PLAIN, name, binds)
+    }
+
     /// Makes a host and begins to boot it; see [`Machine::booted`]. `binds`: files of this machine that it sees, each as
     /// `here:there`.
     ///
     /// # Errors
     ///
     /// If it cannot be started.
-    pub fn start(name: &str, binds: &[String]) -> io::Result<Self> {
+    pub fn start_on(base: Base, name: &str, binds: &[String]) -> io::Result<Self> {
         let parent = if Path::new("/dev/shm").is_dir() { "/dev/shm".into() } else { std::env::temp_dir() };
         let name = format!("{name}-{}", std::process::id());
         let folder = parent.join(format!("titan-host-{name}"));
@@ -126,7 +176,7 @@ impl Machine {
         }
         fs::create_dir_all(folder.join("upper/etc"))?;
         fs::write(folder.join("upper/etc/hostname"), format!("{name}\n"))?;
-        let mut machine = Self { name, folder, binds: binds.to_vec(), keeper: None, leader: 0 };
+        let mut machine = Self { name, folder, base, binds: binds.to_vec(), keeper: None, leader: 0 };
         machine.power_on()?;
         Ok(machine)
     }
@@ -138,7 +188,8 @@ impl Machine {
     /// If it cannot be started.
     pub fn power_on(&mut self) -> io::Result<()> {
         let mut keeper = Command::new("/bin/sh");
-        keeper.args(["-c", KEEPER, "keeper"]).arg(&self.folder).arg(&self.name).arg(base()?);
+        keeper.args(["-c", KEEPER, "keeper"]).arg(&self.folder).arg(&self.name).arg(base(&self.base)?);
+        keeper.args(self.base.options);
         keeper.args(self.binds.iter().map(|bind| format!("--bind-ro={bind}")));
         keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         // It outlives a signal to the whole group of the test, to tidy up behind it.

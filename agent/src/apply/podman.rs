@@ -1,4 +1,4 @@
-//! Podman: pods and volumes from `kube` YAML, over podman's own socket.
+//! Podman: pods and volumes from `kube` YAML, over podman's own socket, and units from [`quadlets`](self::quadlets).
 //!
 //! | what it owns | claim | how it is known again | how it proves health |
 //! |---|---|---|---|
@@ -18,6 +18,7 @@ mod kube;
 pub(crate) mod libpod;
 mod marks;
 mod pods;
+mod quadlets;
 pub(crate) mod references;
 mod sight;
 pub(crate) mod underway;
@@ -45,6 +46,7 @@ use images::{Images, platform};
 use kube::Kube;
 use libpod::{Libpod, LibpodError, PATIENCE};
 use marks::{Mark, Whose};
+use quadlets::{Keeper, Quadlets};
 use sight::{Sight, observation};
 use underway::Underway;
 
@@ -59,6 +61,7 @@ pub(crate) struct Podman {
     images: Images,
     underway: Underway,
     checks: Checks,
+    keeper: Keeper,
     errands: Background<Uuid, Troubles>,
     /// What each errand that runs is about.
     goals: BTreeMap<Uuid, (BTreeSet<Claim>, Claims)>,
@@ -80,6 +83,7 @@ impl Podman {
             images: Images::open(libpod.clone(), ground, "podman-images.json")?,
             underway: Underway::open(ground, "podman-underway.json")?,
             checks: Checks::new(ground),
+            keeper: Keeper::new(allowed, &libpod, ground),
             errands: Background::new(ground.io.clone(), ground.wake.clone()),
             allowed: allowed.clone(),
             exchanged: switch == Switch::Directory,
@@ -96,6 +100,99 @@ impl Podman {
 
     fn read(&self, bundle: &Bundle) -> Result<Kube, ApplyError> {
         Kube::read(bundle, &self.allowed, self.exchanged)
+    }
+
+    fn read_quadlets(&self, work: &Work<'_>) -> Result<Option<Quadlets>, ApplyError> {
+        let bundle = work.bundle.filter(|bundle| quadlets::are(bundle) && quadlets::own(work.after));
+        bundle.map(|bundle| Quadlets::read(bundle, &self.allowed, self.exchanged)).transpose()
+    }
+
+    /// Takes the next step from `before` to `work.after`. Returns what has to come to an end before the one after it.
+    fn bring(&mut self, work: &Work<'_>, before: &Claims) -> Result<Option<String>, ApplyError> {
+        let quadlets = self.read_quadlets(work)?;
+        if let Some(why) = self.take_units(work, before, quadlets.as_ref())? {
+            return Ok(Some(why));
+        }
+        let Some(quadlets) = quadlets else { return self.begin(work, before).map(|()| None) };
+        let mut gone = before.clone();
+        gone.retain(|claim, _| is_podmans(claim) && !work.after.contains_key(claim));
+        if !gone.is_empty()
+            && let Readiness::Underway(why) = self.take_down(work, &gone)?
+        {
+            return Ok(Some(why));
+        }
+        let (images, digest) = (&self.images, &work.target.digest);
+        let image = |reference: &str| images.id(digest, reference);
+        self.keeper.start(work, before, &quadlets, &self.allowed.mounts, image)?;
+        Ok(None)
+    }
+
+    /// Takes units down that are only in `before`. Returns what has to come to an end first.
+    fn take_units(
+        &mut self,
+        work: &Work<'_>,
+        before: &Claims,
+        quadlets: Option<&Quadlets>,
+    ) -> Result<Option<String>, ApplyError> {
+        if !quadlets::own(before) && quadlets.is_none() {
+            return Ok(None);
+        }
+        if let Some(why) = self.keeper.stop(work, before, quadlets)? {
+            self.wake_after(LOOK);
+            return Ok(Some(why));
+        }
+        if self.keeper.clear(work, before)? && quadlets.is_none() {
+            self.keeper.forget(work, before)?;
+        }
+        Ok(None)
+    }
+
+    /// Takes pods and volumes down, in the background.
+    fn take_down(&mut self, work: &Work<'_>, gone: &Claims) -> Result<Readiness, ApplyError> {
+        let id = work.target.id;
+        let underway = || Readiness::Underway("containers are being stopped".to_owned());
+        let goal = (gone.keys().cloned().collect::<BTreeSet<_>>(), Claims::new());
+        let about = self.goals.get(&id) == Some(&goal);
+        match self.look(id) {
+            Standing::Running if about => return Ok(underway()),
+            Standing::Ended if about => {
+                let troubles = self.troubles.remove(&id).unwrap_or_default();
+                self.goals.remove(&id);
+                return match troubles.into_iter().next() {
+                    None => Ok(Readiness::Ready),
+                    Some((claim, trouble)) => {
+                        let message = match trouble {
+                            Trouble::Foreign => "it is somebody else's".to_owned(),
+                            Trouble::Failed(message) | Trouble::Unreachable(message) => message,
+                        };
+                        Err(ApplyError::Platform { what: format!("removing {claim}"), message })
+                    }
+                };
+            }
+            _ => {}
+        }
+        let nothing = Work { bundle: None, after: &Claims::new(), ..*work };
+        self.begin(&nothing, gone)?;
+        Ok(underway())
+    }
+
+    /// Returns how quadlets do, after the next step to where they are to be.
+    fn observe_quadlets(&mut self, work: &Work<'_>) -> Result<Vec<Observation>, ApplyError> {
+        let id = work.target.id;
+        if let Some(before) = self.underway.get(id).cloned() {
+            if let Some(why) = self.bring(work, &before)? {
+                let waits = |claim: &Claim| observation(claim.clone(), (Condition::Starting(why.clone()), None));
+                return Ok(work.after.keys().map(waits).collect());
+            }
+            self.underway.end(id)?;
+        }
+        let Some(quadlets) = self.read_quadlets(work)? else { return Ok(Vec::new()) };
+        let (images, digest) = (&self.images, &work.target.digest);
+        let (seen, again) = self.keeper.observe(work, &quadlets, |reference| images.id(digest, reference))?;
+        if let Some(again) = again {
+            self.wake_after(again);
+        }
+        Ok(seen)
     }
 
     /// Begins to bring a deployment from `before` to `work.after`; whatever else was under way for it is given up.
@@ -198,6 +295,14 @@ impl Podman {
     }
 }
 
+/// When it is looked again whether units have stopped, if systemd does not say so.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Whether a claim is on what podman itself is asked to take away.
+fn is_podmans(claim: &Claim) -> bool {
+    claim.kind == "pod" || claim.kind == "volume"
+}
+
 /// How the errand of a deployment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -209,16 +314,30 @@ enum Standing {
 
 impl Applier for Podman {
     fn plan(&self, _: &Target, bundle: &Bundle) -> Result<Claims, ApplyError> {
+        if quadlets::are(bundle) {
+            return Ok(Quadlets::read(bundle, &self.allowed, self.exchanged)?.claims);
+        }
         let kube = self.read(bundle)?;
         if kube.pods.is_empty() && kube.volumes.is_empty() {
-            let message = "the bundle has no kube YAML at its top, such as pod.yaml".to_owned();
-            return Err(ApplyError::Malformed { path: ".".to_owned(), message });
+            let message =
+                "the bundle has neither kube YAML nor a quadlet at its top, such as pod.yaml or web.container";
+            return Err(ApplyError::Malformed { path: ".".to_owned(), message: message.to_owned() });
         }
         Ok(kube.claims())
     }
 
     fn prepare(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
         let Some(bundle) = work.bundle else { return Ok(Readiness::Ready) };
+        if let Some(quadlets) = self.read_quadlets(work)? {
+            self.keeper.check_host(&quadlets)?;
+            self.keeper.check_foreign(work)?;
+            let pulled = self.images.prepare(work.target.digest, &quadlets.images(), &BTreeSet::new())?;
+            if pulled != Readiness::Ready {
+                return Ok(pulled);
+            }
+            let (images, digest) = (&self.images, &work.target.digest);
+            return self.keeper.dry_run(work, &quadlets, |reference| images.id(digest, reference));
+        }
         let mark = Mark::of(work.target);
         for claim in work.after.keys().filter(|claim| !work.before.contains_key(*claim)) {
             self.check_foreign(&mark, claim)?;
@@ -233,10 +352,17 @@ impl Applier for Podman {
             return Ok(());
         }
         self.underway.begin(work.target.id, work.before)?;
-        self.begin(work, work.before)
+        let waits = self.bring(work, work.before)?;
+        if waits.is_none() && quadlets::own(work.after) {
+            self.underway.end(work.target.id)?;
+        }
+        Ok(())
     }
 
     fn observe(&mut self, work: &Work<'_>) -> Result<Vec<Observation>, ApplyError> {
+        if quadlets::own(work.after) {
+            return self.observe_quadlets(work);
+        }
         let id = work.target.id;
         let mut standing = self.look(id);
         match (standing, self.underway.get(id).cloned()) {
@@ -244,7 +370,8 @@ impl Applier for Podman {
             // It was cut off, or podman was not there: begun again.
             (Standing::Ended | Standing::Idle | Standing::Lost, Some(before)) => {
                 let troubles = self.troubles.get(&id).cloned().unwrap_or_default();
-                self.begin(work, &before)?;
+                // Until units that leave have stopped as well it is under way.
+                let _what_it_waits_for = self.bring(work, &before)?;
                 // Until it is known better.
                 self.troubles.insert(id, troubles);
                 standing = Standing::Running;
@@ -317,34 +444,29 @@ impl Applier for Podman {
 
     fn remove(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
         let id = work.target.id;
-        let goal: BTreeSet<Claim> =
-            work.before.keys().filter(|claim| !work.after.contains_key(*claim)).cloned().collect();
-        let about = self.goals.get(&id).is_some_and(|(down, changed)| *down == goal && changed.is_empty());
-        match self.look(id) {
-            Standing::Running if about => return Ok(Readiness::Underway("containers are being stopped".to_owned())),
-            Standing::Ended if about => {
-                let troubles = self.troubles.remove(&id).unwrap_or_default();
-                self.goals.remove(&id);
-                if let Some((claim, trouble)) = troubles.into_iter().next() {
-                    let message = match trouble {
-                        Trouble::Foreign => "it is somebody else's".to_owned(),
-                        Trouble::Failed(message) | Trouble::Unreachable(message) => message,
-                    };
-                    return Err(ApplyError::Platform { what: format!("removing {claim}"), message });
-                }
-                self.underway.end(id)?;
-                self.owned.remove(&id);
-                self.stops.remove(&id);
-                self.checks.forget();
-                return Ok(Readiness::Ready);
-            }
-            _ => {}
+        let mut gone = self.underway.get(id).cloned().unwrap_or_default();
+        gone.extend(work.before.clone());
+        gone.retain(|claim, _| !work.after.contains_key(claim));
+        if let Some(why) = self.take_units(work, &gone, None)? {
+            return Ok(Readiness::Underway(why));
         }
-        let nothing = Work { bundle: None, after: &Claims::new(), ..*work };
-        let mut gone = work.before.clone();
-        gone.retain(|claim, _| goal.contains(claim));
-        self.begin(&nothing, &gone)?;
-        Ok(Readiness::Underway("containers are being stopped".to_owned()))
+        gone.retain(|claim, _| is_podmans(claim));
+        if !gone.is_empty()
+            && let Readiness::Underway(why) = self.take_down(work, &gone)?
+        {
+            return Ok(Readiness::Underway(why));
+        }
+        self.underway.end(id)?;
+        self.owned.remove(&id);
+        self.stops.remove(&id);
+        self.checks.forget();
+        Ok(Readiness::Ready)
+    }
+
+    fn adopt(&mut self, work: &Work<'_>) -> Result<Vec<(String, String)>, ApplyError> {
+        let Some(quadlets) = self.read_quadlets(work)? else { return Ok(Vec::new()) };
+        let (images, digest) = (&self.images, &work.target.digest);
+        self.keeper.adopt(work, &quadlets, |reference| images.id(digest, reference))
     }
 
     fn keep(&mut self, bundles: &BTreeSet<Digest>) -> Result<(), ApplyError> {
@@ -356,6 +478,7 @@ impl Applier for Podman {
             let task = self.ground.io.spawn(events::watch(self.libpod.clone(), self.ground.wake.clone()));
             self.watching = Some(task.abort_handle());
         }
+        self.keeper.jobs.bus.watch();
     }
 }
 

@@ -9,15 +9,15 @@
 //! Foreign are, and stay: units and drop-ins that the host's owner made. Drop-ins that people add to units of ours are
 //! reported and never removed; they can be adopted.
 
-mod bus;
-mod checks;
-mod jobs;
+pub(in crate::apply) mod bus;
+pub(in crate::apply) mod checks;
+pub(in crate::apply) mod jobs;
 mod links;
-mod names;
-mod states;
+pub(in crate::apply) mod names;
+pub(in crate::apply) mod states;
 mod straying;
-mod unit_file;
-mod units;
+pub(in crate::apply) mod unit_file;
+pub(in crate::apply) mod units;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,16 +26,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use titan_api::{drift::Drift, limits};
-use tokio::runtime::Handle;
+use titan_api::{drift::Drift, limits, templates::Applier as Kind};
 
 use self::{
-    bus::{Bus, BusError},
+    bus::BusError,
     checks::Checks,
+    jobs::Jobs,
     links::{Found, Links},
     names::{ALIAS, DROP_IN, ENABLED, UNIT},
-    states::State,
-    units::{OnChange, Start, Units},
+    units::{OnChange, Units},
 };
 use super::{Applier, ApplyError, Condition, Observation, Readiness, Strays, Target, Work, appliers::Ground};
 use crate::{
@@ -56,13 +55,8 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Systemd {
     settings: Settings,
-    io: Handle,
-    bus: Bus,
+    jobs: Jobs,
     checks: Checks,
-    /// What systemd said when it would not start a unit.
-    refused: BTreeMap<String, String>,
-    /// What was last said of a unit that is not well, with the lines of the journal that belong to it.
-    told: BTreeMap<String, (String, String)>,
 }
 
 impl Systemd {
@@ -70,11 +64,8 @@ impl Systemd {
         let (io, wake) = (ground.io.clone(), ground.wake.clone());
         Self {
             settings: settings.clone(),
-            bus: Bus::new(io.clone(), wake.clone(), settings.bus.clone()),
-            checks: Checks::new(io.clone(), wake, ground.state.clone()),
-            io,
-            refused: BTreeMap::new(),
-            told: BTreeMap::new(),
+            jobs: Jobs::new(io.clone(), wake.clone(), Kind::Systemd, settings.bus.clone()),
+            checks: Checks::new(io, wake, ground.state.clone()),
         }
     }
 
@@ -99,7 +90,7 @@ impl Systemd {
             if ours || !named || names::is_template(place) {
                 continue;
             }
-            let there = self.bus.file_of(place).map_err(|error| error.doing(&format!("looking for {place}")))?;
+            let there = self.jobs.bus.file_of(place).map_err(|error| error.doing(&format!("looking for {place}")))?;
             if there.is_some_and(|there| !links.is_ours(Path::new(&there))) {
                 return Err(ApplyError::Foreign(claim.clone()));
             }
@@ -133,42 +124,6 @@ impl Systemd {
             links.take(place)?;
         }
         Ok(())
-    }
-
-    /// Returns the last lines of a unit's journal, which are read anew when something else is to be said of it.
-    fn with_lines(&mut self, unit: &str, why: String) -> String {
-        if self.settings.bus.is_some() {
-            // What is on another bus has its journal elsewhere.
-            return why;
-        }
-        if self.told.get(unit).is_none_or(|(known, _)| *known != why) {
-            let lines = checks::last_lines(&self.io, unit);
-            self.told.insert(unit.to_owned(), (why.clone(), lines));
-        }
-        let lines = self.told.get(unit).map(|(_, lines)| lines.as_str()).unwrap_or_default();
-        if lines.is_empty() { why } else { format!("{why}\n{lines}") }
-    }
-
-    /// Returns how a unit does, and whether somebody stopped it.
-    fn condition(&mut self, name: &str, unit: &units::Unit, state: &State) -> Result<(Condition, bool), BusError> {
-        let mut details = states::Details::default();
-        let restarts = name.ends_with(".service") && state.active != "inactive";
-        if !state.is_plain() {
-            details = self.bus.details(name, state)?;
-        } else if restarts && unit.start == Start::Now {
-            self.told.remove(name);
-            self.refused.remove(name);
-        }
-        let states::Verdict { condition, stopped } = states::judge(unit, state, &details);
-        let refused = self.refused.get(name).filter(|_| stopped || state.load != "loaded").cloned();
-        Ok(match (condition, refused) {
-            (Condition::Ill(_) | Condition::Failed(_), Some(refused)) => {
-                (Condition::Failed(format!("systemd does not start it: {refused}")), false)
-            }
-            (Condition::Ill(why), None) => (Condition::Ill(self.with_lines(name, why)), stopped),
-            (Condition::Failed(why), None) => (Condition::Failed(self.with_lines(name, why)), stopped),
-            (other, _) => (other, stopped),
-        })
     }
 
     /// Returns how a link differs from what was made.
@@ -219,10 +174,11 @@ impl Applier for Systemd {
         let leaving = self.leaving(work)?;
         let until = Instant::now() + LEAVE;
         let stopping = |error: BusError| error.doing("stopping units that leave");
-        let mut running = if leaving.is_empty() { BTreeSet::new() } else { self.stop(&leaving).map_err(stopping)? };
+        let mut running =
+            if leaving.is_empty() { BTreeSet::new() } else { self.jobs.stop(&leaving).map_err(stopping)? };
         while !running.is_empty() && Instant::now() < until {
             thread::sleep(LOOK);
-            let states = self.bus.states(running.iter().map(String::as_str)).map_err(stopping)?;
+            let states = self.jobs.bus.states(running.iter().map(String::as_str)).map_err(stopping)?;
             running.retain(|unit| states.get(unit).is_some_and(|state| !state.rests()));
         }
         fault!("units-stopped");
@@ -235,10 +191,10 @@ impl Applier for Systemd {
             }
         }
         fault!("units-linked");
-        self.bus.reload().map_err(|error| error.doing("having systemd read its files again"))?;
+        self.jobs.bus.reload().map_err(|error| error.doing("having systemd read its files again"))?;
         fault!("units-reloaded");
         for unit in &leaving {
-            self.bus.forget_failure(unit).map_err(stopping)?;
+            self.jobs.bus.forget_failure(unit).map_err(stopping)?;
         }
         let is_known = |claim: &&&Claim| work.before.contains_key(**claim);
         let runs = |claim: &Claim| work.before.get(claim) != Some(&straying::only_read());
@@ -262,14 +218,14 @@ impl Applier for Systemd {
             }
         }
         let starting = |error: BusError| error.doing("starting units");
-        self.start(&units, &fresh, &changed).map_err(starting)?;
-        self.restart_others(&others).map_err(starting)
+        self.jobs.start(&units.own, &fresh, &changed).map_err(starting)?;
+        self.jobs.restart_others(&others).map_err(starting)
     }
 
     fn observe(&mut self, work: &Work<'_>) -> Result<Vec<Observation>, ApplyError> {
         let units = Self::units(work)?;
         let asking = |error: BusError| error.doing("asking how units do");
-        let states = self.bus.states(units.observed()).map_err(asking)?;
+        let states = self.jobs.bus.states(units.observed()).map_err(asking)?;
         let directory = self.settings.directory.clone();
         let links = Links::new(&directory, work.home);
         let mut observations = Vec::new();
@@ -279,7 +235,7 @@ impl Applier for Systemd {
             let mut condition = Condition::Well;
             let unit = units.own.get(&claim.name).filter(|_| claim.kind == UNIT);
             if let (Some(unit), Some(state)) = (unit, states.get(&claim.name)) {
-                let (found, stopped) = self.condition(&claim.name, unit, state).map_err(asking)?;
+                let (found, stopped) = self.jobs.condition(&claim.name, unit, state).map_err(asking)?;
                 condition = found;
                 if stopped && drift.is_none() {
                     let (what, how) = (claim.name.clone(), "stopped".to_owned());
@@ -313,7 +269,7 @@ impl Applier for Systemd {
         }
         let leaving = self.leaving(work)?;
         let stopping = |error: BusError| error.doing("stopping units");
-        let running = self.stop(&leaving).map_err(stopping)?;
+        let running = self.jobs.stop(&leaving).map_err(stopping)?;
         if !running.is_empty() {
             let running: Vec<_> = running.into_iter().collect();
             return Ok(Readiness::Underway(format!("stopping {}", running.join(", "))));
@@ -322,12 +278,11 @@ impl Applier for Systemd {
         fault!("units-stopped");
         self.unlink(work)?;
         fault!("units-unlinked");
-        self.bus.reload().map_err(|error| error.doing("having systemd read its files again"))?;
+        self.jobs.bus.reload().map_err(|error| error.doing("having systemd read its files again"))?;
         fault!("units-reloaded");
         for unit in &leaving {
-            self.refused.remove(*unit);
-            self.told.remove(*unit);
-            self.bus.forget_failure(unit).map_err(stopping)?;
+            self.jobs.forget(unit);
+            self.jobs.bus.forget_failure(unit).map_err(stopping)?;
         }
         let mut others = BTreeMap::new();
         for unit in gone.iter().filter(|claim| claim.kind == DROP_IN).filter_map(|claim| names::unit_of(claim)) {
@@ -336,7 +291,7 @@ impl Applier for Systemd {
                 others.insert(unit, on_change.get(unit).copied().unwrap_or_default());
             }
         }
-        self.restart_others(&others).map_err(stopping)?;
+        self.jobs.restart_others(&others).map_err(stopping)?;
         Ok(Readiness::Ready)
     }
 
@@ -353,7 +308,7 @@ impl Applier for Systemd {
     }
 
     fn watch(&mut self) {
-        self.bus.watch();
+        self.jobs.bus.watch();
     }
 }
 

@@ -62,21 +62,27 @@ impl Default for Systemd {
     }
 }
 
-/// Pods of podman from `kube` YAML.
+/// Pods of podman from `kube` YAML, and units from quadlets.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Podman {
     /// The socket of podman's service.
     pub socket: PathBuf,
-    /// Names of the pods, containers, volumes and networks that may be made, `*` for any part.
+    /// Names of the pods, containers, volumes and networks that may be made, `*` for any part; of a quadlet its file's as
+    /// well, without the ending.
     pub names: Vec<String>,
+    /// The directory that quadlets are written to.
+    pub quadlets: PathBuf,
+    /// The bus on which systemd is; absent: the system's.
+    pub bus: Option<String>,
     /// Where images may come from: `registry` or `registry/path`, `*` for any part.
     pub registries: Vec<String>,
     /// Directories of the host that may be mounted; a deployment's own always may.
     pub mounts: Vec<PathBuf>,
-    /// Whether containers may be privileged, or share namespaces or devices of the host.
+    /// Whether containers may be privileged, or share namespaces or devices of the host, and quadlets say what else systemd
+    /// is to run.
     pub privileged: bool,
-    /// Whether a pod or container that is there already and nobody owns is taken over.
+    /// Whether a pod, container or quadlet that is there already and nobody owns is taken over.
     pub adopt: bool,
 }
 
@@ -85,6 +91,8 @@ impl Default for Podman {
         Self {
             socket: "/run/podman/podman.sock".into(),
             names: vec!["*".to_owned()],
+            quadlets: "/etc/containers/systemd".into(),
+            bus: None,
             registries: vec!["*".to_owned()],
             mounts: Vec::new(),
             privileged: false,

@@ -13,7 +13,12 @@ use titan_api::{
 const UNITS: [&str; 10] =
     ["service", "socket", "timer", "path", "mount", "automount", "swap", "target", "slice", "scope"];
 /// Endings of quadlets.
-const QUADLETS: [&str; 7] = ["container", "volume", "network", "kube", "pod", "image", "build"];
+const QUADLETS: [&str; 5] = ["container", "image", "network", "pod", "volume"];
+/// Endings of quadlets that no host applies, and what to do instead.
+const NO_QUADLETS: [(&str, &str); 2] = [
+    ("build", "build the image beforehand, and name it by its digest"),
+    ("kube", "leave it out: kube YAML is applied as it is"),
+];
 /// Names of a Compose project's file.
 const COMPOSE: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
 
@@ -43,15 +48,25 @@ fn check(applier: Applier, files: &[BundleFile]) -> Result<(), Fault> {
             false => none("a unit such as app.service, or a drop-in such as app.service.d/limits.conf,"),
         },
         Applier::Podman => {
-            if let Some((index, _)) = top().find(|(_, file)| ends_in(&file.path, &QUADLETS)) {
-                return Err((Some(index), "a quadlet is not applied; describe it as kube YAML".to_owned()));
+            for (ending, instead) in NO_QUADLETS {
+                if let Some((index, _)) = top().find(|(_, file)| ends_in(&file.path, &[ending])) {
+                    return Err((Some(index), format!("a .{ending} file is not applied: {instead}")));
+                }
             }
             let mut found = false;
-            for (index, file) in top().filter(|(_, file)| ends_in(&file.path, &["yaml", "yml"])) {
-                objects(file).map_err(|message| (Some(index), message))?;
+            for (index, file) in top().filter(|(_, file)| ends_in(&file.path, &QUADLETS)) {
+                section(file).map_err(|message| (Some(index), message))?;
                 found = true;
             }
-            if found { Ok(()) } else { none("a pod such as app.yaml") }
+            for (index, file) in top().filter(|(_, file)| ends_in(&file.path, &["yaml", "yml"])) {
+                if found {
+                    let message = "kube YAML and quadlets do not go into one bundle".to_owned();
+                    return Err((Some(index), message));
+                }
+                objects(file).map_err(|message| (Some(index), message))?;
+            }
+            let any = found || top().any(|(_, file)| ends_in(&file.path, &["yaml", "yml"]));
+            if any { Ok(()) } else { none("a pod such as app.yaml, or a quadlet such as app.container,") }
         }
         Applier::Compose => {
             let mut projects = top().filter(|(_, file)| COMPOSE.contains(&file.path.as_str()));
@@ -127,6 +142,15 @@ fn objects(file: &BundleFile) -> Result<usize, String> {
     Ok(documents.len())
 }
 
+/// Checks that a quadlet has the section that its ending says.
+fn section(file: &BundleFile) -> Result<(), String> {
+    let text = file.content.as_deref().ok_or("it is not text")?;
+    let mut section = file.path.rsplit('.').next().unwrap_or_default().to_owned();
+    section[..1].make_ascii_uppercase();
+    let is_it = |line: &str| line.trim().strip_prefix('[').and_then(|line| line.strip_suffix(']')) == Some(&section);
+    if text.lines().any(is_it) { Ok(()) } else { Err(format!("the quadlet has no section [{section}]")) }
+}
+
 /// Checks that a file is a project with services.
 fn services(file: &BundleFile) -> Result<(), String> {
     let documents = documents(file)?;
@@ -167,6 +191,7 @@ mod tests {
             (Applier::Systemd, &[("x", ""), ("app@.timer", "")]),
             (Applier::Systemd, &[("ssh.service.d/a.conf", "")]),
             (Applier::Podman, &[("app.yaml", POD), ("data/x.yaml", "- 1")]),
+            (Applier::Podman, &[("app.container", "[Container]\nImage=x\n"), ("conf/app.yaml", "- 1")]),
             (Applier::Compose, &[("compose.yaml", "services: {web: {image: x}}")]),
             (Applier::Kubernetes, &[("a/b.yml", &format!("---\n{POD}---\n{POD}")), ("notes.md", "")]),
             (Applier::Kubernetes, &[("a.json", r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}"#)]),
@@ -186,7 +211,11 @@ mod tests {
             ),
             (Applier::Systemd, &[(".service", ""), ("a.service.d/x/a.conf", "")], None, "needs a unit"),
             (Applier::Podman, &[("app.conf", "")], None, "needs a pod"),
-            (Applier::Podman, &[("app.container", "")], Some(0), "a quadlet is not applied; describe it as kube YAML"),
+            (Applier::Podman, &[("app.container", "")], Some(0), "the quadlet has no section [Container]"),
+            (Applier::Podman, &[("app.container", "[container]\n")], Some(0), "the quadlet has no section [Container]"),
+            (Applier::Podman, &[("a.container", "[Container]\n"), ("a.yaml", POD)], Some(1), "do not go into one"),
+            (Applier::Podman, &[("a.yaml", POD), ("a.build", "[Build]\n")], Some(1), "is not applied: build the image"),
+            (Applier::Podman, &[("a.kube", "[Kube]\n")], Some(0), "is not applied: leave it out"),
             (Applier::Podman, &[("b.yaml", "a: 1")], Some(0), "the object has no apiVersion"),
             (Applier::Compose, &[("app.yaml", "")], None, "needs a file compose.yaml"),
             (Applier::Compose, &[("compose.yaml", "services: {}")], Some(0), "the project has no services"),

@@ -150,6 +150,33 @@ async fn podman_kube_takes_all_its_values() {
 }
 
 #[tokio::test]
+async fn podman_quadlet_takes_all_its_values() {
+    let values = json!({"image": "quay.io/a/b@sha256:0", "arguments": ["--cost", "5$ \"net\" 100%"], "port": 80,
+        "environment": {"A": "b c", "ON": true}, "hostPort": 8080, "dataPath": "/data", "memory": "64M",
+        "healthCommand": "test -e /ok"});
+    let bundle = bundle("podman-quadlet", values).await;
+    let paths: Vec<_> = bundle.files.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(paths, ["default-prod.container", "default-prod.volume"]);
+    let quadlet = bundle.files[0].content.as_deref().expect("text");
+    for line in [
+        "ContainerName=default-prod",
+        "Image=quay.io/a/b@sha256:0",
+        r#"Exec="--cost" "5$$ \"net\" 100%%""#,
+        r#"Environment="A=b c""#,
+        r#"Environment="ON=true""#,
+        "PublishPort=8080:80",
+        "Volume=default-prod.volume:/data",
+        "HealthCmd=test -e /ok",
+        "MemoryMax=64M",
+        "Restart=always",
+    ] {
+        assert!(quadlet.lines().any(|found| found == line), "{line} is not in\n{quadlet}");
+    }
+    let health = serde_json::to_value(&bundle.health).expect("json");
+    assert_eq!(health["probes"][0]["tcp"]["address"], "127.0.0.1:8080");
+}
+
+#[tokio::test]
 async fn compose_project_takes_all_its_values() {
     let values = json!({"services": {"web": {"image": "a:1", "command": ["no"]}}, "volumes": {"data": {}}});
     let bundle = bundle("compose-project", values).await;
@@ -181,6 +208,8 @@ fn values_that_do_not_fit_are_refused() {
         ("static-site", json!({"root": "/x; include /etc/passwd"}), "/values/root"),
         ("systemd-service", json!({"arguments": ["a\nExecStartPre=/bin/evil"]}), "/values/arguments/0"),
         ("podman-kube", json!({"port": 0}), "/values/port"),
+        ("podman-quadlet", json!({"dataPath": "/x:/y:z,\nPodmanArgs=--privileged"}), "/values/dataPath"),
+        ("podman-quadlet", json!({"arguments": ["a\nPodmanArgs=--privileged"]}), "/values/arguments/0"),
         ("kubernetes-app", json!({"deadline": "soon"}), "/values/deadline"),
     ] {
         let Value::Object(values) = values else { panic!("values are a map") };

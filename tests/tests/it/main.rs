@@ -27,6 +27,7 @@ mod laws_store_view;
 mod outages;
 mod placements;
 mod podman;
+mod quadlets;
 mod reports;
 mod simulator;
 mod smoke;

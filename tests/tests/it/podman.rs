@@ -108,7 +108,7 @@ impl Stage {
     }
 }
 
-fn push(podman: &Podman, registry: &Registry) -> String {
+pub(crate) fn push(podman: &Podman, registry: &Registry) -> String {
     let name = format!("{}/box:1", registry.address);
     let file = podman.path().join("digest");
     podman.import(&name, "one").expect("import");

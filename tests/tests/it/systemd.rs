@@ -22,8 +22,8 @@ const APP: &str = "[Unit]\nStartLimitBurst=3\nStartLimitIntervalSec=60\n[Service
 const SIDE: &str = "[Service]\nExecStart=/bin/sleep 5000\n[Install]\nWantedBy=multi-user.target\n";
 const AGENT: &str = "appliers: { files: { root: /srv/titan }, systemd: { units: ['app.*', 'side.*'] } }\n\
                      polling: { wait: 5s, maxBackoff: 1s, beat: 4s }\n";
-const DROP_IN: &str = "[Service]\nExecStart=\nExecStart=/usr/local/bin/titan-node agent run\nRestartSec=1\n";
-const SERVICE: &str = include_str!("../../../agent/packaging/titan-agent.service");
+pub(crate) const DROP_IN: &str = "[Service]\nExecStart=\nExecStart=/usr/local/bin/titan-node agent run\nRestartSec=1\n";
+pub(crate) const SERVICE: &str = include_str!("../../../agent/packaging/titan-agent.service");
 
 fn documents(seconds: &str) -> [Value; 4] {
     [
@@ -41,7 +41,7 @@ fn name(index: usize) -> String {
 /// Whether hosts can be had; says so if not, which is a failure where everything has to be shown.
 #[expect(clippy::print_stderr, reason = "whoever runs the tests is to know what they did not show")]
 fn possible() -> bool {
-    let possible = nspawn::possible().and_then(|()| nspawn::base().map(drop));
+    let possible = nspawn::possible().and_then(|()| nspawn::base(&nspawn::PLAIN).map(drop));
     if let Err(error) = &possible {
         assert!(std::env::var("CI").is_err(), "hosts with systemd are needed here: {error}");
         eprintln!("left out: hosts with systemd ({error})");

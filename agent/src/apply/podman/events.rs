@@ -74,7 +74,7 @@ pub(in crate::apply) fn matters(line: &[u8], healths: &mut BTreeMap<String, Stri
     let Ok(event) = serde_json::from_slice::<Event>(line) else { return false };
     let Event { status, actor, health, container } = event;
     let actor = if actor.attributes.is_empty() { container } else { actor };
-    if !actor.attributes.contains_key(marks::DEPLOYMENT) {
+    if ![marks::DEPLOYMENT, marks::HOME].iter().any(|mark| actor.attributes.contains_key(*mark)) {
         return false;
     }
     if !status.starts_with("health_status") {
@@ -97,7 +97,7 @@ mod tests {
 
     fn event(status: &str, id: &str, ours: bool) -> Vec<u8> {
         let attributes =
-            if ours { json!({ "titan.deployment": "x", "name": "web" }) } else { json!({ "name": "web" }) };
+            if ours { json!({ "titan.home": "default/x", "name": "web" }) } else { json!({ "name": "web" }) };
         json!({ "status": status, "Type": "container", "Actor": { "ID": id, "Attributes": attributes } })
             .to_string()
             .into_bytes()

@@ -227,8 +227,7 @@ impl Reader<'_> {
 
     /// Checks annotations.
     pub(super) fn annotations(&self, map: &Map<String, Value>, at: &str) -> Result<(), ApplyError> {
-        let acts = |key: &&String| ANNOTATIONS.iter().any(|start| key.to_ascii_lowercase().starts_with(start));
-        match map.keys().find(acts).filter(|_| !self.allowed.privileged) {
+        match map.keys().find(|key| acts(key)).filter(|_| !self.allowed.privileged) {
             Some(key) => Err(ApplyError::Beyond { what: format!("{at}.annotations[{key:?}]"), key: PRIVILEGED }),
             None => Ok(()),
         }
@@ -251,6 +250,12 @@ impl Reader<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether an annotation changes how a container is run.
+pub(super) fn acts(annotation: &str) -> bool {
+    let annotation = annotation.to_ascii_lowercase();
+    ANNOTATIONS.iter().any(|start| annotation.starts_with(start))
 }
 
 /// Makes a number of what YAML 1.1 takes for one in octal and YAML 1.2 for a text: `0644`, `0o644`.

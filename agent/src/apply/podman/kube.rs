@@ -49,10 +49,6 @@ pub(super) struct Volume {
 impl Kube {
     /// Reads the documents of a bundle: all files that end in `.yaml` or `.yml` at its top.
     pub(super) fn read(bundle: &Bundle, allowed: &Podman, exchanged: bool) -> Result<Self, ApplyError> {
-        if let Some(file) = bundle.files.iter().find(|file| is_quadlet(&file.path) && !file.rooted) {
-            let message = "is a quadlet, which this agent does not apply; describe it as kube YAML".to_owned();
-            return Err(ApplyError::Malformed { path: file.path.clone(), message });
-        }
         let (mut kube, mut pods, mut configs, mut count) = (Self::default(), Vec::new(), BTreeMap::new(), 0);
         for file in bundle.files.iter().filter(|file| is_kube(&file.path) && !file.rooted) {
             let reader = Reader { file: &file.path, allowed };
@@ -179,12 +175,6 @@ impl Kube {
 /// Whether a file at the top of a bundle holds documents.
 pub(super) fn is_kube(path: &str) -> bool {
     !path.contains('/') && (path.ends_with(".yaml") || path.ends_with(".yml"))
-}
-
-/// Whether a file at the top of a bundle is a quadlet.
-fn is_quadlet(path: &str) -> bool {
-    const ENDINGS: [&str; 7] = [".build", ".container", ".image", ".kube", ".network", ".pod", ".volume"];
-    !path.contains('/') && ENDINGS.iter().any(|ending| path.ends_with(ending))
 }
 
 /// Names are what Kubernetes allows: nothing that means something else in an address or a path.

@@ -56,6 +56,11 @@ impl Mark {
         ])
     }
 
+    /// Returns the labels that stay the same when the deployment is made again under another id.
+    pub(crate) fn lasting(&self, digest: &Digest) -> Labels {
+        Labels::from([(HOME.to_owned(), self.home.clone()), (DIGEST.to_owned(), short(digest))])
+    }
+
     /// Returns the label that everything of the deployment has, whichever assignment made it.
     pub(crate) fn label(&self) -> String {
         format!("{HOME}={}", self.home)

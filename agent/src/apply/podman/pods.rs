@@ -191,21 +191,7 @@ impl Pod {
     /// Takes in what it mounts of the deployment's own directory: it is made anew when that changes. If the directory is
     /// `exchanged` as a whole at each change, a mount of a part of it would show what was thrown away.
     pub(super) fn take_files(&mut self, bundle: &Bundle, exchanged: bool) {
-        let own = |mount: &Mount| match mount {
-            Mount::Own(path) => Some(path.clone()),
-            Mount::Host(_) => None,
-        };
-        let own: Vec<_> = self.mounts.iter().filter_map(own).collect();
-        let mut files: BTreeMap<&str, String> = BTreeMap::new();
-        for path in &own {
-            let is_file = bundle.files.iter().any(|file| !file.rooted && Path::new(&file.path) == path);
-            for file in bundle.files.iter().filter(|file| !file.rooted) {
-                if Path::new(&file.path).starts_with(path) || (exchanged && !is_file) {
-                    files.insert(&file.path, format!("{} {} {:o}\n", file.path, file.sha256, file.mode.bits()));
-                }
-            }
-        }
-        self.files = files.into_values().collect();
+        self.files = references::own_files(&self.mounts, bundle, exchanged);
     }
 
     /// Returns the digest of everything that it is made from.

@@ -1,8 +1,11 @@
 //! References to images, and what the host's owner allows of them. Shared by all that runs containers.
 
-use std::path::{Component, Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+};
 
-use crate::{apply::ApplyError, config::appliers};
+use crate::{apply::ApplyError, bundles::Bundle, config::appliers};
 
 /// The longest reference to an image, in bytes.
 const REFERENCE_BYTES: usize = 512;
@@ -14,7 +17,9 @@ const REFERENCE_BYTES: usize = 512;
 pub(crate) fn check_image(reference: &str, registries: &[String], key: &'static str) -> Result<(), ImageError> {
     let bad = |why: &'static str| ImageError::Malformed(reference.to_owned(), why);
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
-    if reference.is_empty() || reference.len() > REFERENCE_BYTES || !reference.bytes().all(plain) {
+    // What begins with a hyphen would be an option where podman is called.
+    let begins = reference.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if !begins || reference.len() > REFERENCE_BYTES || !reference.bytes().all(plain) {
         return Err(bad("it is not the name of an image, such as registry.example/app@sha256:..."));
     }
     let Some((registry, _)) = reference.split_once('/') else {
@@ -123,6 +128,25 @@ impl Mount {
     }
 }
 
+/// Returns a line for each file of the bundle that is mounted from the deployment's own directory. If that is `exchanged`
+/// as a whole at each change, a mount of a part of it would show what was thrown away: then each file counts.
+pub(crate) fn own_files(mounts: &[Mount], bundle: &Bundle, exchanged: bool) -> String {
+    let own = |mount: &Mount| match mount {
+        Mount::Own(path) => Some(path.clone()),
+        Mount::Host(_) => None,
+    };
+    let mut files: BTreeMap<&str, String> = BTreeMap::new();
+    for path in mounts.iter().filter_map(own) {
+        let is_file = bundle.files.iter().any(|file| !file.rooted && Path::new(&file.path) == path);
+        for file in bundle.files.iter().filter(|file| !file.rooted) {
+            if Path::new(&file.path).starts_with(&path) || (exchanged && !is_file) {
+                files.insert(&file.path, format!("{} {} {:o}\n", file.path, file.sha256, file.mode.bits()));
+            }
+        }
+    }
+    files.into_values().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +175,7 @@ mod tests {
             ("containers-storage:localhost/app", only("*"), false),
             ("docker://quay.io/app", only("*"), false),
             ("", only("*"), false),
+            ("-v./etc:/host", only("*"), false),
         ] {
             let result = check_image(image, &registries, "appliers.podman.registries");
             assert_eq!(result.is_ok(), expected, "{image} {registries:?} {result:?}");

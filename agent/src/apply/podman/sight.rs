@@ -36,7 +36,7 @@ const LINES: &str = "200";
 pub(super) struct Listed {
     pub(super) id: String,
     #[serde(default, deserialize_with = "or_default")]
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
     #[serde(default)]
     pod_name: String,
     #[serde(default)]
@@ -52,7 +52,7 @@ pub(super) struct Listed {
     #[serde(default)]
     exited_at: i64,
     #[serde(default, deserialize_with = "or_default")]
-    labels: Labels,
+    pub(super) labels: Labels,
 }
 
 /// A container, as podman tells of it alone.
@@ -96,7 +96,7 @@ struct Checked {
 /// What was seen of a deployment's containers and volumes.
 #[derive(Debug)]
 pub(super) struct Sight<'a> {
-    libpod: &'a Libpod,
+    pub(super) libpod: &'a Libpod,
     mark: &'a Mark,
     pub(super) containers: Vec<Listed>,
     volumes: BTreeMap<String, Labels>,
@@ -169,7 +169,15 @@ impl<'a> Sight<'a> {
         Ok(worst)
     }
 
-    async fn container(&mut self, name: &str, there: &Listed, forever: bool, never: bool) -> Result<Seen, LibpodError> {
+    /// Returns how a container does. `forever`: whether it is to run until it is stopped. `never`: whether it is not
+    /// started again.
+    pub(super) async fn container(
+        &mut self,
+        name: &str,
+        there: &Listed,
+        forever: bool,
+        never: bool,
+    ) -> Result<Seen, LibpodError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let since = |then: i64| now.checked_sub(u64::try_from(then).ok()?).map(Duration::from_secs);
         match there.state.as_str() {

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use titan_api::templates::Applier as Kind;
 use tokio::{runtime::Handle, time::timeout};
 
 use self::{
@@ -36,7 +37,7 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a call failed.
 #[derive(Debug)]
-pub(super) enum BusError {
+pub(in crate::apply) enum BusError {
     /// systemd could not be reached.
     Away(String),
     /// It said no.
@@ -49,10 +50,11 @@ pub(super) enum BusError {
 }
 
 /// The connection.
-pub(super) struct Bus {
+pub(in crate::apply) struct Bus {
     io: Handle,
     address: String,
     wake: Wake,
+    kind: Kind,
     connection: Option<Connection>,
     watching: bool,
     watched: BTreeSet<String>,
@@ -75,7 +77,7 @@ impl fmt::Display for BusError {
 }
 
 impl BusError {
-    pub(super) fn doing(self, what: &str) -> ApplyError {
+    pub(in crate::apply) fn doing(self, what: &str) -> ApplyError {
         ApplyError::Platform { what: what.to_owned(), message: self.to_string() }
     }
 
@@ -119,10 +121,10 @@ async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, BusErr
 }
 
 impl Bus {
-    /// `address`: where the bus is, as D-Bus writes it; absent: the system's.
-    pub(super) fn new(io: Handle, wake: Wake, address: Option<String>) -> Self {
+    /// `kind`: whose things are stirred when a unit changes. `address`: where the bus is, as D-Bus writes it; absent: the system's.
+    pub(super) fn new(io: Handle, wake: Wake, kind: Kind, address: Option<String>) -> Self {
         let address = address.unwrap_or_else(|| "unix:path=/run/dbus/system_bus_socket".to_owned());
-        Self { io, address, wake, connection: None, watching: false, watched: BTreeSet::new(), reloads: 0 }
+        Self { io, address, wake, kind, connection: None, watching: false, watched: BTreeSet::new(), reloads: 0 }
     }
 
     /// Makes a connection if there is none.
@@ -166,7 +168,7 @@ impl Bus {
     }
 
     /// Has systemd read all its files again.
-    pub(super) fn reload(&mut self) -> Result<(), BusError> {
+    pub(in crate::apply) fn reload(&mut self) -> Result<(), BusError> {
         self.reloads += 1;
         self.call(manager_call("Reload"), &[], RELOAD_PATIENCE).map(drop)
     }
@@ -178,13 +180,13 @@ impl Bus {
     }
 
     /// Has something done with a unit, without waiting for it: `StartUnit`, `StopUnit`, `RestartUnit`, ...
-    pub(super) fn ask(&mut self, method: &str, unit: &str) -> Result<(), BusError> {
+    pub(in crate::apply) fn ask(&mut self, method: &str, unit: &str) -> Result<(), BusError> {
         tracing::debug!("{method} {unit}");
         self.manager(method, &[Argument::Text(unit), Argument::Text("replace")]).map(drop)
     }
 
     /// Forgets that a unit failed; it is fine if it did not or is not known.
-    pub(super) fn forget_failure(&mut self, unit: &str) -> Result<(), BusError> {
+    pub(in crate::apply) fn forget_failure(&mut self, unit: &str) -> Result<(), BusError> {
         match self.manager("ResetFailedUnit", &[Argument::Text(unit)]) {
             Err(BusError::Refused { .. }) => Ok(()),
             other => other.map(drop),
@@ -192,7 +194,7 @@ impl Bus {
     }
 
     /// Returns the states of units, in one call.
-    pub(super) fn states<'a>(
+    pub(in crate::apply) fn states<'a>(
         &mut self,
         units: impl IntoIterator<Item = &'a str>,
     ) -> Result<BTreeMap<String, State>, BusError> {
@@ -214,14 +216,21 @@ impl Bus {
 
     /// Returns the instances of a template that systemd knows.
     pub(super) fn instances(&mut self, template: &str) -> Result<Vec<String>, BusError> {
-        let (states, pattern): (&[&str], _) = (&[], names::instances_pattern(template));
-        let listed: Vec<Listed> = self.manager("ListUnitsByPatterns", &(states, &[pattern.as_str()][..]))?;
-        let names = listed.into_iter().map(|(name, ..)| name);
+        let pattern = names::instances_pattern(template);
+        let arguments = [Argument::Texts(&[]), Argument::Texts(&[&pattern])];
+        let answer = self.manager("ListUnitsByPatterns", &arguments)?;
+        let Some(Value::List(listed)) = answer.into_iter().next() else { return Err(BusError::strange()) };
+        let names = listed.into_iter().filter_map(|row| Some(listed_unit(row)?.0));
         Ok(names.filter(|name| names::instance(name).is_some_and(|(of, _)| of == template)).collect())
     }
 
     /// Returns one property of a unit, or `None` if it has none of that name and type.
-    pub(super) fn property<T>(&mut self, unit: &str, interface: &str, name: &str) -> Result<Option<T>, BusError>
+    pub(in crate::apply) fn property<T>(
+        &mut self,
+        unit: &str,
+        interface: &str,
+        name: &str,
+    ) -> Result<Option<T>, BusError>
     where
         T: TryFrom<Value>,
     {
@@ -240,7 +249,7 @@ impl Bus {
     }
 
     /// Returns the file that a unit is made from, if there is one.
-    pub(super) fn file_of(&mut self, unit: &str) -> Result<Option<String>, BusError> {
+    pub(in crate::apply) fn file_of(&mut self, unit: &str) -> Result<Option<String>, BusError> {
         self.manager("LoadUnit", &[Argument::Text(unit)])?;
         Ok(self.property::<String>(unit, "Unit", "FragmentPath")?.filter(|path| !path.is_empty()))
     }

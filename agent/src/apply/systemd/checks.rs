@@ -117,14 +117,14 @@ fn told(output: &str, directory: &Path) -> Result<(), String> {
     Err(format!("systemd would not load them: {}", text.trim_end()))
 }
 
-fn clear(directory: &Path) -> io::Result<()> {
+pub(in crate::apply) fn clear(directory: &Path) -> io::Result<()> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-fn installed(program: &str) -> Option<PathBuf> {
+pub(in crate::apply) fn installed(program: &str) -> Option<PathBuf> {
     ["/usr/bin", "/bin"].iter().map(|directory| Path::new(directory).join(program)).find(|path| path.exists())
 }
 

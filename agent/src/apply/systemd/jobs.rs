@@ -2,18 +2,86 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    Systemd,
-    bus::BusError,
-    names,
-    states::State,
-    units::{OnChange, Start, Units},
-};
-use crate::faults::fault;
+use titan_api::templates::Applier as Kind;
+use tokio::runtime::Handle;
 
-impl Systemd {
+use super::{
+    bus::{Bus, BusError},
+    checks, names,
+    states::{self, State},
+    units::{OnChange, Start, Unit},
+};
+use crate::{apply::Condition, faults::fault, wake::Wake};
+
+/// Whoever has things done with units, and knows what came of it.
+#[derive(Debug)]
+pub(in crate::apply) struct Jobs {
+    io: Handle,
+    pub(in crate::apply) bus: Bus,
+    /// Whether the journal of this host is that of the units.
+    journal: bool,
+    /// What systemd said when it would not start a unit.
+    refused: BTreeMap<String, String>,
+    /// What was last said of a unit that is not well, with the lines of the journal that belong to it.
+    told: BTreeMap<String, (String, String)>,
+}
+
+impl Jobs {
+    /// `kind`: whose things are stirred when a unit changes. `bus`: where it is; absent: the system's.
+    pub(in crate::apply) fn new(io: Handle, wake: Wake, kind: Kind, bus: Option<String>) -> Self {
+        let (refused, told) = (BTreeMap::new(), BTreeMap::new());
+        // What is on another bus has its journal elsewhere.
+        let journal = bus.is_none();
+        Self { bus: Bus::new(io.clone(), wake, kind, bus), io, journal, refused, told }
+    }
+
+    /// Forgets what was said of a unit.
+    pub(in crate::apply) fn forget(&mut self, unit: &str) {
+        self.refused.remove(unit);
+        self.told.remove(unit);
+    }
+
+    /// Returns the last lines of a unit's journal, which are read anew when something else is to be said of it.
+    fn with_lines(&mut self, unit: &str, why: String) -> String {
+        if !self.journal {
+            return why;
+        }
+        if self.told.get(unit).is_none_or(|(known, _)| *known != why) {
+            let lines = checks::last_lines(&self.io, unit);
+            self.told.insert(unit.to_owned(), (why.clone(), lines));
+        }
+        let lines = self.told.get(unit).map(|(_, lines)| lines.as_str()).unwrap_or_default();
+        if lines.is_empty() { why } else { format!("{why}\n{lines}") }
+    }
+
+    /// Returns how a unit does, and whether somebody stopped it.
+    pub(in crate::apply) fn condition(
+        &mut self,
+        name: &str,
+        unit: &Unit,
+        state: &State,
+    ) -> Result<(Condition, bool), BusError> {
+        let mut details = states::Details::default();
+        let restarts = name.ends_with(".service") && state.active != "inactive";
+        if !state.is_plain() {
+            details = self.bus.details(name, state)?;
+        } else if restarts && unit.start == Start::Now {
+            self.forget(name);
+        }
+        let states::Verdict { condition, stopped } = states::judge(unit, state, &details);
+        let refused = self.refused.get(name).filter(|_| stopped || state.load != "loaded").cloned();
+        Ok(match (condition, refused) {
+            (Condition::Ill(_) | Condition::Failed(_), Some(refused)) => {
+                (Condition::Failed(format!("systemd does not start it: {refused}")), false)
+            }
+            (Condition::Ill(why), None) => (Condition::Ill(self.with_lines(name, why)), stopped),
+            (Condition::Failed(why), None) => (Condition::Failed(self.with_lines(name, why)), stopped),
+            (other, _) => (other, stopped),
+        })
+    }
+
     /// Has units that leave stop, those first that start others. Returns those that have not stopped yet.
-    pub(super) fn stop(&mut self, leaving: &BTreeSet<&str>) -> Result<BTreeSet<String>, BusError> {
+    pub(in crate::apply) fn stop(&mut self, leaving: &BTreeSet<&str>) -> Result<BTreeSet<String>, BusError> {
         let mut order: Vec<&str> = leaving.iter().copied().collect();
         order.sort_by_key(|unit| (unit.ends_with(".service"), unit.ends_with(".mount")));
         let states = self.bus.states(order.iter().copied())?;
@@ -56,13 +124,13 @@ impl Systemd {
     }
 
     /// Starts, restarts or reloads what is new or changed.
-    pub(super) fn start(
+    pub(in crate::apply) fn start(
         &mut self,
-        units: &Units,
+        units: &BTreeMap<String, Unit>,
         fresh: &BTreeSet<&str>,
         changed: &BTreeSet<&str>,
     ) -> Result<(), BusError> {
-        for (name, unit) in &units.own {
+        for (name, unit) in units {
             let name = name.as_str();
             let touched = fresh.contains(name) || changed.contains(name);
             let passive = matches!(unit.start, Start::ByOthers { .. });
@@ -82,7 +150,7 @@ impl Systemd {
             };
             if name.ends_with(".socket") && method == "RestartUnit" {
                 // systemd does not listen anew for a service that runs.
-                for activated in unit.activates.iter().filter(|activated| units.own.contains_key(*activated)) {
+                for activated in unit.activates.iter().filter(|activated| units.contains_key(*activated)) {
                     match self.bus.ask("StopUnit", activated) {
                         Err(error) if error.is_about_the_unit() => {}
                         other => other?,

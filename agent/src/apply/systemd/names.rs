@@ -21,7 +21,7 @@ const NOT_FROM_FILES: [&str; 2] = [".scope", ".device"];
 /// Bytes of a unit's name, as in systemd.
 const NAME_BYTES: usize = 255;
 /// The kind of the claim on a unit; its link has the unit's name, unless it is an instance of a template.
-pub(super) const UNIT: &str = "unit";
+pub(in crate::apply) const UNIT: &str = "unit";
 /// The kind of the claim on a drop-in: `app.service.d/10-limits.conf`.
 pub(super) const DROP_IN: &str = "dropin";
 /// The kind of the claim on what makes another unit want one: `multi-user.target.wants/app.service`.
@@ -30,7 +30,7 @@ pub(super) const ENABLED: &str = "enabled";
 pub(super) const ALIAS: &str = "alias";
 
 /// Returns the suffix of what is a unit's name, or `None` if it is not one.
-pub(super) fn suffix(name: &str) -> Option<&'static str> {
+pub(in crate::apply) fn suffix(name: &str) -> Option<&'static str> {
     let suffix = SUFFIXES.iter().find(|suffix| name.ends_with(**suffix))?;
     let stem = &name[..name.len() - suffix.len()];
     let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
@@ -109,7 +109,7 @@ pub(super) fn unit_of(claim: &Claim) -> Option<&str> {
 }
 
 /// Returns a unit's path on the bus.
-pub(super) fn bus_path(unit: &str) -> String {
+pub(in crate::apply) fn bus_path(unit: &str) -> String {
     let mut path = "/org/freedesktop/systemd1/unit/".to_owned();
     for (index, byte) in unit.bytes().enumerate() {
         if byte.is_ascii_alphabetic() || (index > 0 && byte.is_ascii_digit()) {

@@ -5,11 +5,11 @@ use crate::apply::Condition;
 
 /// What systemd tells of a unit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct State {
+pub(in crate::apply) struct State {
     /// Whether its file could be read: `loaded`, `not-found`, `bad-setting`, `error`, `masked`, `merged`.
-    pub(super) load: String,
+    pub(in crate::apply) load: String,
     /// `active`, `reloading`, `inactive`, `failed`, `activating`, `deactivating`, `maintenance`.
-    pub(super) active: String,
+    pub(in crate::apply) active: String,
     /// The finer state, whose words depend on the type.
     pub(super) sub: String,
     /// What is waiting to be done with it: `start`, `restart`, `stop`, ...
@@ -26,7 +26,7 @@ pub(super) struct Details {
     /// How often it was restarted by itself.
     pub(super) restarts: Option<u32>,
     /// Why its file cannot be used.
-    pub(super) load_error: Option<String>,
+    pub(in crate::apply) load_error: Option<String>,
     /// Whether it was passed over, since what its file asks for first does not hold.
     pub(super) passed_over: bool,
     /// The same for what its file insists on.
@@ -44,12 +44,12 @@ pub(super) struct Verdict {
 
 impl State {
     /// Whether nothing of it runs, and nothing is about to.
-    pub(super) fn rests(&self) -> bool {
+    pub(in crate::apply) fn rests(&self) -> bool {
         self.job.is_none() && matches!(self.active.as_str(), "inactive" | "failed" | "")
     }
 
     /// Whether it is as it should be as far as this tells, so that nothing more needs to be asked.
-    pub(super) fn is_plain(&self) -> bool {
+    pub(in crate::apply) fn is_plain(&self) -> bool {
         self.load == "loaded" && matches!(self.active.as_str(), "active" | "reloading") && self.job.is_none()
     }
 }

@@ -75,7 +75,7 @@ impl Systemd {
 
     /// Whether a unit of others, or any instance of such a template, runs with a drop-in as it is since then.
     fn has_taken_in(&mut self, unit: &str, since: SystemTime) -> Result<bool, BusError> {
-        let units = if names::is_template(unit) { self.bus.instances(unit)? } else { vec![unit.to_owned()] };
+        let units = if names::is_template(unit) { self.jobs.bus.instances(unit)? } else { vec![unit.to_owned()] };
         for unit in units {
             let began = self.since(&unit, "InactiveExitTimestampMonotonic")?;
             if began.is_some_and(|began| began_after(began, &[since])) && self.has_read(&unit)? {
@@ -87,12 +87,12 @@ impl Systemd {
 
     /// Whether systemd has read a unit's files as they are now.
     fn has_read(&mut self, unit: &str) -> Result<bool, BusError> {
-        Ok(self.bus.property(unit, "Unit", "NeedDaemonReload")? != Some(true))
+        Ok(self.jobs.bus.property(unit, "Unit", "NeedDaemonReload")? != Some(true))
     }
 
     /// Returns how long ago something was in a unit's life, if it was at all.
     fn since(&mut self, unit: &str, property: &str) -> Result<Option<Duration>, BusError> {
-        let at: Option<u64> = self.bus.property(unit, "Unit", property)?;
+        let at: Option<u64> = self.jobs.bus.property(unit, "Unit", property)?;
         Ok(at.filter(|at| *at > 0).map(|at| uptime().saturating_sub(Duration::from_micros(at))))
     }
 }

@@ -2,7 +2,7 @@
 
 /// The settings of a unit file, and of drop-ins after it, in the order in which they stand.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct UnitFile(Vec<Setting>);
+pub(in crate::apply) struct UnitFile(Vec<Setting>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Setting {
@@ -13,7 +13,7 @@ struct Setting {
 
 impl UnitFile {
     /// Reads a unit file or a drop-in. The error says what is wrong with it, and in which line.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(in crate::apply) fn parse(text: &str) -> Result<Self, String> {
         let mut settings = Vec::new();
         let mut section = String::new();
         let mut pending: Option<(usize, String)> = None;
@@ -38,6 +38,11 @@ impl UnitFile {
         Ok(Self(settings))
     }
 
+    /// Returns every setting in the order in which they stand: section, key and value.
+    pub(in crate::apply) fn settings(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.0.iter().map(|setting| (setting.section.as_str(), setting.key.as_str(), setting.value.as_str()))
+    }
+
     /// Adds what a drop-in says.
     pub(super) fn add(&mut self, other: Self) {
         self.0.extend(other.0);
@@ -57,7 +62,7 @@ impl UnitFile {
     }
 
     /// Returns the value of a key that has one.
-    pub(super) fn last(&self, section: &str, key: &str) -> Option<String> {
+    pub(in crate::apply) fn last(&self, section: &str, key: &str) -> Option<String> {
         self.values(section, key).last().map(|value| (*value).to_owned())
     }
 
@@ -68,7 +73,7 @@ impl UnitFile {
     }
 
     /// Returns whether a key says yes, if it is there; the value if it says neither yes nor no.
-    pub(super) fn flag(&self, section: &str, key: &str) -> Result<Option<bool>, String> {
+    pub(in crate::apply) fn flag(&self, section: &str, key: &str) -> Result<Option<bool>, String> {
         match self.last(section, key).as_deref() {
             None => Ok(None),
             Some("yes" | "true" | "on" | "1" | "y" | "t") => Ok(Some(true)),

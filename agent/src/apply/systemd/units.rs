@@ -26,17 +26,17 @@ use crate::{
 };
 
 /// Bytes of a unit file or drop-in.
-const UNIT_BYTES: usize = 256 * 1024;
+pub(in crate::apply) const UNIT_BYTES: usize = 256 * 1024;
 /// Instances of one template.
 const INSTANCES: usize = 64;
 /// The section that is ours.
-const OURS: &str = "X-Titan";
+pub(in crate::apply) const OURS: &str = "X-Titan";
 /// The key of the host's configuration that says which units may be touched.
 const KEY: &str = "appliers.systemd.units";
 
 /// How a unit comes to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Start {
+pub(in crate::apply) enum Start {
     /// It is started, and is to run.
     Now,
     /// Others start it. If it runs when it changes it is restarted, or left as it is.
@@ -50,7 +50,7 @@ pub(super) enum Start {
 
 /// What is done with a unit that changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum OnChange {
+pub(in crate::apply) enum OnChange {
     /// It is restarted.
     #[default]
     Restart,
@@ -62,13 +62,13 @@ pub(super) enum OnChange {
 
 /// One unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unit {
+pub(in crate::apply) struct Unit {
     /// How it comes to run.
-    pub(super) start: Start,
+    pub(in crate::apply) start: Start,
     /// What is done when it changes.
     pub(super) on_change: OnChange,
     /// Whether it is a service that does one thing, and then is done.
-    pub(super) ends: bool,
+    pub(in crate::apply) ends: bool,
     /// The units that it starts.
     pub(super) activates: Vec<String>,
     says: UnitFile,
@@ -248,7 +248,7 @@ impl Units {
 }
 
 impl Unit {
-    fn new(name: &str, says: UnitFile) -> Result<Self, ApplyError> {
+    pub(in crate::apply) fn new(name: &str, says: UnitFile) -> Result<Self, ApplyError> {
         let remains = says.flag("Service", "RemainAfterExit").map_err(|message| malformed(name, message))?;
         let oneshot = says.last("Service", "Type").is_some_and(|kind| kind == "oneshot");
         let stem = names::stem(name);

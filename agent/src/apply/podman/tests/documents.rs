@@ -108,8 +108,6 @@ fn what_is_not_understood_is_refused_with_its_place() {
         let short: String = yaml.chars().take(300).collect();
         assert!(error.contains(sign) && error.contains("pod.yaml"), "{short}: {error}");
     }
-    let quadlet = [("web.container", "[Container]\nImage=quay.io/x/y\n"), ("pod.yaml", fine.as_str())];
-    assert!(read(&quadlet, &allowed).expect_err("quadlet").to_string().contains("web.container"));
     let many: String = (0..=256).map(|i| format!("---\nkind: ConfigMap\nmetadata: {{ name: c{i} }}\n")).collect();
     assert!(read(&[("pod.yaml", &many)], &allowed).expect_err("many").to_string().contains("256"));
 }

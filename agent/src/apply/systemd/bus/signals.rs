@@ -17,7 +17,7 @@ const ALL: &str = "path_namespace='/org/freedesktop/systemd1/unit'";
 
 impl Bus {
     /// Wakes the agent from now on whenever a unit that it asked for changes.
-    pub(in super::super) fn watch(&mut self) {
+    pub(in crate::apply) fn watch(&mut self) {
         self.watching = true;
     }
 
@@ -30,7 +30,7 @@ impl Bus {
             ))?;
         }
         if let Some(connection) = &self.connection {
-            self.io.spawn(hear(connection.signals(), self.wake.clone()));
+            self.io.spawn(hear(connection.signals(), self.wake.clone(), self.kind));
         }
         Ok(())
     }
@@ -61,10 +61,10 @@ impl Bus {
 }
 
 /// Wakes the agent for signals until the connection ends, and once more then.
-async fn hear(mut signals: watch::Receiver<()>, wake: Wake) {
+async fn hear(mut signals: watch::Receiver<()>, wake: Wake, kind: Kind) {
     while signals.changed().await.is_ok() {
-        wake.stirred(Kind::Systemd);
+        wake.stirred(kind);
         sleep(REST).await;
     }
-    wake.stirred(Kind::Systemd);
+    wake.stirred(kind);
 }

@@ -13,7 +13,8 @@ use std::{
 };
 
 use nspawn::{Machine, eventually};
-use titan_api::{poll, templates::Applier as Kind};
+use titan_api::poll;
+use tokio::runtime::Handle;
 
 use super::*;
 use crate::{state::StateDir, wake::Wake};
@@ -175,7 +176,7 @@ impl<'a> Site<'a> {
     }
 
     fn reloads(&self) -> u64 {
-        self.applier.bus.reloads()
+        self.applier.jobs.bus.reloads()
     }
 }
 
