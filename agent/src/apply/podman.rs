@@ -21,6 +21,7 @@ mod pods;
 mod quadlets;
 pub(crate) mod references;
 mod sight;
+mod steps;
 pub(crate) mod underway;
 
 use std::{
@@ -48,6 +49,7 @@ use libpod::{Libpod, LibpodError, PATIENCE};
 use marks::{Mark, Whose};
 use quadlets::{Keeper, Quadlets};
 use sight::{Sight, observation};
+use steps::is_podmans;
 use underway::Underway;
 
 /// Podman.
@@ -100,99 +102,6 @@ impl Podman {
 
     fn read(&self, bundle: &Bundle) -> Result<Kube, ApplyError> {
         Kube::read(bundle, &self.allowed, self.exchanged)
-    }
-
-    fn read_quadlets(&self, work: &Work<'_>) -> Result<Option<Quadlets>, ApplyError> {
-        let bundle = work.bundle.filter(|bundle| quadlets::are(bundle) && quadlets::own(work.after));
-        bundle.map(|bundle| Quadlets::read(bundle, &self.allowed, self.exchanged)).transpose()
-    }
-
-    /// Takes the next step from `before` to `work.after`. Returns what has to come to an end before the one after it.
-    fn bring(&mut self, work: &Work<'_>, before: &Claims) -> Result<Option<String>, ApplyError> {
-        let quadlets = self.read_quadlets(work)?;
-        if let Some(why) = self.take_units(work, before, quadlets.as_ref())? {
-            return Ok(Some(why));
-        }
-        let Some(quadlets) = quadlets else { return self.begin(work, before).map(|()| None) };
-        let mut gone = before.clone();
-        gone.retain(|claim, _| is_podmans(claim) && !work.after.contains_key(claim));
-        if !gone.is_empty()
-            && let Readiness::Underway(why) = self.take_down(work, &gone)?
-        {
-            return Ok(Some(why));
-        }
-        let (images, digest) = (&self.images, &work.target.digest);
-        let image = |reference: &str| images.id(digest, reference);
-        self.keeper.start(work, before, &quadlets, &self.allowed.mounts, image)?;
-        Ok(None)
-    }
-
-    /// Takes units down that are only in `before`. Returns what has to come to an end first.
-    fn take_units(
-        &mut self,
-        work: &Work<'_>,
-        before: &Claims,
-        quadlets: Option<&Quadlets>,
-    ) -> Result<Option<String>, ApplyError> {
-        if !quadlets::own(before) && quadlets.is_none() {
-            return Ok(None);
-        }
-        if let Some(why) = self.keeper.stop(work, before, quadlets)? {
-            self.wake_after(LOOK);
-            return Ok(Some(why));
-        }
-        if self.keeper.clear(work, before)? && quadlets.is_none() {
-            self.keeper.forget(work, before)?;
-        }
-        Ok(None)
-    }
-
-    /// Takes pods and volumes down, in the background.
-    fn take_down(&mut self, work: &Work<'_>, gone: &Claims) -> Result<Readiness, ApplyError> {
-        let id = work.target.id;
-        let underway = || Readiness::Underway("containers are being stopped".to_owned());
-        let goal = (gone.keys().cloned().collect::<BTreeSet<_>>(), Claims::new());
-        let about = self.goals.get(&id) == Some(&goal);
-        match self.look(id) {
-            Standing::Running if about => return Ok(underway()),
-            Standing::Ended if about => {
-                let troubles = self.troubles.remove(&id).unwrap_or_default();
-                self.goals.remove(&id);
-                return match troubles.into_iter().next() {
-                    None => Ok(Readiness::Ready),
-                    Some((claim, trouble)) => {
-                        let message = match trouble {
-                            Trouble::Foreign => "it is somebody else's".to_owned(),
-                            Trouble::Failed(message) | Trouble::Unreachable(message) => message,
-                        };
-                        Err(ApplyError::Platform { what: format!("removing {claim}"), message })
-                    }
-                };
-            }
-            _ => {}
-        }
-        let nothing = Work { bundle: None, after: &Claims::new(), ..*work };
-        self.begin(&nothing, gone)?;
-        Ok(underway())
-    }
-
-    /// Returns how quadlets do, after the next step to where they are to be.
-    fn observe_quadlets(&mut self, work: &Work<'_>) -> Result<Vec<Observation>, ApplyError> {
-        let id = work.target.id;
-        if let Some(before) = self.underway.get(id).cloned() {
-            if let Some(why) = self.bring(work, &before)? {
-                let waits = |claim: &Claim| observation(claim.clone(), (Condition::Starting(why.clone()), None));
-                return Ok(work.after.keys().map(waits).collect());
-            }
-            self.underway.end(id)?;
-        }
-        let Some(quadlets) = self.read_quadlets(work)? else { return Ok(Vec::new()) };
-        let (images, digest) = (&self.images, &work.target.digest);
-        let (seen, again) = self.keeper.observe(work, &quadlets, |reference| images.id(digest, reference))?;
-        if let Some(again) = again {
-            self.wake_after(again);
-        }
-        Ok(seen)
     }
 
     /// Begins to bring a deployment from `before` to `work.after`; whatever else was under way for it is given up.
@@ -293,14 +202,6 @@ impl Podman {
         });
         self.alarm = Some((due, task.abort_handle()));
     }
-}
-
-/// When it is looked again whether units have stopped, if systemd does not say so.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// Whether a claim is on what podman itself is asked to take away.
-fn is_podmans(claim: &Claim) -> bool {
-    claim.kind == "pod" || claim.kind == "volume"
 }
 
 /// How the errand of a deployment stands.

@@ -472,6 +472,23 @@ fn images_are_pulled_before_the_switch_and_go_when_nobody_wants_them() {
 }
 
 #[test]
+fn a_host_that_cannot_have_quadlets_says_what_it_lacks() {
+    let Some(bench) = Bench::new() else { return };
+    let version = bench.service.run(&["version", "-f", "{{.Server.Version}}"]).expect("version");
+    if !["4.0", "4.1", "4.2", "4.3"].iter().any(|old| version.starts_with(old)) {
+        return;
+    }
+    let mut applier = bench.open();
+    let files = [("web.container", "[Container]\nImage=localhost/titan/box:1\n")];
+    let (target, bundle, home) = (target("one", ""), bundle(&files), bench.home());
+    let (before, after) = (Claims::new(), applier.plan(&target, &bundle).expect("plan"));
+    let work = Work { target: &target, home: &home, bundle: Some(&bundle), before: &before, after: &after };
+    let error = applier.prepare(&work).expect_err("it is too old, or there is no systemd").to_string();
+    let lacks = error.contains("does not run systemd") || error.contains("needs podman 4.4, and this is 4.");
+    assert!(lacks && error.contains("describe pods as kube YAML"), "{error}");
+}
+
+#[test]
 fn a_podman_that_is_not_there_is_said_so() {
     let folder = tempfile::tempdir().expect("dir");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
