@@ -82,7 +82,14 @@ impl State {
     pub(super) fn answer(&mut self, ask: &Ask, now: Instant) -> Answer {
         self.log.push(Logged { method: ask.method.to_string(), path: ask.full.clone() });
         self.ripen(now);
-        self.discovery(ask).map_or_else(|| self.object(ask, now).unwrap_or_else(|failure| failure), Answer::ok)
+        if let Some(answer) = self.discovery(ask) {
+            return Answer::ok(answer);
+        }
+        if matches!(ask.path.iter().map(String::as_str).collect::<Vec<_>>()[..], ["apis", _, _]) {
+            // As a real one says it of a group or version that it does not know.
+            return Answer { status: 404, value: Value::String("404 page not found\n".to_owned()) };
+        }
+        self.object(ask, now).unwrap_or_else(|failure| failure)
     }
 
     fn discovery(&self, ask: &Ask) -> Option<Value> {

@@ -272,3 +272,45 @@ async fn killed_at_every_step_units_are_old_or_new_once_the_agent_is_back() {
         assert_eq!(links(), "0", "after {point}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unit_that_runs_from_what_somebody_wrote_is_restarted_and_its_neighbour_is_not() {
+    if !possible() {
+        return;
+    }
+    let world = World::start(crate::NODE).await.expect("a control plane");
+    world.apply([host("e0", "")]).await.expect("host");
+    let machines = enrolled(&world, "e", 1);
+    let machine = &machines[0];
+    machine
+        .write("/etc/titan/agent.yaml", "appliers: { files: { root: /srv/titan }, systemd: {} }\n")
+        .expect("configured");
+    let documents =
+        [template("e", &OLD), workload("e", "1"), target("e", ""), deployment("e", "e", "e", "e", &json!({}))];
+    world.apply(documents).await.expect("written");
+    world.settled().await.expect("decided");
+    assert!(once(machine, "none"));
+    let [app, side, _] = ALL;
+    let (before, neighbour) = (properties(machine, app), properties(machine, side));
+    let edit = |then: &str| {
+        let script = format!("sed -i s/1000/7777/ /srv/titan/default/e/app.service && {then}");
+        assert!(machine.run(&["sh", "-c", &script]).expect("edited").status.success());
+    };
+    // Nobody has read it, or only systemd has.
+    for then in ["true", "systemctl daemon-reload"] {
+        edit(then);
+        assert!(once(machine, "none"), "{then}");
+        assert_eq!(properties(machine, app), before, "{then}");
+        let says = machine.say(&["systemctl", "show", "-p", "ExecStart", "--value", app]).expect("asked");
+        assert!(says.contains("sleep 1000"), "{then}: {says}");
+    }
+    // The unit has taken it in, and the agent is cut off at any point of mending that.
+    for point in ["none", "ledger-saved", "journal-switching", "files-applied", "units-reloaded", "beside-applied"] {
+        edit("systemctl daemon-reload && systemctl restart app.service");
+        assert_eq!(runs(machine, app), "/bin/sleep 7777");
+        assert_eq!(once(machine, point), point == "none", "{point} is never reached");
+        assert!(once(machine, "none"), "after {point}");
+        assert_eq!(runs(machine, app), "/bin/sleep 1000", "after {point}");
+        assert_eq!(properties(machine, side), neighbour, "after {point}");
+    }
+}

@@ -138,6 +138,12 @@ impl Discovery {
         }
         let api = if api_version.contains('/') { "apis" } else { "api" };
         let path: Vec<String> = api_version.split('/').map(encode).collect();
+        if let Some((group, version)) = api_version.split_once('/')
+            && !self.versions(client, group, age).await?.iter().any(|known| known == version)
+        {
+            // Asked for it, a server says no more than any proxy: "404 page not found".
+            return Ok(Vec::new());
+        }
         let kinds = match client.insist(reqwest::Method::GET, &format!("/{api}/{}", path.join("/")), None).await {
             Ok(answer) => {
                 items(&answer, &["resources"]).iter().filter_map(|item| resource(api_version, item)).collect()
