@@ -99,7 +99,7 @@ pub enum RemovalReason {
     DeploymentDeleted,
     /// The host is being deleted.
     HostDeleted,
-    /// The target no longer matches the host.
+    /// The target no longer matches the host, or the host drives it off: by a taint, or for want of room.
     Unmatched,
     /// The host no longer admits the workspace.
     AccessWithdrawn,

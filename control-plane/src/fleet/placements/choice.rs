@@ -28,28 +28,28 @@ pub fn choose(
     held: &RoaringBitmap,
     replicas: u32,
 ) -> RoaringBitmap {
-    let hosts = footing.model.hosts();
     let replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
     let seen = missed(footing, deployment, eligible);
     // One that was decided and cannot be rendered has its place too.
     let placed = (held | footing.bookings.hosts(deployment.uid)) & &seen;
     let placed = roomy(footing, deployment, placed);
-    let rank =
-        |host: &Host<'_>| (!held.contains(host.number().0), Reverse(weight(deployment.uid, host.uid())), host.uid());
-    let mut kept: Vec<_> = hosts.among(&placed).map(|host| (rank(&host), host.number().0)).collect();
-    if kept.len() > replicas {
-        kept.sort_unstable();
-        kept.truncate(replicas);
+    let mut kept = placed.clone();
+    if usize::try_from(kept.len()).is_ok_and(|count| count > replicas) {
+        // Some have to go: of those that are left as many as can be are apart.
+        let mut domains = Domains::new(footing, deployment, &seen, &RoaringBitmap::new());
+        domains.offer(footing, deployment, &placed, replicas, |host| u64::from(!held.contains(host.number().0)));
+        kept = domains.pick(replicas, None);
     }
-    let kept: RoaringBitmap = kept.into_iter().map(|(_, number)| number).collect();
     let missing = replicas - usize::try_from(kept.len()).unwrap_or(replicas);
     if missing == 0 {
         return kept;
     }
     let free = roomy(footing, deployment, &seen - &placed);
     let mut domains = Domains::new(footing, deployment, &seen, &kept);
-    domains.offer(footing, deployment, &free, missing);
-    let picked = domains.pick(missing);
+    let requests = &deployment.spec.requests;
+    let share = |host: Host<'_>| if requests.is_empty() { 0 } else { footing.bookings.share(requests, host) };
+    domains.offer(footing, deployment, &free, missing, share);
+    let picked = domains.pick(missing, deployment.spec.spread.as_ref().and_then(|spread| spread.max_skew));
     // What has no other place stays with a host that is missed: it may well run there.
     let still = missing - usize::try_from(picked.len()).unwrap_or(missing);
     let missed = roomy(footing, deployment, (held & eligible) - &seen);
@@ -113,12 +113,17 @@ impl<'a> Domains<'a> {
         place
     }
 
-    /// Takes in the hosts that could get a replica, of each domain the best `most`.
-    fn offer(&mut self, footing: Footing<'_>, deployment: &Deployment, free: &RoaringBitmap, most: usize) {
-        let requests = &deployment.spec.requests;
+    /// Takes in the hosts that could get a replica, of each domain the best `most`: those of the least `share`.
+    fn offer(
+        &mut self,
+        footing: Footing<'_>,
+        deployment: &Deployment,
+        free: &RoaringBitmap,
+        most: usize,
+        share: impl Fn(Host<'_>) -> u64,
+    ) {
         for host in footing.model.hosts().among(free) {
-            let share = if requests.is_empty() { 0 } else { footing.bookings.share(requests, host) };
-            let rank = (share, Reverse(weight(deployment.uid, host.uid())), host.uid(), host.number().0);
+            let rank = (share(host), Reverse(weight(deployment.uid, host.uid())), host.uid(), host.number().0);
             let domain = self.of(host);
             if let Some(domain) = self.all.get_mut(domain) {
                 domain.offers.push(rank);
@@ -133,8 +138,9 @@ impl<'a> Domains<'a> {
         }
     }
 
-    /// Picks up to `most` hosts, each where the fewest replicas are.
-    fn pick(mut self, most: usize) -> RoaringBitmap {
+    /// Picks up to `most` hosts, each where the fewest replicas are; with `skew`, none where there are that many more than
+    /// elsewhere.
+    fn pick(mut self, most: usize, skew: Option<u32>) -> RoaringBitmap {
         let mut picked = RoaringBitmap::new();
         let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
         let mut queue = BTreeSet::new();
@@ -142,7 +148,6 @@ impl<'a> Domains<'a> {
             *counts.entry(domain.replicas).or_default() += 1;
             queue.extend(domain.offers.last().map(|rank| (domain.replicas, *rank, place)));
         }
-        let skew = self.spread.and_then(|spread| spread.max_skew);
         while picked.len() < most as u64
             && let Some((replicas, (.., host), place)) = queue.pop_first()
             && let Some(domain) = self.all.get_mut(place)

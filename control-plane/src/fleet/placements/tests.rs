@@ -183,6 +183,9 @@ fn replicas_are_spread_by_a_label_and_then_by_what_is_taken() {
     world.deployment(1, json!({"replicas": 6, "spread": {"label": "zone", "maxSkew": 1}}));
     assert_eq!(world.place(1).0.len(), 5, "three in a, two in b, and no third there");
     assert!(world.problem(1).expect("skewed").contains("1 host: too many replicas with the same zone already"));
+    world.deployment(1, json!({"replicas": 2, "spread": {"label": "zone"}}));
+    let fewer = world.place(1).0;
+    assert_eq!(fewer.iter().filter(|host| **host > 4).count(), 1, "those that stay are apart: {fewer:?}");
     // Whoever asks for something goes where the least is taken.
     world.deployment(2, json!({"requests": {"cpu": 2}, "replicas": 5}));
     let second = world.place(2).0;
