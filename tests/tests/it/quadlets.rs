@@ -239,17 +239,17 @@ async fn units_made_of_quadlets_are_kept_as_declared_through_all_of_it() {
     assert_eq!(stage.container("systemd-member"), member);
 
     // People stop the unit, remove its container, and write into its file.
-    stage.ok(&["systemctl", "stop", "web.service"]);
-    stage.eventually("what was stopped runs again", || stage.runs("3"));
-    let before = stage.container("systemd-web");
-    stage.ok(&["podman", "rm", "-f", "-t", "0", "systemd-web"]);
-    stage.eventually("what was removed runs again", || stage.runs("3") && stage.container("systemd-web") != before);
     let drifted = |how: &'static str| {
         move |status: &DeploymentStatus| {
             status.hosts.iter().any(|row| row.drift.iter().any(|drift| drift.repaired && drift.how.contains(how)))
         }
     };
+    stage.ok(&["systemctl", "stop", "web.service"]);
     stage.until("drift is told", drifted("stopped")).await;
+    stage.eventually("what was stopped runs again", || stage.runs("3"));
+    let before = stage.container("systemd-web");
+    stage.ok(&["podman", "rm", "-f", "-t", "0", "systemd-web"]);
+    stage.eventually("what was removed runs again", || stage.runs("3") && stage.container("systemd-web") != before);
     stage.ok(&["sed", "-i", "s/600/700/", "/etc/containers/systemd/web.container"]);
     stage.ok(&["systemctl", "daemon-reload"]);
     stage.ok(&["systemctl", "restart", "web.service"]);
