@@ -5,6 +5,7 @@
 //! the first.
 
 mod groups;
+mod standing;
 mod written;
 
 use std::{
@@ -18,12 +19,9 @@ use uuid::Uuid;
 
 use crate::{
     fleet::{
-        absences::Absences,
         agenda::{Agenda, Ground, Item},
-        bookings::{Bookings, is_booked},
+        bookings::is_booked,
         causes::Affected,
-        holders::Holders,
-        hosts::HostNumber,
         model::{Deployment, Model},
         moves,
         placements::{self, Footing, Placement},
@@ -32,28 +30,14 @@ use crate::{
     },
     planning::groups::Groups,
     render::{Job, Renderer},
-    store::{Assignment, Description, Release, Store, StoreError},
+    store::{Assignment, Description, Release, Store},
 };
 
+pub use standing::Standing;
 pub use written::{WriteError, Writing};
 
 /// Pairs of deployment and host that a preview decides at a time.
 const PREVIEWED: usize = 8192;
-
-/// What is there beside the view and the model.
-#[derive(Debug, Default)]
-pub struct Standing {
-    /// Who has what.
-    pub holders: Holders,
-    /// Pairs of host and deployment that cannot be rendered.
-    pub problems: BTreeSet<(Uuid, Uuid)>,
-    /// What is taken of the hosts, by what is written and by what is decided.
-    pub bookings: Bookings,
-    /// Who is missed.
-    pub absences: Absences,
-    /// The newest release of the deployments that were decided lately.
-    releases: HashMap<Uuid, Option<Release>>,
-}
 
 /// What is to be written.
 #[derive(Debug, Default)]
@@ -76,53 +60,6 @@ pub struct Planned {
     pub freed: BTreeSet<Uuid>,
     /// Deployments with replicas that are to go elsewhere than it was thought when they were put on the agenda.
     pub again: BTreeSet<Uuid>,
-}
-
-impl Standing {
-    /// Returns what is there according to the view and the database.
-    pub async fn of(view: &FleetView, model: &Model, store: &Store) -> Result<Self, StoreError> {
-        let problems = store.read().await?.pairs_with_render_problem().await?;
-        let holders = Holders::of_view(view, model.hosts());
-        let bookings = Bookings::of(model, &holders, &problems);
-        Ok(Self { holders, problems, bookings, ..Self::default() })
-    }
-
-    /// Takes in that a deployment is declared anew. Returns the hosts on which it takes another amount. One that is declared
-    /// no longer takes what it took until its hosts are told.
-    pub fn rebook(&mut self, deployment: Uuid, model: &Model) -> Vec<Uuid> {
-        let Some(declared) = model.deployment(deployment) else { return Vec::new() };
-        if !is_booked(declared) && !self.bookings.has(deployment) {
-            return Vec::new();
-        }
-        let troubled = self.problems.iter().filter(|(_, of)| *of == deployment).map(|(host, _)| host);
-        let on = self.holders.of(deployment) | model.hosts().numbers(troubled);
-        let shifted = self.bookings.rebook(declared, &on);
-        model.hosts().among(&shifted).map(|host| host.uid()).collect()
-    }
-
-    /// Takes a host out whose number will be another's.
-    pub fn remove_host(&mut self, host: HostNumber) {
-        self.holders.remove_host(host);
-        self.bookings.remove_host(host);
-    }
-
-    /// Takes in what was written.
-    pub fn take(&mut self, planned: &Planned, model: &Model) {
-        for (assignment, _) in &planned.moved {
-            if let Some(number) = model.hosts().number(assignment.host) {
-                self.holders.set(assignment.deployment, number, assignment.present());
-            }
-        }
-        for (deployment, host, problem) in &planned.problems {
-            match problem {
-                Some(_) => self.problems.insert((*host, *deployment)),
-                None => self.problems.remove(&(*host, *deployment)),
-            };
-        }
-        for release in &planned.releases {
-            self.releases.insert(release.deployment, Some(release.clone()));
-        }
-    }
 }
 
 /// Everything that decisions stand on, and what renders.

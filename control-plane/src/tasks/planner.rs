@@ -3,6 +3,8 @@
 //! Every replica keeps its model up to date with the feed; the one that holds the lease also decides and writes. What
 //! was decided and how far is one transaction, so a crash repeats a step and loses none.
 
+mod pace;
+
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -15,6 +17,7 @@ use titan_api::{
 };
 use uuid::Uuid;
 
+use self::pace::Pace;
 use crate::{
     fleet::{
         absences::Absences,
@@ -82,28 +85,6 @@ struct Leading {
     queued: HashMap<Uuid, i64>,
     /// Whether something was deleted since the last time that nothing was left to decide.
     deleted: bool,
-}
-
-/// How many pairs of deployment and host are decided in one transaction: few enough not to keep other writers waiting.
-#[derive(Debug, Clone, Copy)]
-struct Pace {
-    pairs: usize,
-    least: usize,
-    most: usize,
-}
-
-impl Pace {
-    /// How long a transaction may take; half of what others may be kept waiting.
-    const GOAL: Duration = Duration::from_millis(50);
-
-    /// Takes in how long a transaction took that wrote `moved` assignments.
-    fn took(&mut self, moved: usize, span: Duration) {
-        if span > Self::GOAL {
-            self.pairs = (self.pairs / 2).max(self.least);
-        } else if span < Self::GOAL / 3 && moved * 2 > self.pairs {
-            self.pairs = (self.pairs * 2).min(self.most);
-        }
-    }
 }
 
 impl std::fmt::Debug for AppState {
