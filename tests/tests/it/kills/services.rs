@@ -45,7 +45,7 @@ impl Service {
         let manifest = format!(
             "files: {{ conf-{name}: {{ destination: etc }} }}
 health:
-  interval: 50ms
+  interval: 100ms
   timeout: 1s
   failureThreshold: 2
   deadline: 1s
