@@ -92,7 +92,8 @@ hooks:
         let (proof, deadline) = if kind == "unproven" { ("missing", "1s") } else { ("number", "5m") };
         let check =
             format!("echo before {} >>{}; {}", self.name, self.log, if kind == "refused" { "false" } else { ":" });
-        let values = json!({ "values": { "number": self.newest, "proof": proof, "deadline": deadline, "check": check } });
+        let values =
+            json!({ "values": { "number": self.newest, "proof": proof, "deadline": deadline, "check": check } });
         world.apply([deployment(self.name, "w", &format!("t-{}", self.name), "all", &values)]).await?;
         self.declared = Some(self.newest);
         if kind == "refused" {
