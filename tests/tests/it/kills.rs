@@ -55,7 +55,7 @@ async fn agent_killed_at_any_instant_is_on_the_old_or_the_new_bundle_and_forgets
         let when = format!("seed {seed}, kill {kill}");
         scene.stir(&when).await;
         scene.choose_an_instant();
-        assert!(running.is_running(), "{when}: it ended by itself");
+        assert!(running.is_running(), "{when}: it ended by itself: {:?}", running.wait(Duration::ZERO));
         running.kill().expect("killed");
         scene.check_instant(&when);
         let journal = scene.journal();
@@ -158,7 +158,7 @@ impl Scene {
     fn check_at_rest(&mut self, running: &mut Running, when: &str) {
         let begun = Instant::now();
         let journal = loop {
-            assert!(running.is_running(), "{when}: it ended by itself");
+            assert!(running.is_running(), "{when}: it ended by itself: {:?}", running.wait(Duration::ZERO));
             running.pause().expect("paused");
             halted(running);
             let journal = self.journal();

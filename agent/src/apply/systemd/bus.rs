@@ -2,6 +2,7 @@
 
 mod connection;
 mod signals;
+mod values;
 mod wire;
 
 use std::{
@@ -16,7 +17,8 @@ use tokio::{runtime::Handle, time::timeout};
 
 use self::{
     connection::Connection,
-    wire::{Argument, Call, Value},
+    values::Value,
+    wire::{Argument, Call},
 };
 use super::{
     names,

@@ -45,10 +45,10 @@ impl Service {
         let manifest = format!(
             "files: {{ conf-{name}: {{ destination: etc }} }}
 health:
-  interval: 50ms
+  interval: 100ms
   timeout: 1s
   failureThreshold: 2
-  deadline: 1s
+  deadline: '{{{{ values.deadline }}}}'
   probes: [{{ file: {{ path: '{{{{ values.proof }}}}' }} }}]
 hooks:
   preApply: {{ command: [/bin/sh, -c, '{{{{ values.check }}}}'] }}
@@ -88,10 +88,12 @@ hooks:
     /// Declares the next release: one that is `good`, one that proves bad, or one that its own hook refuses.
     pub(super) async fn release(&mut self, world: &World, kind: &str) -> anyhow::Result<()> {
         self.newest += 1;
-        let proof = if kind == "unproven" { "missing" } else { "number" };
+        // What is good has time to prove it, however busy the machine is.
+        let (proof, deadline) = if kind == "unproven" { ("missing", "1s") } else { ("number", "5m") };
         let check =
             format!("echo before {} >>{}; {}", self.name, self.log, if kind == "refused" { "false" } else { ":" });
-        let values = json!({ "values": { "number": self.newest, "proof": proof, "check": check } });
+        let values =
+            json!({ "values": { "number": self.newest, "proof": proof, "deadline": deadline, "check": check } });
         world.apply([deployment(self.name, "w", &format!("t-{}", self.name), "all", &values)]).await?;
         self.declared = Some(self.newest);
         if kind == "refused" {

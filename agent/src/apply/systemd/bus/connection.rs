@@ -18,7 +18,8 @@ use tokio::{
 
 use super::{
     BusError, bus_call,
-    wire::{Argument, Call, FIXED, Kind, Message, Value, WireError},
+    values::Value,
+    wire::{Argument, Call, FIXED, Kind, Message, WireError},
 };
 
 /// Bytes of a line with which a bus answers before messages begin.

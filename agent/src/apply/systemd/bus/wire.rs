@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod tests;
 
+use super::values::Value;
+
 /// Bytes of a message. D-Bus allows 128 MiB; what is told of a thousand units has 0.3 MiB.
 pub(super) const MESSAGE_BYTES: usize = 8 << 20;
 /// Values of a message: each takes more room in memory than on the wire.
@@ -39,20 +41,6 @@ pub(super) struct Call<'a> {
 pub(super) enum Argument<'a> {
     Text(&'a str),
     Texts(&'a [&'a str]),
-}
-
-/// What an answer holds. Variants are what is inside of them.
-#[derive(Debug, Clone, PartialEq)]
-pub(in crate::apply) enum Value {
-    Flag(bool),
-    Number(u64),
-    Signed(i64),
-    Real(f64),
-    /// A string, a path or a signature.
-    Text(String),
-    List(Vec<Self>),
-    /// A structure, or an entry of a dictionary.
-    Row(Vec<Self>),
 }
 
 /// What kind of message it is.
@@ -380,45 +368,5 @@ impl<'a> Reader<'a> {
             }
             _ => return Err(WireError::Malformed("a type that is not known")),
         })
-    }
-}
-
-impl TryFrom<Value> for String {
-    type Error = Value;
-
-    fn try_from(value: Value) -> Result<Self, Value> {
-        if let Value::Text(text) = value { Ok(text) } else { Err(value) }
-    }
-}
-
-impl TryFrom<Value> for bool {
-    type Error = Value;
-
-    fn try_from(value: Value) -> Result<Self, Value> {
-        if let Value::Flag(flag) = value { Ok(flag) } else { Err(value) }
-    }
-}
-
-impl TryFrom<Value> for u64 {
-    type Error = Value;
-
-    fn try_from(value: Value) -> Result<Self, Value> {
-        if let Value::Number(number) = value { Ok(number) } else { Err(value) }
-    }
-}
-
-impl TryFrom<Value> for u32 {
-    type Error = Value;
-
-    fn try_from(value: Value) -> Result<Self, Value> {
-        if let Value::Number(number) = value { Self::try_from(number).map_err(|_| value) } else { Err(value) }
-    }
-}
-
-impl TryFrom<Value> for i32 {
-    type Error = Value;
-
-    fn try_from(value: Value) -> Result<Self, Value> {
-        if let Value::Signed(number) = value { Self::try_from(number).map_err(|_| value) } else { Err(value) }
     }
 }
