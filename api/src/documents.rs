@@ -18,6 +18,7 @@ use crate::{
     templates::TemplateSpec,
     values::Values,
     workloads::WorkloadSpec,
+    workplans::{self, WorkPlanSpec},
     workspaces::{self, WorkspaceSpec},
 };
 
@@ -40,12 +41,21 @@ pub enum Kind {
     Target,
     /// A workload on hosts.
     Deployment,
+    /// A graph of stages and checks.
+    WorkPlan,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are written: what is referred to comes first.
-    pub const ALL: [Self; 6] =
-        [Self::Workspace, Self::Host, Self::Template, Self::Workload, Self::Target, Self::Deployment];
+    pub const ALL: [Self; 7] = [
+        Self::Workspace,
+        Self::Host,
+        Self::Template,
+        Self::Workload,
+        Self::Target,
+        Self::Deployment,
+        Self::WorkPlan,
+    ];
 
     /// Returns the kind as it stands in documents.
     #[must_use]
@@ -57,6 +67,7 @@ impl Kind {
             Self::Workload => "Workload",
             Self::Target => "Target",
             Self::Deployment => "Deployment",
+            Self::WorkPlan => "WorkPlan",
         }
     }
 
@@ -70,6 +81,7 @@ impl Kind {
             Self::Workload => "workloads",
             Self::Target => "targets",
             Self::Deployment => "deployments",
+            Self::WorkPlan => "workplans",
         }
     }
 
@@ -105,7 +117,7 @@ impl fmt::Display for Kind {
 
 /// Why a text is not a [`Kind`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a kind; kinds are workspace, host, template, workload, target and deployment")]
+#[error("{0:?} is not a kind; kinds are workspace, host, template, workload, target, deployment and workplan")]
 pub struct KindError(String);
 
 impl FromStr for Kind {
@@ -202,6 +214,7 @@ pub enum Spec {
     Workload(WorkloadSpec),
     Target(TargetSpec),
     Deployment(DeploymentSpec),
+    WorkPlan(WorkPlanSpec),
 }
 
 impl Spec {
@@ -221,6 +234,7 @@ impl Spec {
             Kind::Workload => Self::Workload(read(value)?),
             Kind::Target => Self::Target(read(value)?),
             Kind::Deployment => Self::Deployment(read(value)?),
+            Kind::WorkPlan => Self::WorkPlan(read(value)?),
         };
         let faults = spec.faults();
         if faults.is_empty() { Ok(spec) } else { Err(faults) }
@@ -256,6 +270,11 @@ impl Spec {
                 }
                 faults
             }
+            Self::WorkPlan(spec) => {
+                let mut faults = values_faults(&spec.values, "/spec/values");
+                faults.extend(spec.faults("/spec"));
+                faults
+            }
         }
     }
 
@@ -269,6 +288,7 @@ impl Spec {
             Self::Workload(spec) => serde_json::to_value(spec),
             Self::Target(spec) => serde_json::to_value(spec),
             Self::Deployment(spec) => serde_json::to_value(spec),
+            Self::WorkPlan(spec) => serde_json::to_value(spec),
         };
         // Specs are maps with text keys; writing them cannot fail.
         value.unwrap_or_default()
@@ -348,6 +368,10 @@ impl Declared {
             faults.push(Fault::new("/metadata/workspace", detail));
         }
         match Spec::parse(document.kind, document.spec) {
+            Ok(Spec::WorkPlan(spec)) if faults.is_empty() => {
+                workplans::check_groups(&spec.nodes, "/spec/nodes")?;
+                Ok(Self { kind: document.kind, metadata, spec: Spec::WorkPlan(spec) })
+            }
             Ok(spec) if faults.is_empty() => Ok(Self { kind: document.kind, metadata, spec }),
             Ok(_) => Err(invalid(faults)),
             Err(more) => {
