@@ -47,15 +47,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which they are written: what is referred to comes first.
-    pub const ALL: [Self; 7] = [
-        Self::Workspace,
-        Self::Host,
-        Self::Template,
-        Self::Workload,
-        Self::Target,
-        Self::Deployment,
-        Self::WorkPlan,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Workspace, Self::Host, Self::Template, Self::Workload, Self::Target, Self::Deployment, Self::WorkPlan];
 
     /// Returns the kind as it stands in documents.
     #[must_use]
@@ -96,6 +89,8 @@ impl Kind {
     pub fn path(self, workspace: Option<&str>, name: Option<&str>) -> String {
         let plural = self.plural();
         let mut path = match workspace {
+            // The plans themselves are at `/v1/workplans`; these are their documents.
+            None if self == Self::WorkPlan => format!("/v1/workspaces/-/{plural}"),
             Some(workspace) if self.in_workspace() => {
                 format!("/v1/workspaces/{workspace}/{plural}")
             }

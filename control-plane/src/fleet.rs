@@ -23,3 +23,4 @@ pub mod targets;
 pub mod told;
 pub mod view;
 pub mod why;
+pub mod workplans;

@@ -1,6 +1,7 @@
 //! Writing: from what a request declares to the clock, the documents, the history and the tasks, in one transaction.
 
 mod patches;
+mod plans;
 mod references;
 
 use std::collections::HashSet;
@@ -104,6 +105,7 @@ pub fn check(declared: &Declared) -> Result<(), Problem> {
             }
             Ok(())
         }
+        Spec::WorkPlan(spec) => plans::check(spec, "/spec"),
         Spec::Workspace(_) | Spec::Host(_) | Spec::Workload(_) => Ok(()),
     }
 }

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptState, Condition, NodeSpec, NodeState, Outcome, PlanState, Signal, WorkPlanSpec,
-    attempts::Verdict,
+    AttemptState, Condition, NodeSpec, NodeState, Outcome, PlanState, Signal, WorkPlanSpec, attempts::Verdict,
 };
 use crate::{Name, Revision, spans::Span, values::Values};
 
@@ -185,6 +184,11 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         late: bool,
     },
+    /// The present attempt of a stage answered checks.
+    Answered {
+        /// The stage.
+        node: Name,
+    },
     /// A person approved a gate.
     Approved {
         /// The gate.
@@ -255,6 +259,7 @@ impl Event {
             | Self::Attempt { node, .. }
             | Self::Cancelling { node, .. }
             | Self::Result { node, .. }
+            | Self::Answered { node }
             | Self::Approved { node, .. }
             | Self::Held { node, .. }
             | Self::Child { node, .. } => Some(node),
@@ -290,6 +295,7 @@ impl Event {
                 let verdict = if failure_message.is_some() { "no" } else { "yes" };
                 format!("answered {verdict} by {owner}{late}{}", because(failure_message))
             }
+            Self::Answered { .. } => "answered".to_owned(),
             Self::Approved { by, .. } => format!("approved by {by}"),
             Self::Held { held: true, message, .. } => format!("waits for a person{}", because(message)),
             Self::Held { .. } => "goes on".to_owned(),

@@ -264,7 +264,8 @@ impl Executor {
             }
             Self::Metric(metric) => {
                 faults.extend(url("server", &metric.server));
-                for (key, value) in [("server", &metric.server), ("query", &metric.query), ("success", &metric.success)] {
+                for (key, value) in [("server", &metric.server), ("query", &metric.query), ("success", &metric.success)]
+                {
                     faults.extend(text(key, value));
                 }
                 faults.extend(metric.failure.as_ref().and_then(|failure| text("failure", failure)));
@@ -316,7 +317,8 @@ impl Executor {
                 }
             }
             Self::Release(_) => {
-                let detail = "a release is handed out by the plan of a deployment's strategy, not by one that people write";
+                let detail =
+                    "a release is handed out by the plan of a deployment's strategy, not by one that people write";
                 faults.push(Fault::new(format!("{pointer}/release"), detail));
             }
         }

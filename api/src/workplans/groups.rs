@@ -234,10 +234,8 @@ mod tests {
 
     #[test]
     fn groups_are_neither_too_deep_nor_too_wide() {
-        let nested = |depth| (1..depth).fold(group(1, None), |inner, _| Group {
-            groups: vec![inner],
-            ..Group::default()
-        });
+        let nested =
+            |depth| (1..depth).fold(group(1, None), |inner, _| Group { groups: vec![inner], ..Group::default() });
         assert!(nested(limits::GROUP_DEPTH).faults("").is_empty());
         assert!(matches!(nested(limits::GROUP_DEPTH + 1).faults("")[0], GroupFault::Size(_)));
         assert!(group(limits::GROUP_MEMBERS, None).faults("").is_empty());

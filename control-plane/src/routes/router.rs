@@ -272,6 +272,11 @@ const DOCUMENT_PATHS: [(&str, &str, &str); Kind::ALL.len()] = [
         "/v1/workspaces/{workspace}/deployments/{name}",
         "/v1/workspaces/{workspace}/deployments/{name}/history",
     ),
+    (
+        "/v1/workspaces/{workspace}/workplans",
+        "/v1/workspaces/{workspace}/workplans/{name}",
+        "/v1/workspaces/{workspace}/workplans/{name}/history",
+    ),
 ];
 
 /// Lists over all workspaces.

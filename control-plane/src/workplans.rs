@@ -1,0 +1,3 @@
+//! Plans in the database: a step is read, decided and written in one transaction.
+
+pub mod expressions;
