@@ -1,7 +1,7 @@
 //! Writing: from what a request declares to the clock, the documents, the history and the tasks, in one transaction.
 
 mod patches;
-mod plans;
+pub(crate) mod plans;
 mod references;
 
 use std::collections::HashSet;
@@ -17,10 +17,11 @@ use titan_api::{
 use uuid::Uuid;
 
 use crate::{
-    fleet::matchers::Matcher,
+    fleet::{matchers::Matcher, workplans::Input},
     render,
     state::AppState,
     store::{Stored, Tx, Written},
+    workplans,
 };
 
 /// Who writes, why, and under which conditions.
@@ -153,6 +154,7 @@ pub async fn write(
     for (index, stored) in &written {
         let under = |problem: Problem| problem.under(&prefix.replace("{}", &index.to_string()));
         writer.check_references(stored).await.map_err(under)?;
+        writer.make_plan(stored, state.clock.now()).await.map_err(under)?;
     }
     let (results, documents): (Vec<_>, Vec<_>) = done.into_iter().flatten().unzip();
     let changed = results.iter().any(|result| result.action != Action::Unchanged);
@@ -313,9 +315,29 @@ impl Writer<'_> {
                     }
                 }
             }
+            Kind::WorkPlan => {
+                // What happened in it stays; what goes on has to be stopped first.
+                if let Some(row) = self.tx.plan(uid).await?.filter(|row| !row.plan.state.is_final()) {
+                    if row.plan.state != titan_api::workplans::PlanState::Planning {
+                        return Err(Problem::new(Code::InUse, format!("{place} is {}", row.plan.state))
+                            .hint(format!("stop it first: titan workplan abort {} --reason ...", place.name)));
+                    }
+                    let halt = Input::Halt { reason: "its document was deleted".to_owned(), superseded: false };
+                    let context = workplans::Context { actor: &self.author.actor, wall: self.revision };
+                    workplans::step(&mut self.tx, uid, vec![halt], context).await.map_err(Problem::from)?;
+                }
+                self.tx.purge_document(uid).await?;
+            }
             _ => self.tx.purge_document(uid).await?,
         }
         Ok(before)
+    }
+
+    /// Makes what a document that declares a plan says, in the same transaction.
+    async fn make_plan(&mut self, stored: &Stored, wall: Revision) -> Result<(), Problem> {
+        let (Spec::WorkPlan(spec), Some(workspace)) = (&stored.spec, &stored.workspace) else { return Ok(()) };
+        let context = workplans::Context { actor: &self.author.actor, wall };
+        Ok(workplans::declare(&mut self.tx, (stored.uid, workspace, &stored.name), spec, context).await?)
     }
 
     async fn record(
