@@ -148,6 +148,25 @@ pub fn check_groups<'a>(
     Ok(())
 }
 
+/// The body of `POST /v1/workplans`: a plan without a document of its own kind of writing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NewPlan {
+    /// Its name.
+    pub name: Name,
+    /// Its workspace.
+    #[serde(default = "default_workspace")]
+    pub workspace: Name,
+    /// The plan; without `start` it is put together first.
+    #[serde(default)]
+    pub spec: WorkPlanSpec,
+}
+
+fn default_workspace() -> Name {
+    Name::default_workspace()
+}
+
 /// The body of `POST /v1/workplans/{id}/nodes`: all of them are written, or none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

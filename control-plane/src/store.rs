@@ -36,6 +36,7 @@ pub use problems::RenderProblem;
 pub use releases::Release;
 pub use reports::{ObservedDeployment, Removal};
 pub use tokens::{TokenKind, TokenRow};
+pub(crate) use workplans::OWN_QUEUE;
 pub use workplans::{Parent, PlanRow, Queued, TakenSignal};
 
 /// An open database.

@@ -3,7 +3,7 @@
 
 pub mod expressions;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use titan_api::{
     Code, Name, Problem, Revision,
@@ -151,11 +151,12 @@ pub async fn declare(
     tx: &mut Tx,
     (id, workspace, name): (Uuid, &Name, &Name),
     spec: &WorkPlanSpec,
+    before: BTreeSet<Name>,
     context: Context<'_>,
 ) -> Result<(), StepError> {
     let spec_box = Box::new(spec.clone());
     let (mut inputs, planning) = match tx.plan(id).await? {
-        Some(row) => (vec![Input::Declare(spec_box)], row.plan.state == PlanState::Planning),
+        Some(row) => (vec![Input::Declare { spec: spec_box, before }], row.plan.state == PlanState::Planning),
         None => {
             tx.add_plan(&Plan::new(id), (workspace, name), None, context.wall).await?;
             (vec![Input::Make { spec: spec_box, author: context.actor.to_owned() }], true)

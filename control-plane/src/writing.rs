@@ -4,7 +4,7 @@ mod patches;
 pub(crate) mod plans;
 mod references;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::{Value, json};
 use titan_api::{
@@ -128,7 +128,7 @@ pub async fn write(
     {
         return replayed(key, request, &first, &answer);
     }
-    let mut writer = Writer { tx, author, revision, ordinal: 0, tasks: Vec::new() };
+    let mut writer = Writer { tx, author, revision, ordinal: 0, tasks: Vec::new(), declared_before: HashMap::new() };
     let mut order: Vec<usize> = (0..intents.len()).collect();
     order.sort_by_key(|index| rank(&intents[*index]));
     let mut done: Vec<Option<(ApplyResult, Document)>> = vec![None; intents.len()];
@@ -207,6 +207,8 @@ struct Writer<'a> {
     revision: Revision,
     ordinal: usize,
     tasks: Vec<Task>,
+    /// The nodes that documents of plans declared before.
+    declared_before: HashMap<Uuid, BTreeSet<Name>>,
 }
 
 impl Writer<'_> {
@@ -264,6 +266,9 @@ impl Writer<'_> {
             annotations: declared.metadata.annotations.clone(),
             spec: declared.spec.clone(),
         };
+        if let Some(Stored { uid, spec: Spec::WorkPlan(spec), .. }) = &current {
+            self.declared_before.insert(*uid, spec.nodes.keys().cloned().collect());
+        }
         let before = current.map(|current| current.document());
         let after = stored.document();
         let (operation, action) = match before {
@@ -337,7 +342,8 @@ impl Writer<'_> {
     async fn make_plan(&mut self, stored: &Stored, wall: Revision) -> Result<(), Problem> {
         let (Spec::WorkPlan(spec), Some(workspace)) = (&stored.spec, &stored.workspace) else { return Ok(()) };
         let context = workplans::Context { actor: &self.author.actor, wall };
-        Ok(workplans::declare(&mut self.tx, (stored.uid, workspace, &stored.name), spec, context).await?)
+        let before = self.declared_before.remove(&stored.uid).unwrap_or_default();
+        Ok(workplans::declare(&mut self.tx, (stored.uid, workspace, &stored.name), spec, before, context).await?)
     }
 
     async fn record(

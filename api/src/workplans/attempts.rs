@@ -149,6 +149,17 @@ pub enum Verdict {
     Inconclusive,
 }
 
+/// The body with which a worker answers checks while it is at it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ResultsRequest {
+    /// Who took the attempt.
+    pub process_uid: String,
+    /// The answers.
+    pub results: Vec<ResultRequest>,
+}
+
 /// An answer to a check.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -219,7 +219,8 @@ impl Executor {
         match self {
             Self::Wait(wait) => wait.span.0,
             Self::Approval(approval) => approval.deadline.0,
-            Self::Health(health) => health.deadline.0,
+            // It says itself that its time is over, and a moment later than that nobody believes it any more.
+            Self::Health(health) => health.deadline.0.saturating_add(Duration::from_secs(5)),
             Self::Metric(metric) => {
                 let all = metric.interval.0.saturating_mul(metric.count);
                 PER_ATTEMPT.max(metric.initial_delay.0.saturating_add(all).saturating_add(Duration::from_mins(1)))

@@ -8,6 +8,7 @@
 pub mod flow;
 pub mod graph;
 pub mod inputs;
+pub mod measurements;
 pub mod plan;
 pub mod signals;
 pub mod tally;

@@ -239,7 +239,11 @@ impl Tx {
         let each = found.into_iter().map(|(plan, name, node)| {
             let found: Node = json("workplan_nodes", "node", &plan, &node)?;
             let number = found.attempt.map_or(0, |attempt| attempt.number);
-            Ok(Queued { node: parsed("workplan_nodes", "name", &plan, &name)?, number, plan: parsed("workplan_nodes", "plan_id", &plan, &plan)? })
+            Ok(Queued {
+                node: parsed("workplan_nodes", "name", &plan, &name)?,
+                number,
+                plan: parsed("workplan_nodes", "plan_id", &plan, &plan)?,
+            })
         });
         each.collect()
     }

@@ -1,6 +1,6 @@
 //! What happens to a plan: writes of nodes, what workers say, time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use titan_api::{
@@ -33,7 +33,12 @@ pub enum Input {
         author: String,
     },
     /// Its document changed.
-    Declare(Box<WorkPlanSpec>),
+    Declare {
+        /// What is declared now.
+        spec: Box<WorkPlanSpec>,
+        /// The nodes that it declared before: those that are not declared any more are to go.
+        before: BTreeSet<Name>,
+    },
     /// Nodes are written.
     Write(BTreeMap<Name, NodeSpec>),
     /// It is started, because its document says so or its parent's attempt did.
@@ -123,7 +128,7 @@ impl Working {
     pub(super) fn input(&mut self, input: &Input) -> Result<(), Stop> {
         match input {
             Input::Make { spec, author } => self.make(spec, author),
-            Input::Declare(spec) => self.declare(spec),
+            Input::Declare { spec, before } => self.declare(spec, before),
             Input::Write(nodes) => self.write(nodes, "/nodes"),
             Input::Start => self.start(),
             Input::Told(told) => self.told(told),
@@ -166,9 +171,10 @@ impl Working {
         self.write(&spec.nodes, "/spec/nodes")
     }
 
-    fn declare(&mut self, spec: &WorkPlanSpec) -> Result<(), Stop> {
+    fn declare(&mut self, spec: &WorkPlanSpec, before: &BTreeSet<Name>) -> Result<(), Stop> {
         self.need_whole()?;
-        let gone: Vec<_> = self.specs.keys().filter(|name| !spec.nodes.contains_key(*name)).cloned().collect();
+        let goes = |name: &&Name| before.contains(*name) && !spec.nodes.contains_key(*name);
+        let gone: Vec<_> = self.specs.keys().filter(goes).cloned().collect();
         let head = spec.head();
         let changed =
             WorkPlanSpec { start: true, ..head.clone() } != WorkPlanSpec { start: true, ..self.plan.head.clone() };

@@ -98,10 +98,13 @@ impl Tx {
 
     /// Returns how many nodes of a plan are in which state; those that are final by outcome.
     pub async fn plan_counts(&mut self, plan: Uuid) -> Result<BTreeMap<String, u64>> {
-        const SQL: &str = "SELECT state, outcome, COUNT(*) FROM workplan_nodes WHERE plan_id = $1 GROUP BY state, outcome";
+        const SQL: &str =
+            "SELECT state, outcome, COUNT(*) FROM workplan_nodes WHERE plan_id = $1 GROUP BY state, outcome";
         let found: Vec<Count> =
             both!(self, conn => sqlx::query_as(SQL).bind(plan.to_string()).fetch_all(&mut **conn).await?);
-        let each = found.into_iter().map(|(state, outcome, count)| (outcome.unwrap_or(state), u64::try_from(count).unwrap_or_default()));
+        let each = found
+            .into_iter()
+            .map(|(state, outcome, count)| (outcome.unwrap_or(state), u64::try_from(count).unwrap_or_default()));
         Ok(each.collect())
     }
 
@@ -137,7 +140,8 @@ impl Tx {
 
     /// Returns a node of a plan with all its attempts and results.
     pub async fn plan_node_view(&mut self, plan: Uuid, name: &Name) -> Result<Option<NodeView>> {
-        const SQL: &str = "SELECT name, node, spec, due_at, updated_at FROM workplan_nodes WHERE plan_id = $1 AND name = $2";
+        const SQL: &str =
+            "SELECT name, node, spec, due_at, updated_at FROM workplan_nodes WHERE plan_id = $1 AND name = $2";
         let found: Option<ViewRow> = both!(self, conn => sqlx::query_as(SQL)
             .bind(plan.to_string()).bind(name.as_str()).fetch_optional(&mut **conn).await?);
         let Some(row) = found else { return Ok(None) };
@@ -167,7 +171,8 @@ impl Tx {
         type ResultRow = (String, String, Option<String>, Option<String>, i64, Option<i64>);
         let answered: Vec<ResultRow> = both!(self, conn => sqlx::query_as(results)
             .bind(names.as_str()).bind(id.as_str()).fetch_all(&mut **conn).await?);
-        let mut by_name: BTreeMap<Name, &mut NodeView> = views.iter_mut().map(|view| (view.name.clone(), view)).collect();
+        let mut by_name: BTreeMap<Name, &mut NodeView> =
+            views.iter_mut().map(|view| (view.name.clone(), view)).collect();
         for row in found {
             let (name, attempt) = row.view(plan)?;
             let Some(view) = by_name.get_mut(&name) else { continue };

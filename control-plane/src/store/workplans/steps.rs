@@ -34,17 +34,7 @@ fn queue(node: &Node) -> Option<&str> {
 fn columns(plan: &Plan, node: &Node, wall: i64) -> Value {
     let timer = node.timer();
     let due = timer.and_then(|timer| plan.wall(timer));
-    json!([
-        node.name,
-        node.state,
-        node.outcome,
-        node.is_ready(),
-        text(node),
-        timer,
-        due,
-        queue(node),
-        wall,
-    ])
+    json!([node.name, node.state, node.outcome, node.is_ready(), text(node), timer, due, queue(node), wall,])
 }
 
 impl Tx {
@@ -113,7 +103,11 @@ impl Tx {
         let id = step.plan.id.to_string();
         let gone: Vec<Value> = step.removed.iter().chain(step.written.keys()).map(|name| json!([name])).collect();
         if !gone.is_empty() {
-            let delete = over_rows!(self, "DELETE FROM workplan_nodes WHERE plan_id = $2 AND name IN (SELECT j.value ->> 0 FROM", ")");
+            let delete = over_rows!(
+                self,
+                "DELETE FROM workplan_nodes WHERE plan_id = $2 AND name IN (SELECT j.value ->> 0 FROM",
+                ")"
+            );
             let gone = lines(gone);
             both!(self, conn => sqlx::query(delete).bind(gone).bind(id.as_str()).execute(&mut **conn).await.map(drop)?);
         }
@@ -159,14 +153,17 @@ impl Tx {
         let id = step.plan.id.to_string();
         let sources: Vec<Value> = step.removed.iter().chain(step.written.keys()).map(|name| json!([name])).collect();
         if !sources.is_empty() {
-            let sql = over_rows!(self, "DELETE FROM workplan_edges WHERE plan_id = $2 AND source IN (SELECT j.value ->> 0 FROM", ")");
+            let sql = over_rows!(
+                self,
+                "DELETE FROM workplan_edges WHERE plan_id = $2 AND source IN (SELECT j.value ->> 0 FROM",
+                ")"
+            );
             let sources = lines(sources);
             both!(self, conn => sqlx::query(sql).bind(sources).bind(id.as_str()).execute(&mut **conn).await.map(drop)?);
         }
         let links = step.written.iter().flat_map(|(name, spec)| tally::links(name, spec));
-        let links: Vec<Value> = links
-            .map(|link| json!([link.target, link.source, link.group, link.condition.as_str()]))
-            .collect();
+        let links: Vec<Value> =
+            links.map(|link| json!([link.target, link.source, link.group, link.condition.as_str()])).collect();
         if !links.is_empty() {
             let sql = over_rows!(
                 self,
@@ -217,7 +214,9 @@ impl Tx {
             last.push(event);
         }
         for event in last {
-            let Event::Attempt { node, number, state, process_uid, code, message, details, .. } = event else { continue };
+            let Event::Attempt { node, number, state, process_uid, code, message, details, .. } = event else {
+                continue;
+            };
             both!(self, conn => sqlx::query(SQL)
                 .bind(plan.to_string()).bind(node.as_str()).bind(i64::from(*number)).bind(state.as_str())
                 .bind(process_uid.as_deref()).bind(code.as_deref()).bind(message.as_deref())
