@@ -6,6 +6,7 @@ mod documents;
 mod download;
 mod feed;
 mod hosts;
+mod workplans;
 
 use std::time::Duration;
 

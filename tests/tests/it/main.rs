@@ -30,6 +30,7 @@ mod smoke;
 mod store;
 mod store_replicas;
 mod systemd;
+mod workplans;
 
 /// This crate's binary: every Titan program, with fault points.
 const NODE: &str = env!("CARGO_BIN_EXE_titan-node");
