@@ -23,6 +23,7 @@ mod laws_fold;
 mod laws_store;
 mod laws_store_view;
 mod outages;
+mod plan_examples;
 mod podman;
 mod reports;
 mod simulator;

@@ -47,7 +47,7 @@ fn claim(queue: &str, uid: &str, wait: u64) -> ClaimRequest {
 async fn somebody(world: &World, who: &str) -> Client {
     let body = json!({ "name": who }).to_string();
     let made = world.admin_call(Method::POST, "/v1/tokens", body).await.expect("a token");
-    let token = made.body["secret"].as_str().expect("a secret").to_owned();
+    let token = made.body["token"].as_str().expect("a secret").to_owned();
     Client::new(&world.plane.server, Some(token)).expect("a client")
 }
 

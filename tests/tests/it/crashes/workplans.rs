@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use serde_json::json;
-use titan_api::{Kind, workplans::PlanState};
+use titan_api::{Kind, changes::ApplyRequest, client::WriteOptions, workplans::PlanState};
 
 use super::{PATIENCE, Site, apply, each_time};
 
@@ -22,8 +22,10 @@ async fn run_and_cut(site: &Site, fault: &str) -> bool {
     let mut cut = !node.ready().await.expect("ready");
     let mut id = None;
     if !cut {
-        apply(&site.admin(&node), vec![plan.clone()]).await;
         let admin = site.admin(&node);
+        let request = ApplyRequest { resources: vec![plan.clone()], ..ApplyRequest::default() };
+        // The runner may be cut before the answer is out; whether the plan is there then is looked up.
+        let _answered_or_not = admin.apply(&request, &WriteOptions::default()).await;
         let document = admin.get(Kind::WorkPlan, Some("default"), "p", None).await;
         id = document.ok().and_then(|document| document.metadata.uid);
         let deadline = Instant::now() + PATIENCE;
@@ -45,7 +47,7 @@ async fn run_and_cut(site: &Site, fault: &str) -> bool {
     }
     let node = site.restart().await;
     let admin = site.admin(&node);
-    if id.is_none() {
+    if admin.get(Kind::WorkPlan, Some("default"), "p", None).await.is_err() {
         apply(&admin, vec![plan]).await;
     }
     let document = admin.get(Kind::WorkPlan, Some("default"), "p", None).await.expect("the plan");
