@@ -7,6 +7,7 @@ mod download;
 mod feed;
 mod hosts;
 mod trust;
+mod workplans;
 
 use std::{sync::Arc, time::Duration};
 

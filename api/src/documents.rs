@@ -18,6 +18,7 @@ use crate::{
     templates::TemplateSpec,
     values::Values,
     workloads::WorkloadSpec,
+    workplans::{self, WorkPlanSpec},
     workspaces::{self, WorkspaceSpec},
 };
 
@@ -40,12 +41,14 @@ pub enum Kind {
     Target,
     /// A workload on hosts.
     Deployment,
+    /// A graph of stages and checks.
+    WorkPlan,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are written: what is referred to comes first.
-    pub const ALL: [Self; 6] =
-        [Self::Workspace, Self::Host, Self::Template, Self::Workload, Self::Target, Self::Deployment];
+    pub const ALL: [Self; 7] =
+        [Self::Workspace, Self::Host, Self::Template, Self::Workload, Self::Target, Self::Deployment, Self::WorkPlan];
 
     /// Returns the kind as it stands in documents.
     #[must_use]
@@ -57,6 +60,7 @@ impl Kind {
             Self::Workload => "Workload",
             Self::Target => "Target",
             Self::Deployment => "Deployment",
+            Self::WorkPlan => "WorkPlan",
         }
     }
 
@@ -70,6 +74,7 @@ impl Kind {
             Self::Workload => "workloads",
             Self::Target => "targets",
             Self::Deployment => "deployments",
+            Self::WorkPlan => "workplans",
         }
     }
 
@@ -84,6 +89,8 @@ impl Kind {
     pub fn path(self, workspace: Option<&str>, name: Option<&str>) -> String {
         let plural = self.plural();
         let mut path = match workspace {
+            // The plans themselves are at `/v1/workplans`; these are their documents.
+            None if self == Self::WorkPlan => format!("/v1/workspaces/-/{plural}"),
             Some(workspace) if self.in_workspace() => {
                 format!("/v1/workspaces/{workspace}/{plural}")
             }
@@ -105,7 +112,7 @@ impl fmt::Display for Kind {
 
 /// Why a text is not a [`Kind`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a kind; kinds are workspace, host, template, workload, target and deployment")]
+#[error("{0:?} is not a kind; kinds are workspace, host, template, workload, target, deployment and workplan")]
 pub struct KindError(String);
 
 impl FromStr for Kind {
@@ -202,6 +209,7 @@ pub enum Spec {
     Workload(WorkloadSpec),
     Target(TargetSpec),
     Deployment(DeploymentSpec),
+    WorkPlan(WorkPlanSpec),
 }
 
 impl Spec {
@@ -221,6 +229,7 @@ impl Spec {
             Kind::Workload => Self::Workload(read(value)?),
             Kind::Target => Self::Target(read(value)?),
             Kind::Deployment => Self::Deployment(read(value)?),
+            Kind::WorkPlan => Self::WorkPlan(read(value)?),
         };
         let faults = spec.faults();
         if faults.is_empty() { Ok(spec) } else { Err(faults) }
@@ -258,6 +267,11 @@ impl Spec {
                 }
                 faults
             }
+            Self::WorkPlan(spec) => {
+                let mut faults = values_faults(&spec.values, "/spec/values");
+                faults.extend(spec.faults("/spec"));
+                faults
+            }
         }
     }
 
@@ -271,6 +285,7 @@ impl Spec {
             Self::Workload(spec) => serde_json::to_value(spec),
             Self::Target(spec) => serde_json::to_value(spec),
             Self::Deployment(spec) => serde_json::to_value(spec),
+            Self::WorkPlan(spec) => serde_json::to_value(spec),
         };
         // Specs are maps with text keys; writing them cannot fail.
         value.unwrap_or_default()
@@ -350,6 +365,10 @@ impl Declared {
             faults.push(Fault::new("/metadata/workspace", detail));
         }
         match Spec::parse(document.kind, document.spec) {
+            Ok(Spec::WorkPlan(spec)) if faults.is_empty() => {
+                workplans::check_groups(&spec.nodes, "/spec/nodes")?;
+                Ok(Self { kind: document.kind, metadata, spec: Spec::WorkPlan(spec) })
+            }
             Ok(spec) if faults.is_empty() => Ok(Self { kind: document.kind, metadata, spec }),
             Ok(_) => Err(invalid(faults)),
             Err(more) => {

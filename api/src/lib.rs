@@ -36,6 +36,7 @@ pub mod tasks;
 pub mod templates;
 pub mod values;
 pub mod workloads;
+pub mod workplans;
 pub mod workspaces;
 
 pub use digests::{Digest, SetDigest};

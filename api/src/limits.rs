@@ -92,3 +92,37 @@ pub const BUNDLE_FILES: usize = 4096;
 pub const WAIT_SECONDS: u64 = 60;
 /// Rows of one page of a list.
 pub const PAGE: usize = 500;
+/// Nodes of one plan.
+pub const PLAN_NODES: usize = 20_000;
+/// Nodes in one write to a plan.
+pub const WRITTEN_NODES: usize = 5000;
+/// Plans inside each other.
+pub const PLAN_DEPTH: usize = 4;
+/// Groups inside each other.
+pub const GROUP_DEPTH: usize = 8;
+/// Edges and groups of one group.
+pub const GROUP_MEMBERS: usize = 10_000;
+/// Checks that one stage answers.
+pub const ANSWERS: usize = 64;
+/// Attempts that a policy may ask for.
+pub const ATTEMPTS: u32 = 1000;
+/// Codes of failures that are not tried again, of one policy.
+pub const NON_RETRYABLE: usize = 64;
+/// The longest span of a plan: a year.
+pub const PLAN_SPAN_MOST: Duration = Duration::from_hours(24 * 366);
+/// Bytes of a text of an executor: a URL, a header, a condition, a query, a body.
+pub const EXECUTOR_TEXT_BYTES: usize = 16 * 1024;
+/// Headers of a request of an executor.
+pub const EXECUTOR_HEADERS: usize = 32;
+/// Bytes of an answer that an executor reads.
+pub const EXECUTOR_ANSWER_BYTES: usize = 256 * 1024;
+/// Bytes of the data of a result, a progress message or a failure, as JSON.
+pub const RESULT_BYTES: usize = 64 * 1024;
+/// Bytes of a reason, a code or another short text of a signal or an attempt.
+pub const SIGNAL_TEXT_BYTES: usize = 1024;
+/// Progress messages that are kept of one attempt.
+pub const PROGRESS: usize = 100;
+/// Measurements that one check may ask for.
+pub const MEASUREMENTS: u32 = 10_000;
+/// Approvals that one gate may ask for.
+pub const APPROVALS: u32 = 16;

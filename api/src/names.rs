@@ -40,6 +40,12 @@ impl Name {
         }
     }
 
+    /// Returns the name of the workspace that exists from the start.
+    #[must_use]
+    pub fn default_workspace() -> Self {
+        Self(crate::workspaces::DEFAULT.into())
+    }
+
     /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

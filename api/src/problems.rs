@@ -118,6 +118,16 @@ codes! {
     KeyReused = "key_reused", 409, "The idempotency key was used for another request";
     /// A cursor is ahead of every clock.
     CursorAhead = "cursor_ahead", 409, "The cursor is ahead of the clock";
+    /// A plan, node or attempt cannot go on like that.
+    InvalidTransition = "invalid_transition", 409, "Not possible in this state";
+    /// A node can no longer be changed.
+    ImmutableNode = "immutable_node", 409, "The node can no longer be changed";
+    /// A signal speaks of a node as it no longer is.
+    StaleSignal = "stale_signal", 409, "The signal speaks of something that has changed";
+    /// Somebody approves what is his own.
+    SelfApproval = "self_approval", 403, "Nobody approves what is his own";
+    /// Another process has the attempt.
+    AttemptTaken = "attempt_taken", 409, "Another process has the attempt";
     /// `If-Match` does not match.
     Stale = "stale", 412, "Somebody else changed it";
     /// A limit on size is passed.
@@ -126,6 +136,16 @@ codes! {
     Invalid = "invalid_document", 422, "A document is not valid";
     /// A document names something that is not there.
     MissingReference = "missing_reference", 422, "A document refers to something that is not there";
+    /// Nodes wait for each other.
+    Cycle = "cycle", 422, "Nodes wait for each other";
+    /// A node names one that is not there.
+    UnknownNode = "unknown_node", 422, "A node names one that is not there";
+    /// A group has no members.
+    EmptyGroup = "empty_group", 422, "A group has no members";
+    /// A threshold is below zero or above what it counts.
+    ThresholdTooLarge = "threshold_too_large", 422, "A threshold does not fit its group";
+    /// A plan could take longer than its deadline.
+    BudgetExceeded = "budget_exceeded", 422, "The plan cannot be sure to meet its deadline";
     /// A template cannot be parsed.
     BadTemplate = "bad_template", 422, "A template is not valid";
     /// A template cannot be rendered.

@@ -6,7 +6,7 @@ use titan_api::Name;
 use crate::{
     commands::{
         changes, completions, deployments, doctor, documents, hosts, login, plans, status, targets, tasks, templates,
-        tokens, workloads, workspaces,
+        tokens, workloads, workplans, workspaces,
     },
     demo,
     errors::CliError,
@@ -99,6 +99,9 @@ pub(crate) enum Command {
     /// List and copy the ready-made templates, check one's own.
     #[command(subcommand)]
     Template(templates::Template),
+    /// Follow plans, tell them something, do their work.
+    #[command(subcommand, alias = "workplans")]
+    Workplan(workplans::WorkPlan),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Demo(demo::Demo),
@@ -162,6 +165,7 @@ impl Command {
             Self::Token(command) => command.run(session).await,
             Self::Host(command) => command.run(session).await,
             Self::Template(command) => command.run(session),
+            Self::Workplan(command) => command.run(session).await,
             Self::Doctor(command) => command.run(session).await,
             Self::Completions(command) => command.run(session),
             Self::Demo(command) => command.run(session).await,

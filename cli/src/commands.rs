@@ -14,4 +14,5 @@ pub(crate) mod tasks;
 pub(crate) mod templates;
 pub(crate) mod tokens;
 pub(crate) mod workloads;
+pub(crate) mod workplans;
 pub(crate) mod workspaces;

@@ -25,3 +25,4 @@ pub mod targets;
 pub mod told;
 pub mod view;
 pub mod why;
+pub mod workplans;

@@ -24,6 +24,7 @@ pub mod serve;
 pub mod state;
 pub mod store;
 pub mod tasks;
+pub mod workplans;
 pub mod writing;
 
 pub use config::Config;

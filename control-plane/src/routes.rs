@@ -17,3 +17,4 @@ pub mod respond;
 pub mod router;
 pub mod tasks;
 pub mod tokens;
+pub mod workplans;

@@ -20,6 +20,7 @@ mod reports;
 mod sweep;
 mod tasks;
 mod tokens;
+mod workplans;
 
 use std::path::PathBuf;
 
@@ -35,6 +36,8 @@ pub use problems::RenderProblem;
 pub use releases::Release;
 pub use reports::{ObservedDeployment, Removal};
 pub use tokens::{TokenKind, TokenRow};
+pub(crate) use workplans::OWN_QUEUE;
+pub use workplans::{Parent, PlanRow, Queued, TakenSignal};
 
 /// An open database.
 #[derive(Debug, Clone)]
@@ -144,6 +147,9 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A plan moved on between being read and being written.
+    #[error("plan {0} moved on meanwhile")]
+    Overtaken(uuid::Uuid),
     /// The lease is held by another (law 12).
     #[error("the lease {0:?} is held by another")]
     Fenced(&'static str),
@@ -154,8 +160,9 @@ impl StoreError {
     /// to be done again.
     #[must_use]
     pub fn lost_race(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::Database(error))
-            if matches!(error.code().as_deref(), Some("40001" | "40P01")))
+        let database = matches!(self, Self::Database(sqlx::Error::Database(error))
+            if matches!(error.code().as_deref(), Some("40001" | "40P01")));
+        database || matches!(self, Self::Overtaken(_))
     }
 }
 

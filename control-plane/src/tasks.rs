@@ -8,3 +8,4 @@ pub mod listen;
 pub mod planner;
 pub mod reports;
 pub mod sweep;
+pub mod workplans;

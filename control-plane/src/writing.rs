@@ -1,9 +1,10 @@
 //! Writing: from what a request declares to the clock, the documents, the history and the tasks, in one transaction.
 
 mod patches;
+pub(crate) mod plans;
 mod references;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::{Value, json};
 use titan_api::{
@@ -16,10 +17,11 @@ use titan_api::{
 use uuid::Uuid;
 
 use crate::{
-    fleet::matchers::Matcher,
+    fleet::{matchers::Matcher, workplans::Input},
     render,
     state::AppState,
     store::{Stored, Tx, Written},
+    workplans,
 };
 
 /// Who writes, why, and under which conditions.
@@ -104,6 +106,7 @@ pub fn check(declared: &Declared) -> Result<(), Problem> {
             }
             Ok(())
         }
+        Spec::WorkPlan(spec) => plans::check(spec, "/spec"),
         Spec::Workspace(_) | Spec::Host(_) | Spec::Workload(_) => Ok(()),
     }
 }
@@ -125,7 +128,7 @@ pub async fn write(
     {
         return replayed(key, request, &first, &answer);
     }
-    let mut writer = Writer { tx, author, revision, ordinal: 0, tasks: Vec::new() };
+    let mut writer = Writer { tx, author, revision, ordinal: 0, tasks: Vec::new(), declared_before: HashMap::new() };
     let mut order: Vec<usize> = (0..intents.len()).collect();
     order.sort_by_key(|index| rank(&intents[*index]));
     let mut done: Vec<Option<(ApplyResult, Document)>> = vec![None; intents.len()];
@@ -151,6 +154,7 @@ pub async fn write(
     for (index, stored) in &written {
         let under = |problem: Problem| problem.under(&prefix.replace("{}", &index.to_string()));
         writer.check_references(stored).await.map_err(under)?;
+        writer.make_plan(stored, state.clock.now()).await.map_err(under)?;
     }
     let (results, documents): (Vec<_>, Vec<_>) = done.into_iter().flatten().unzip();
     let changed = results.iter().any(|result| result.action != Action::Unchanged);
@@ -203,6 +207,8 @@ struct Writer<'a> {
     revision: Revision,
     ordinal: usize,
     tasks: Vec<Task>,
+    /// The nodes that documents of plans declared before.
+    declared_before: HashMap<Uuid, BTreeSet<Name>>,
 }
 
 impl Writer<'_> {
@@ -260,6 +266,9 @@ impl Writer<'_> {
             annotations: declared.metadata.annotations.clone(),
             spec: declared.spec.clone(),
         };
+        if let Some(Stored { uid, spec: Spec::WorkPlan(spec), .. }) = &current {
+            self.declared_before.insert(*uid, spec.nodes.keys().cloned().collect());
+        }
         let before = current.map(|current| current.document());
         let after = stored.document();
         let (operation, action) = match before {
@@ -311,9 +320,30 @@ impl Writer<'_> {
                     }
                 }
             }
+            Kind::WorkPlan => {
+                // What happened in it stays; what goes on has to be stopped first.
+                if let Some(row) = self.tx.plan(uid).await?.filter(|row| !row.plan.state.is_final()) {
+                    if row.plan.state != titan_api::workplans::PlanState::Planning {
+                        return Err(Problem::new(Code::InUse, format!("{place} is {}", row.plan.state))
+                            .hint(format!("stop it first: titan workplan abort {} --reason ...", place.name)));
+                    }
+                    let halt = Input::Halt { reason: "its document was deleted".to_owned(), superseded: false };
+                    let context = workplans::Context { actor: &self.author.actor, wall: self.revision };
+                    workplans::step(&mut self.tx, uid, vec![halt], context).await.map_err(Problem::from)?;
+                }
+                self.tx.purge_document(uid).await?;
+            }
             _ => self.tx.purge_document(uid).await?,
         }
         Ok(before)
+    }
+
+    /// Makes what a document that declares a plan says, in the same transaction.
+    async fn make_plan(&mut self, stored: &Stored, wall: Revision) -> Result<(), Problem> {
+        let (Spec::WorkPlan(spec), Some(workspace)) = (&stored.spec, &stored.workspace) else { return Ok(()) };
+        let context = workplans::Context { actor: &self.author.actor, wall };
+        let before = self.declared_before.remove(&stored.uid).unwrap_or_default();
+        Ok(workplans::declare(&mut self.tx, (stored.uid, workspace, &stored.name), spec, before, context).await?)
     }
 
     async fn record(

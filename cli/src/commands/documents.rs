@@ -58,6 +58,7 @@ const fn kind_of(spec: &Spec) -> Kind {
         Spec::Workload(_) => Kind::Workload,
         Spec::Target(_) => Kind::Target,
         Spec::Deployment(_) => Kind::Deployment,
+        Spec::WorkPlan(_) => Kind::WorkPlan,
     }
 }
 

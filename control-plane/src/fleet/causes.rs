@@ -69,6 +69,8 @@ fn one(change: &Change, model: &Model, affected: &mut Affected) {
         ),
         // Templates read the workspace's config.
         Kind::Workspace => affected.take(model.deployments_in(&change.name)),
+        // Plans go on by themselves.
+        Kind::WorkPlan => {}
         // Made, relabelled, cordoned, closed to a workspace, given values, or deleted.
         Kind::Host => {
             affected.hosts.insert(change.uid);

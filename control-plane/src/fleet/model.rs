@@ -90,6 +90,8 @@ impl Model {
         let workspace = workspace.map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
         let place = (workspace.clone(), name.clone());
         match spec {
+            // What a plan does is not a matter of who has what.
+            Spec::WorkPlan(_) => {}
             Spec::Workspace(spec) => {
                 Arc::make_mut(&mut self.workspaces).insert(name, Arc::new(spec));
             }
@@ -144,7 +146,7 @@ impl Model {
                 self.check_target(place);
             }
             (Kind::Deployment, Some(_)) => self.remove_deployment(uid),
-            (_, None) => {}
+            (Kind::WorkPlan, Some(_)) | (_, None) => {}
         }
     }
 

@@ -52,6 +52,11 @@ pub async fn status(
         workspace: Some(name("workspace", &workspace)?),
         name: name("deployment", &deployment)?,
     };
+    Ok(JsonBody(read(&state, place).await?))
+}
+
+/// Returns how far a deployment is.
+pub(crate) async fn read(state: &AppState, place: Place) -> Result<DeploymentStatus, Problem> {
     let mut tx = state.store.read().await?;
     let stored = find(&mut tx, &place).await?;
     let assignments = tx.assignments_of_deployment(stored.uid).await?;
@@ -82,11 +87,11 @@ pub async fn status(
     let assignments: HashMap<_, _> = assignments.into_iter().map(|assignment| (assignment.host, assignment)).collect();
     let uids: BTreeSet<_> = assignments.keys().chain(problems.keys()).copied().collect();
     for uid in uids {
-        let Some(host) = host_name(&state, &mut tx, uid).await? else { continue };
+        let Some(host) = host_name(state, &mut tx, uid).await? else { continue };
         let assignment = assignments.get(&uid);
         let report = assignment.and_then(|assignment| observed.remove(&assignment.id()));
         let row = host_deployment(
-            &state,
+            state,
             uid,
             host.clone(),
             assignment,
@@ -97,7 +102,7 @@ pub async fn status(
         statuses::count(&mut counts, &row);
         hosts.insert(host, row);
     }
-    Ok(JsonBody(DeploymentStatus {
+    Ok(DeploymentStatus {
         name: stored.name.clone(),
         workspace: place.workspace.unwrap_or_else(|| stored.name.clone()),
         release: release.map(|release| moves::release_name(&stored.name, &release)),
@@ -106,7 +111,7 @@ pub async fn status(
         counts,
         problems: unplaced.into_iter().collect(),
         hosts: hosts.into_values().collect(),
-    }))
+    })
 }
 
 /// Returns what is taken of some hosts, if it matters to a deployment.

@@ -19,6 +19,10 @@ use titan_api::{
     status::{DeploymentStatus, Why},
     tasks::Task,
     values::MergedValues,
+    workplans::{
+        EventView, NewPlan, NodeView, PlanStatus, SignalAnswer, SignalRequest, WriteNodes, WrittenNodes,
+        attempts::{ClaimAnswer, ClaimRequest, Completion, Heartbeat, HeartbeatAnswer, ResultsRequest},
+    },
 };
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -34,7 +38,7 @@ use crate::{
         docs::{self, Operation, Shape},
         documents, drift, enrolment, health, hosts, plans, polls, reports,
         respond::{COMPRESSED, around, no_method, no_route, panicked},
-        tasks, tokens,
+        tasks, tokens, workplans,
     },
     state::AppState,
 };
@@ -218,6 +222,112 @@ fn routes() -> Routes {
             ),
             get(deployments::values),
         );
+    routes = routes
+        .on(
+            query(
+                answer(op("get", "/v1/workplans", "Plans, the newest first"), Shape::page_of::<PlanStatus>()),
+                &["workspace", "limit", "continue"],
+            ),
+            get(workplans::list),
+        )
+        .on(
+            both(op("post", "/v1/workplans", "Makes a plan"), Shape::of::<NewPlan>(), Shape::of::<PlanStatus>()),
+            post(workplans::create),
+        )
+        .on(
+            query(
+                answer(
+                    op("get", "/v1/workplans/{id}", "How far a plan is; waits for its end"),
+                    Shape::of::<PlanStatus>(),
+                ),
+                &["wait"],
+            ),
+            get(workplans::get),
+        )
+        .on(
+            query(
+                answer(op("get", "/v1/workplans/{id}/nodes", "A plan's nodes"), Shape::page_of::<NodeView>()),
+                &["kind", "state", "limit", "continue"],
+            ),
+            get(workplans::nodes),
+        )
+        .on(
+            both(
+                op("post", "/v1/workplans/{id}/nodes", "Writes nodes, all or none"),
+                Shape::of::<WriteNodes>(),
+                Shape::of::<WrittenNodes>(),
+            ),
+            post(workplans::write_nodes),
+        )
+        .on(
+            answer(
+                op("get", "/v1/workplans/{id}/nodes/{node}", "A node with its attempts and results"),
+                Shape::of::<NodeView>(),
+            ),
+            get(workplans::node),
+        )
+        .on(
+            query(
+                answer(
+                    op("get", "/v1/workplans/{id}/events", "What happened in a plan; waits for more"),
+                    Shape::page_of::<EventView>(),
+                ),
+                &["since", "wait"],
+            ),
+            get(workplans::events),
+        )
+        .on(
+            both(
+                op("post", "/v1/workplans/{id}/signals", "Tells a plan something, once"),
+                Shape::of::<SignalRequest>(),
+                Shape::of::<SignalAnswer>(),
+            ),
+            post(workplans::signal),
+        )
+        .on(
+            both(
+                op("post", "/v1/attempts:claim", "Takes an attempt from a queue; waits for one"),
+                Shape::of::<ClaimRequest>(),
+                Shape::of::<ClaimAnswer>(),
+            ),
+            post(workplans::attempts::claim),
+        )
+        .on(
+            both(
+                op(
+                    "post",
+                    "/v1/workplans/{id}/nodes/{node}/attempts/{number}/heartbeat",
+                    "Says that an attempt is still being done",
+                ),
+                Shape::of::<Heartbeat>(),
+                Shape::of::<HeartbeatAnswer>(),
+            ),
+            post(workplans::attempts::heartbeat),
+        )
+        .on(
+            body(
+                op("post", "/v1/workplans/{id}/nodes/{node}/attempts/{number}/complete", "Ends an attempt"),
+                Shape::of::<Completion>(),
+            ),
+            post(workplans::attempts::complete),
+        )
+        .on(
+            body(
+                op("post", "/v1/workplans/{id}/nodes/{node}/attempts/{number}/results", "Answers checks"),
+                Shape::of::<ResultsRequest>(),
+            ),
+            post(workplans::attempts::results),
+        )
+        .on(
+            query(
+                answer(
+                    op("get", "/v1/workspaces/-/workplans", "Lists documents of every workspace"),
+                    Shape::page_of::<Document>(),
+                ),
+                LIST_QUERY,
+            ),
+            get(workplans::documents),
+        );
     for (list, one, history) in DOCUMENT_PATHS {
         routes = routes
             .on(
@@ -271,6 +381,11 @@ const DOCUMENT_PATHS: [(&str, &str, &str); Kind::ALL.len()] = [
         "/v1/workspaces/{workspace}/deployments",
         "/v1/workspaces/{workspace}/deployments/{name}",
         "/v1/workspaces/{workspace}/deployments/{name}/history",
+    ),
+    (
+        "/v1/workspaces/{workspace}/workplans",
+        "/v1/workspaces/{workspace}/workplans/{name}",
+        "/v1/workspaces/{workspace}/workplans/{name}/history",
     ),
 ];
 

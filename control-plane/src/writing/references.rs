@@ -79,7 +79,7 @@ impl Writer<'_> {
     /// Refuses to delete what something else lives by: nothing is removed from a host because it was missing.
     pub(super) async fn check_unused(&mut self, place: &Place) -> Result<(), Problem> {
         let users = match place.kind {
-            Kind::Host => Vec::new(),
+            Kind::Host | Kind::WorkPlan => Vec::new(),
             Kind::Deployment => self.dependants(place).await?,
             Kind::Workspace => self.contents(&place.name).await?,
             Kind::Workload | Kind::Target | Kind::Template => self.users(place).await?,

@@ -21,6 +21,8 @@ fn sample(kind: Kind, name: &str) -> (Document, Option<&'static str>) {
         Kind::Workload => workload(name, "1"),
         Kind::Target => target(name, "zone=a"),
         Kind::Deployment => deployment(name, "base", "base", "base", &json!({})),
+        Kind::WorkPlan => json!({"apiVersion": "titan/v1", "kind": "WorkPlan", "metadata": {"name": name},
+            "spec": {"start": false, "nodes": {"a": {}}}}),
     };
     let workspace = kind.in_workspace().then_some("default");
     let mut document = typed(document);

@@ -4,6 +4,7 @@
 mod planner;
 mod reports;
 mod shutdown;
+mod workplans;
 
 use std::{
     path::{Path, PathBuf},

@@ -15,8 +15,8 @@ const AGENTS: usize = 5;
 fn folders(name: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
     let entries = std::fs::read_dir(folder).expect("a directory");
-    let mut folders: Vec<_> =
-        entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_dir()).collect();
+    let fleet = |path: &PathBuf| path.is_dir() && !path.join("plan.yaml").exists();
+    let mut folders: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).filter(fleet).collect();
     folders.sort();
     folders
 }

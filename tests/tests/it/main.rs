@@ -26,6 +26,7 @@ mod laws_store;
 mod laws_store_view;
 mod outages;
 mod placements;
+mod plan_examples;
 mod podman;
 mod quadlets;
 mod reports;
@@ -34,6 +35,7 @@ mod smoke;
 mod store;
 mod store_replicas;
 mod systemd;
+mod workplans;
 
 /// This crate's binary: every Titan program, with fault points.
 const NODE: &str = env!("CARGO_BIN_EXE_titan-node");

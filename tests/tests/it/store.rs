@@ -9,6 +9,7 @@ mod observed;
 mod schema;
 mod tampering;
 mod tokens;
+mod workplans;
 
 use std::{
     sync::Arc,
@@ -53,6 +54,7 @@ pub(crate) fn stored(kind: Kind, workspace: &str, text: &str, revision: i64) -> 
         Kind::Workspace | Kind::Host | Kind::Workload => json!({ "description": format!("{text} at {revision}") }),
         Kind::Template => json!({ "files": { "a": { "content": text } } }),
         Kind::Target => json!({ "matchLabels": { "zone": text } }),
+        Kind::WorkPlan => json!({ "description": text, "nodes": { "a": {} } }),
         Kind::Deployment => json!({ "workload": "w", "template": "t", "target": "t" }),
     };
     Stored {

@@ -27,7 +27,7 @@ Examples:
   titan get template device-service -o yaml
   titan get deployment prod --at 2026-11-20T15:04:05Z")]
 pub(crate) struct Get {
-    /// What to list: hosts, templates, workloads, targets, deployments, workspaces or tasks.
+    /// What to list: hosts, templates, workloads, targets, deployments, workplans, workspaces or tasks.
     #[arg(value_name = "KIND")]
     noun: Noun,
     /// Names; all of the kind if there are none.

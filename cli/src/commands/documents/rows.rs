@@ -10,6 +10,7 @@ use titan_api::{
     targets::TargetSpec,
     templates::TemplateSpec,
     workloads::WorkloadSpec,
+    workplans::WorkPlanSpec,
     workspaces::WorkspaceSpec,
 };
 
@@ -28,6 +29,7 @@ pub(super) fn table(kind: Kind, documents: &[Document], now: Revision, everywher
         Kind::Workload => &["NAME", "VERSION", "REPOSITORY", "TEMPLATE", "AGE"],
         Kind::Target => &["NAME", "RULES", "AGE"],
         Kind::Deployment => &["NAME", "WORKLOAD", "TEMPLATE", "TARGET", "REPLICAS", "+DEPENDS-ON", "+REVISION", "AGE"],
+        Kind::WorkPlan => &["NAME", "NODES", "DEADLINE", "DESCRIPTION", "AGE"],
     };
     let mut table = Table::new(headings);
     for document in documents {
@@ -84,6 +86,11 @@ fn cells(document: &Document, now: Revision) -> Vec<Cell> {
             vec![name, Cell::maybe(spec.version), Cell::maybe(spec.repository), template, age]
         }
         Kind::Target => vec![name, rules(&spec::<TargetSpec>(&document.spec)).into(), age],
+        Kind::WorkPlan => {
+            let spec: WorkPlanSpec = spec(&document.spec);
+            let deadline = Cell::maybe(spec.deadline.map(|span| span.to_string()));
+            vec![name, spec.nodes.len().to_string().into(), deadline, Cell::maybe(spec.description), age]
+        }
         Kind::Deployment => match serde_json::from_value::<DeploymentSpec>(document.spec.clone()) {
             Ok(spec) => {
                 let depends_on: Vec<_> = spec.depends_on.iter().map(ToString::to_string).collect();

@@ -134,6 +134,7 @@ fn scanned(model: &Model, change: &Change) -> BTreeSet<Uuid> {
         model.deployments().filter(|deployment| is(deployment)).map(|deployment| deployment.uid).collect()
     };
     match change.kind {
+        Kind::WorkPlan => BTreeSet::new(),
         Kind::Deployment => [change.uid].into(),
         Kind::Target => of(&|deployment| own(&deployment.workspace) && deployment.spec.target == change.name),
         Kind::Workload => of(&|deployment| own(&deployment.workspace) && deployment.spec.workload == change.name),

@@ -52,7 +52,7 @@ fn selector(text: &str) -> Result<Selector, Problem> {
 }
 
 /// Returns a page of documents.
-pub(super) async fn list(
+pub(in crate::routes) async fn list(
     state: &AppState,
     kind: Kind,
     workspace: Option<&str>,

@@ -2,7 +2,7 @@
 
 /// What an answer holds. Variants are what is inside of them.
 #[derive(Debug, Clone, PartialEq)]
-pub(in super::super) enum Value {
+pub(in crate::apply) enum Value {
     Flag(bool),
     Number(u64),
     Signed(i64),

@@ -1,0 +1,23 @@
+//! WorkPlans: what follows from what happens to a plan, decided by plain functions.
+//!
+//! A step works on a small part of a plan: the plan's own row and the nodes that it touches. What it has not got it asks
+//! for ([`Need`]), is given, and goes on where it was; so a plan of ten thousand nodes costs a step no more than one of
+//! ten. All that a step does are [events](titan_api::workplans::Event), and events alone change a state
+//! ([`plan`]). Read [`working`] first, then [`inputs`], [`signals`] and [`flow`].
+
+pub mod flow;
+pub mod graph;
+pub mod inputs;
+pub mod measurements;
+pub mod plan;
+pub mod signals;
+pub mod tally;
+#[cfg(test)]
+mod tests;
+pub mod working;
+
+pub use inputs::{Finished, Input};
+pub use plan::{Attempt, Node, Plan};
+pub use signals::Told;
+pub use tally::Link;
+pub use working::{Listing, Need, Order, Step, Stop, Working};

@@ -1,0 +1,446 @@
+//! The flow: what follows when a node begins or ends, until nothing follows any more.
+
+use titan_api::{
+    Digest, Name,
+    workplans::{
+        AttemptState, Event, Executor, NodeKind, NodeState, Outcome, PlanState,
+        attempts::Verdict,
+        events::Counted,
+        nodes::{Goal, OnNodeFailure},
+    },
+};
+use uuid::Uuid;
+
+use super::{
+    plan::{Node, micros, outcome},
+    tally::Link,
+    working::{Listing, Order, Stop, Todo, Working},
+};
+
+/// Who takes the attempts that come to their end by themselves.
+pub const ITSELF: &str = "control-plane";
+
+impl Working {
+    pub(super) fn perform(&mut self, todo: &Todo) -> Result<(), Stop> {
+        match todo {
+            Todo::Input(input) => self.input(input),
+            Todo::Resolve(link, met) => self.resolve(link, *met),
+            Todo::Begin(name) => self.begin(name),
+            Todo::End(name, outcome, message) => self.end(name, *outcome, message.as_ref()),
+            Todo::Check(name) => self.check(name),
+            Todo::Children(name) => self.children(name),
+            Todo::Votes(name) => self.votes(name),
+            Todo::Stop { state, reason, ending } => self.stop(*state, reason.as_ref(), *ending),
+            Todo::Resume(reason) => self.resume(reason.as_ref()),
+            Todo::Undo => {
+                let ready = self.listed(Listing::Ready)?;
+                self.todo.extend(ready.into_iter().map(Todo::Begin));
+                Ok(())
+            }
+            Todo::LeaveOut => {
+                for name in self.listed(Listing::Open)? {
+                    self.todo.push_back(Todo::End(
+                        name,
+                        Outcome::Skipped,
+                        Some("there was nothing to undo".to_owned()),
+                    ));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Says what the plan comes to when nothing is left to do.
+    pub(super) fn settle(&mut self) -> Result<(), Stop> {
+        let plan = &self.plan;
+        let end = |working: &mut Self, state, reason: Option<&str>| {
+            let (reason, wall) = (reason.map(str::to_owned), working.wall);
+            working.emit(Event::Plan { state, reason, wall, ending: None });
+        };
+        match plan.state {
+            PlanState::Paused if plan.by_hold && plan.held == 0 => {
+                self.todo.push_back(Todo::Resume(None));
+            }
+            PlanState::Running if plan.open == 0 => {
+                let undo = plan.failures > 0
+                    && plan.compensations > 0
+                    && plan.head.on_failure == titan_api::workplans::OnPlanFailure::Rollback;
+                if undo {
+                    let reason = Some("something that had to pass did not".to_owned());
+                    self.todo.push_back(Todo::Stop { state: PlanState::RollingBack, reason, ending: None });
+                } else if plan.compensations > 0 {
+                    self.todo.push_back(Todo::LeaveOut);
+                } else if plan.failures > 0 {
+                    end(self, PlanState::Failed, Some("something that had to pass did not"));
+                } else {
+                    end(self, PlanState::Succeeded, None);
+                }
+            }
+            PlanState::Aborting if plan.open == 0 => {
+                if plan.compensations > 0 {
+                    self.todo.push_back(Todo::LeaveOut);
+                } else {
+                    let state = plan.ending.unwrap_or(PlanState::Aborted);
+                    end(self, state, None);
+                }
+            }
+            PlanState::RollingBack if plan.open == 0 => {
+                if plan.compensations == 0 {
+                    let state = if plan.undone_badly > 0 { PlanState::Failed } else { PlanState::RolledBack };
+                    end(self, state, None);
+                } else if self
+                    .listed(Listing::Ready)?
+                    .iter()
+                    .any(|name| self.node(name).is_some_and(|node| self.may_begin(node)))
+                {
+                    self.todo.push_back(Todo::Undo);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self, link: &Link, met: bool) -> Result<(), Stop> {
+        self.need([&link.source])?;
+        let Some(node) = self.node(&link.source).filter(|node| !node.is_final()) else { return Ok(()) };
+        let before = node.groups.first().is_some_and(|root| root.is_met() || root.is_lost());
+        self.emit(Event::Edge {
+            node: link.source.clone(),
+            target: link.target.clone(),
+            condition: link.condition,
+            group: link.group,
+            met,
+        });
+        let root = self.node(&link.source).and_then(|node| node.groups.first().copied());
+        match root {
+            _ if before => {}
+            Some(root) if root.is_met() => self.todo.push_back(Todo::Begin(link.source.clone())),
+            Some(root) if root.is_lost() => {
+                let message = format!("{} will never be {}", link.target, link.condition.as_str());
+                self.todo.push_back(Todo::End(link.source.clone(), Outcome::Skipped, Some(message)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn may_begin(&self, node: &Node) -> bool {
+        let turn = match self.plan.state {
+            PlanState::Running => !node.spec.compensation,
+            PlanState::RollingBack => node.spec.compensation && self.plan.open == 0,
+            _ => false,
+        };
+        turn && node.state == NodeState::Planned && node.is_ready()
+    }
+
+    fn begin(&mut self, name: &Name) -> Result<(), Stop> {
+        self.need([name])?;
+        let Some(node) = self.node(name).filter(|node| self.may_begin(node)) else { return Ok(()) };
+        if node.children > 0 {
+            self.need_links(name)?;
+        }
+        let (check, run) = (node.is_check(), node.spec.run.is_some());
+        let state = if check { NodeState::Waiting } else { NodeState::Attempting };
+        let at = self.now();
+        self.emit(Event::Node { node: name.clone(), state, outcome: None, message: None, at });
+        let begun: Vec<_> = self.waiting(name, true).into_iter().map(|link| Todo::Resolve(link, true)).collect();
+        self.todo.extend(begun);
+        match (check, run) {
+            (_, true) => self.attempt(name, at),
+            (true, false) => self.todo.push_back(Todo::Check(name.clone())),
+            (false, false) => self.done(name, true, None),
+        }
+        Ok(())
+    }
+
+    /// Makes a new attempt that may begin at `due`.
+    pub(super) fn attempt(&mut self, name: &Name, due: i64) {
+        let number = self.node(name).and_then(|node| node.attempt.as_ref()).map_or(1, |attempt| attempt.number + 1);
+        self.attempted(name, number, AttemptState::Pending, |event| {
+            if let Event::Attempt { due: at, .. } = event {
+                *at = Some(due);
+            }
+        });
+        if due <= self.now() && self.plan.goes_on() {
+            self.schedule(name);
+        }
+    }
+
+    /// Offers a pending attempt to whoever does it, which may be time itself.
+    pub(super) fn schedule(&mut self, name: &Name) {
+        let Some(node) = self.node(name) else { return };
+        let (Some(number), run) = (node.attempt.as_ref().map(|attempt| attempt.number), node.spec.run.clone()) else {
+            return;
+        };
+        self.attempted(name, number, AttemptState::Scheduled, |_| {});
+        let Some(run) = run.filter(Executor::runs_by_itself) else { return };
+        self.attempted(name, number, AttemptState::Running, |event| {
+            if let Event::Attempt { process_uid, .. } = event {
+                *process_uid = Some(ITSELF.to_owned());
+            }
+        });
+        match run {
+            Executor::Plan(spec) => {
+                let id = child_id(self.plan.id, name, number);
+                self.emit(Event::Child { node: name.clone(), plan: id });
+                self.orders.push(Order::Child { id, node: name.clone(), number, spec });
+            }
+            Executor::Approval(_) => self.todo.push_back(Todo::Votes(name.clone())),
+            _ => {}
+        }
+    }
+
+    /// Takes an attempt to another state.
+    pub(super) fn attempted(&mut self, name: &Name, number: u32, state: AttemptState, with: impl FnOnce(&mut Event)) {
+        let mut event = Event::Attempt {
+            node: name.clone(),
+            number,
+            state,
+            at: self.now(),
+            due: None,
+            process_uid: None,
+            verdict: None,
+            code: None,
+            message: None,
+            details: None,
+            counts: false,
+        };
+        with(&mut event);
+        self.emit(event);
+    }
+
+    /// Ends an attempt without the job being done; nothing follows from that by itself.
+    pub(super) fn break_off(&mut self, name: &Name, why: &str, text: Option<String>, count: bool) {
+        let Some(number) = self.node(name).and_then(Node::live).map(|attempt| attempt.number) else { return };
+        let child = self.node(name).and_then(|node| node.child);
+        self.attempted(name, number, AttemptState::Incomplete, |event| {
+            if let Event::Attempt { code, message, counts, .. } = event {
+                (*code, *message, *counts) = (Some(why.to_owned()), text, count);
+            }
+        });
+        self.orders.extend(child.map(Order::StopChild));
+    }
+
+    /// The attempt of a node did the job.
+    pub(super) fn judged(&mut self, name: &Name, verdict: Verdict, message: Option<String>) {
+        match outcome(verdict) {
+            Some(outcome) => self.done(name, outcome == Outcome::Passed, message),
+            None => self.hold(name, message.unwrap_or_else(|| "it cannot be told".to_owned())),
+        }
+    }
+
+    /// The attempt of a node came to nothing: it is made again, or that was it.
+    pub(super) fn failed(&mut self, name: &Name, code: &str, message: &str) {
+        let Some(node) = self.node(name) else { return };
+        if self.plan.stops() && !node.spec.compensation {
+            let message = Some(format!("stopped: {message}"));
+            self.todo.push_back(Todo::End(name.clone(), Outcome::Cancelled, message));
+            return;
+        }
+        let retry = &node.spec.retry;
+        let uncounted = code == "interrupted";
+        let last = node.attempt.as_ref().map_or(1, |attempt| attempt.number);
+        let wait = if uncounted { 0 } else { micros(retry.wait(node.tries.max(1), self.dice(name, last))) };
+        let due = self.now().saturating_add(wait);
+        let fits = node.total().is_none_or(|total| due.saturating_add(node.limit()) <= total);
+        let concluded = if !retry.allows(code) || matches!(code, "scheduleToStart" | "noExecutor" | "totalTimeout") {
+            "it is not to be tried again"
+        } else if !uncounted && retry.attempts != 0 && node.tries >= retry.attempts {
+            "no attempts are left"
+        } else if !fits {
+            "another attempt would not fit into its time"
+        } else {
+            self.attempt(name, due);
+            return;
+        };
+        let message = format!("{message} ({concluded})");
+        if node.spec.on_failure == OnNodeFailure::Pause {
+            self.hold(name, message);
+        } else {
+            self.done(name, false, Some(message));
+        }
+    }
+
+    /// The own work of a node is done; a stage still waits for its children.
+    pub(super) fn done(&mut self, name: &Name, passed: bool, message: Option<String>) {
+        let outcome = if passed { Outcome::Passed } else { Outcome::Failed };
+        let Some(node) = self.node(name) else { return };
+        if node.spec.kind == NodeKind::Stage && node.children > 0 {
+            let at = self.now();
+            let (state, outcome) = (NodeState::AwaitingGroup, Some(outcome));
+            self.emit(Event::Node { node: name.clone(), state, outcome, message, at });
+        } else {
+            let failed = node.child_failed && passed;
+            let outcome = if failed { Outcome::Failed } else { outcome };
+            let message = if failed { Some("a child failed".to_owned()) } else { message };
+            self.todo.push_back(Todo::End(name.clone(), outcome, message));
+        }
+    }
+
+    /// A node waits for a person, and the plan with it.
+    pub(super) fn hold(&mut self, name: &Name, message: String) {
+        self.emit(Event::Held { node: name.clone(), held: true, message: Some(message.clone()) });
+        if self.plan.state == PlanState::Running {
+            let reason = Some(format!("{name} waits for a person: {message}"));
+            let (state, wall) = (PlanState::Paused, self.wall);
+            self.emit(Event::Plan { state, reason, wall, ending: None });
+        }
+    }
+
+    fn end(&mut self, name: &Name, outcome: Outcome, message: Option<&String>) -> Result<(), Stop> {
+        self.need([name])?;
+        let Some(node) = self.node(name).filter(|node| !node.is_final()) else { return Ok(()) };
+        self.need_links(name)?;
+        self.need(node.spec.answers.iter().map(|answers| &answers.check).chain(&node.spec.parent))?;
+        let begun = !matches!(node.state, NodeState::Planned | NodeState::Planning);
+        let (answers, parent, optional) = (node.spec.answers.clone(), node.spec.parent.clone(), node.spec.optional);
+        let failed = outcome == Outcome::Failed;
+        if node.live().is_some() {
+            let code = if outcome == Outcome::Overridden { "skipped" } else { "cancelled" };
+            self.break_off(name, code, None, false);
+        }
+        let (state, at) = (NodeState::Final, self.now());
+        let (node, message) = (name.clone(), message.cloned());
+        self.emit(Event::Node { node, state, outcome: Some(outcome), message, at });
+        for link in self.waiting(name, false) {
+            let met = link.condition.met_by(outcome);
+            self.todo.push_back(Todo::Resolve(link, met));
+        }
+        if !begun {
+            let never: Vec<_> = self.waiting(name, true).into_iter().map(|link| Todo::Resolve(link, false)).collect();
+            self.todo.extend(never);
+        }
+        for answers in answers {
+            if self.node(&answers.check).is_none_or(Node::is_final) {
+                continue;
+            }
+            let what = if answers.goal == Goal::Planned { Counted::Planners } else { Counted::Answerers };
+            let given = self.node(name).and_then(|node| node.attempt.as_ref()).is_some_and(|attempt| attempt.answered);
+            let failed = failed && !given && !optional;
+            self.emit(Event::Counted { node: answers.check.clone(), what, by: -1, failed });
+            self.todo.push_back(Todo::Check(answers.check));
+        }
+        if let Some(parent) = parent.filter(|parent| self.node(parent).is_some_and(|node| !node.is_final())) {
+            let failed = failed && !optional;
+            self.emit(Event::Counted { node: parent.clone(), what: Counted::Children, by: -1, failed });
+            self.todo.push_back(Todo::Children(parent));
+        }
+        Ok(())
+    }
+
+    /// A check moves on once no stage is left that would bring it further.
+    fn check(&mut self, name: &Name) -> Result<(), Stop> {
+        self.need([name])?;
+        let Some(node) = self.node(name) else { return Ok(()) };
+        match node.state {
+            NodeState::Planning if node.planners == 0 => {
+                let (state, at) = (NodeState::Planned, self.now());
+                self.emit(Event::Node { node: name.clone(), state, outcome: None, message: None, at });
+                self.todo.push_back(Todo::Begin(name.clone()));
+            }
+            NodeState::Waiting if node.spec.run.is_none() && node.answerers == 0 => {
+                let (outcome, message) = match (node.no, node.unanswered, node.yes) {
+                    (0, 0, 0) => (Outcome::Failed, Some("no stage answered it".to_owned())),
+                    (0, 0, _) => (Outcome::Passed, None),
+                    (0, ..) => (Outcome::Failed, Some("a stage that was to answer it could not".to_owned())),
+                    _ => (Outcome::Failed, node.first_no.clone()),
+                };
+                self.todo.push_back(Todo::End(name.clone(), outcome, message));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A stage ends once its children have.
+    fn children(&mut self, name: &Name) -> Result<(), Stop> {
+        self.need([name])?;
+        let Some(node) = self.node(name) else { return Ok(()) };
+        if node.state == NodeState::AwaitingGroup && node.children == 0 {
+            let (passed, message) = node.own.clone().unwrap_or((true, None));
+            let (outcome, message) = match (self.plan.stops() && !node.spec.compensation, passed, node.child_failed) {
+                (true, ..) => (Outcome::Cancelled, message),
+                (_, true, false) => (Outcome::Passed, message),
+                (_, true, true) => (Outcome::Failed, Some("a child failed".to_owned())),
+                _ => (Outcome::Failed, message),
+            };
+            self.todo.push_back(Todo::End(name.clone(), outcome, message));
+        }
+        Ok(())
+    }
+
+    /// A gate opens once enough people said so and it is its turn.
+    fn votes(&mut self, name: &Name) -> Result<(), Stop> {
+        self.need([name])?;
+        let Some(node) = self.node(name) else { return Ok(()) };
+        let Some(Executor::Approval(approval)) = &node.spec.run else { return Ok(()) };
+        let running = node.live().filter(|attempt| attempt.state == AttemptState::Running);
+        if let Some(attempt) = running
+            && node.votes.len() >= approval.minimum as usize
+        {
+            let (number, message) = (attempt.number, format!("approved by {}", node.votes.join(", ")));
+            self.complete(name, number, Verdict::Passed, Some(message), None);
+        }
+        Ok(())
+    }
+
+    /// Ends an attempt that did the job, and says what follows.
+    pub(super) fn complete(
+        &mut self,
+        name: &Name,
+        number: u32,
+        found: Verdict,
+        text: Option<String>,
+        data: Option<serde_json::Value>,
+    ) {
+        let said = text.clone();
+        self.attempted(name, number, AttemptState::Complete, |event| {
+            if let Event::Attempt { verdict, message, details, .. } = event {
+                (*verdict, *message, *details) = (Some(found), said, data);
+            }
+        });
+        if self.plan.stops() && self.node(name).is_some_and(|node| !node.spec.compensation) {
+            self.todo.push_back(Todo::End(name.clone(), Outcome::Cancelled, text));
+        } else {
+            self.judged(name, found, text);
+        }
+    }
+
+    fn stop(&mut self, state: PlanState, reason: Option<&String>, ending: Option<PlanState>) -> Result<(), Stop> {
+        let open = self.listed(Listing::Open)?;
+        self.emit(Event::Plan { state, reason: reason.cloned(), wall: self.wall, ending });
+        for name in open {
+            let Some(node) = self.node(&name).filter(|node| !node.spec.compensation) else { continue };
+            let running = node.live().filter(|attempt| attempt.state == AttemptState::Running);
+            let worker = matches!(node.spec.run, Some(Executor::External(_) | Executor::Plan(_)));
+            if running.is_some() && worker {
+                // Whoever is at it is told, cleans up, and ends it; but not for ever.
+                let child = node.child.filter(|_| matches!(node.spec.run, Some(Executor::Plan(_))));
+                let at = self.now();
+                self.emit(Event::Cancelling { node: name, at });
+                self.orders.extend(child.map(Order::StopChild));
+            } else {
+                self.todo.push_back(Todo::End(name, Outcome::Cancelled, reason.cloned()));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn resume(&mut self, reason: Option<&String>) -> Result<(), Stop> {
+        let ready = self.listed(Listing::Ready)?;
+        let state = PlanState::Running;
+        self.emit(Event::Plan { state, reason: reason.cloned(), wall: self.wall, ending: None });
+        self.todo.extend(ready.into_iter().map(Todo::Begin));
+        Ok(())
+    }
+}
+
+/// Returns the id of the plan that is made for an attempt: the same however often it is made.
+#[must_use]
+pub fn child_id(plan: Uuid, node: &Name, number: u32) -> Uuid {
+    let digest = Digest::of(format!("{plan}/{node}/{number}").as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest.as_bytes()[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
