@@ -75,7 +75,7 @@ pub(crate) async fn read(state: &AppState, place: Place) -> Result<DeploymentSta
             let present = assignments.iter().filter(|assignment| assignment.present());
             let held = model.hosts().numbers(present.map(|assignment| &assignment.host));
             let possible = placements::possible(&model, deployment);
-            let bookings = bookings(&state, &mut tx, &model, deployment, &possible).await?;
+            let bookings = bookings(state, &mut tx, &model, deployment, &possible).await?;
             let absences = state.absences.load();
             let footing = Footing { model: &model, bookings: &bookings, absences: &absences };
             shortfalls::problem(footing, deployment, &held)
