@@ -56,7 +56,7 @@ struct Attempt {
 pub async fn enrol(settings: &Settings, server: &str, host: &Name, token: &Secret) -> Result<(), EnrolError> {
     let client = trust::client(server, None, None)?;
     let state = StateDir::new(&settings.state_dir);
-    let _lock = state.lock()?;
+    let _lock = state.lock_soon()?;
     if let Some(other) = Identity::read(&state)?.filter(|known| known.host != *host) {
         let count = Ledger::read(&state)?.entries.len();
         if count > 0 {

@@ -144,7 +144,7 @@ impl Worker {
     /// `io` runs what waits, on a thread other than the one on which this works; `wake` is woken when there is more to do.
     pub(crate) fn open(settings: &Settings, io: &Handle, wake: &Wake) -> Result<Self, SettleError> {
         let state = StateDir::new(&settings.state_dir);
-        let lock = state.lock()?;
+        let lock = state.lock_soon()?;
         let ledger = Ledger::read(&state)?;
         let outbox = Outbox::read(&state)?;
         let saved: Desired = disk::read_json(&state.file(DESIRED))?.unwrap_or_default();

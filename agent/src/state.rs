@@ -13,11 +13,18 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::disk::{self, DiskError};
+
+/// How long the lock may still be held by what a killed agent left behind.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked whether it is free.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +73,18 @@ impl StateDir {
             Ok(()) => Ok(StateLock(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::InUse(self.0.clone())),
             Err(error) => Err(lock(error.into())),
+        }
+    }
+
+    /// The same with patience: a child that an agent was making when it was killed holds the lock until it becomes another
+    /// program.
+    pub(crate) fn lock_soon(&self) -> Result<StateLock, StateError> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.lock() {
+                Err(StateError::InUse(_)) if Instant::now() < until => thread::sleep(LOOK),
+                other => return other,
+            }
         }
     }
 }
