@@ -78,14 +78,13 @@ impl PlanState {
     /// Whether `next` may follow.
     #[must_use]
     pub fn may_become(self, next: Self) -> bool {
-        use PlanState as S;
         let allowed: &[Self] = match self {
-            S::Planning => &[S::Running, S::Aborting],
-            S::Running => &[S::Paused, S::Aborting, S::RollingBack, S::Succeeded, S::Failed],
-            S::Paused => &[S::Running, S::Aborting, S::RollingBack],
-            S::Aborting => &[S::Aborted, S::Superseded],
-            S::RollingBack => &[S::RolledBack, S::Failed],
-            S::Succeeded | S::Failed | S::Aborted | S::RolledBack | S::Superseded => &[],
+            Self::Planning => &[Self::Running, Self::Aborting],
+            Self::Running => &[Self::Paused, Self::Aborting, Self::RollingBack, Self::Succeeded, Self::Failed],
+            Self::Paused => &[Self::Running, Self::Aborting, Self::RollingBack],
+            Self::Aborting => &[Self::Aborted, Self::Superseded],
+            Self::RollingBack => &[Self::RolledBack, Self::Failed],
+            Self::Succeeded | Self::Failed | Self::Aborted | Self::RolledBack | Self::Superseded => &[],
         };
         allowed.contains(&next)
     }
@@ -123,14 +122,13 @@ impl NodeState {
     /// Whether a node of `kind` may go from this state to `next`.
     #[must_use]
     pub fn may_become(self, kind: NodeKind, next: Self) -> bool {
-        use NodeState as S;
         let allowed: &[Self] = match (kind, self) {
-            (NodeKind::Stage, S::Planned) => &[S::Attempting, S::Final],
-            (NodeKind::Stage, S::Attempting) => &[S::AwaitingGroup, S::Final],
-            (NodeKind::Stage, S::AwaitingGroup) => &[S::Final],
-            (NodeKind::Check, S::Planning) => &[S::Planned, S::Final],
-            (NodeKind::Check, S::Planned) => &[S::Waiting, S::Final],
-            (NodeKind::Check, S::Waiting) => &[S::Final],
+            (NodeKind::Stage, Self::Planned) => &[Self::Attempting, Self::Final],
+            (NodeKind::Stage, Self::Attempting) => &[Self::AwaitingGroup, Self::Final],
+            (NodeKind::Stage, Self::AwaitingGroup) => &[Self::Final],
+            (NodeKind::Check, Self::Planning) => &[Self::Planned, Self::Final],
+            (NodeKind::Check, Self::Planned) => &[Self::Waiting, Self::Final],
+            (NodeKind::Check, Self::Waiting) => &[Self::Final],
             _ => &[],
         };
         allowed.contains(&next)
@@ -187,12 +185,11 @@ impl AttemptState {
     /// Whether `next` may follow.
     #[must_use]
     pub fn may_become(self, next: Self) -> bool {
-        use AttemptState as S;
         let allowed: &[Self] = match self {
-            S::Pending => &[S::Scheduled, S::Incomplete],
-            S::Scheduled => &[S::Running, S::Incomplete],
-            S::Running => &[S::Complete, S::Incomplete],
-            S::Complete | S::Incomplete => &[],
+            Self::Pending => &[Self::Scheduled, Self::Incomplete],
+            Self::Scheduled => &[Self::Running, Self::Incomplete],
+            Self::Running => &[Self::Complete, Self::Incomplete],
+            Self::Complete | Self::Incomplete => &[],
         };
         allowed.contains(&next)
     }

@@ -226,7 +226,7 @@ impl Working {
     pub(super) fn judged(&mut self, name: &Name, verdict: Verdict, message: Option<String>) {
         match outcome(verdict) {
             Some(outcome) => self.done(name, outcome == Outcome::Passed, message),
-            None => self.hold(name, message.unwrap_or_else(|| "it cannot be told".to_owned())),
+            None => self.hold(name, message.as_deref().unwrap_or("it cannot be told")),
         }
     }
 
@@ -256,7 +256,7 @@ impl Working {
         };
         let message = format!("{message} ({concluded})");
         if node.spec.on_failure == OnNodeFailure::Pause {
-            self.hold(name, message);
+            self.hold(name, &message);
         } else {
             self.done(name, false, Some(message));
         }
@@ -279,8 +279,8 @@ impl Working {
     }
 
     /// A node waits for a person, and the plan with it.
-    pub(super) fn hold(&mut self, name: &Name, message: String) {
-        self.emit(Event::Held { node: name.clone(), held: true, message: Some(message.clone()) });
+    pub(super) fn hold(&mut self, name: &Name, message: &str) {
+        self.emit(Event::Held { node: name.clone(), held: true, message: Some(message.to_owned()) });
         if self.plan.state == PlanState::Running {
             let reason = Some(format!("{name} waits for a person: {message}"));
             let (state, wall) = (PlanState::Paused, self.wall);
