@@ -62,7 +62,7 @@ fn progress(plan: &PlanStatus) -> (u64, u64, u64) {
 fn head(plan: &PlanStatus) -> String {
     let now = ages::now();
     let (done, all, failed) = progress(plan);
-    let filled = if all == 0 { 0 } else { usize::try_from(done * BAR as u64 / all).unwrap_or(BAR) };
+    let filled = (done * BAR as u64).checked_div(all).map_or(0, |filled| usize::try_from(filled).unwrap_or(BAR));
     let tone = if failed > 0 { Tone::Bad } else { plan_tone(plan.state) };
     let bar = format!("{}{}", tone.paint(&"█".repeat(filled)), Tone::Faint.paint(&"░".repeat(BAR - filled)));
     let mut text = format!(

@@ -79,7 +79,7 @@ mod tests {
     use super::{Measurement as M, *};
 
     /// Returns the verdict and after how many measurements it was known.
-    fn run(limits: Value, measurements: &[M]) -> (Option<Verdict>, usize) {
+    fn run(limits: &Value, measurements: &[M]) -> (Option<Verdict>, usize) {
         let mut spec = json!({"server": "http://p", "query": "q", "success": "result > 0", "count": 5});
         spec.as_object_mut().expect("map").extend(limits.as_object().expect("map").clone());
         let metric: Metric = serde_json::from_value(spec).expect("metric");
@@ -96,17 +96,17 @@ mod tests {
 
     #[test]
     fn what_is_violated_first_decides() {
-        assert_eq!(run(json!({}), &[M::Good; 5]), (Some(Verdict::Passed), 5));
-        assert_eq!(run(json!({}), &[M::Good, M::Bad]), (Some(Verdict::Failed), 2));
-        assert_eq!(run(json!({"failureLimit": 1}), &[M::Bad, M::Good, M::Bad]), (Some(Verdict::Failed), 3));
-        assert_eq!(run(json!({}), &[M::Inconclusive]), (Some(Verdict::Inconclusive), 1));
-        assert_eq!(run(json!({"consecutiveSuccessLimit": 2}), &[M::Good, M::Good]), (Some(Verdict::Passed), 2));
+        assert_eq!(run(&json!({}), &[M::Good; 5]), (Some(Verdict::Passed), 5));
+        assert_eq!(run(&json!({}), &[M::Good, M::Bad]), (Some(Verdict::Failed), 2));
+        assert_eq!(run(&json!({"failureLimit": 1}), &[M::Bad, M::Good, M::Bad]), (Some(Verdict::Failed), 3));
+        assert_eq!(run(&json!({}), &[M::Inconclusive]), (Some(Verdict::Inconclusive), 1));
+        assert_eq!(run(&json!({"consecutiveSuccessLimit": 2}), &[M::Good, M::Good]), (Some(Verdict::Passed), 2));
         // That it could not be measured is not that it is bad.
         assert_eq!(
-            run(json!({}), &[M::Error, M::Error, M::Error, M::Error, M::Good, M::Good, M::Good, M::Good, M::Good]),
+            run(&json!({}), &[M::Error, M::Error, M::Error, M::Error, M::Good, M::Good, M::Good, M::Good, M::Good]),
             (Some(Verdict::Passed), 9)
         );
-        assert_eq!(run(json!({}), &[M::Error; 5]), (None, 5));
-        assert_eq!(run(json!({"dryRun": true}), &[M::Bad; 5]), (Some(Verdict::Passed), 5));
+        assert_eq!(run(&json!({}), &[M::Error; 5]), (None, 5));
+        assert_eq!(run(&json!({"dryRun": true}), &[M::Bad; 5]), (Some(Verdict::Passed), 5));
     }
 }

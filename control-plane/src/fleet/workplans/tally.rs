@@ -132,14 +132,14 @@ pub fn resolve(tallies: &mut [Tally], group: usize, met: bool) {
 mod tests {
     use super::*;
 
-    fn spec(after: serde_json::Value) -> NodeSpec {
+    fn spec(after: &serde_json::Value) -> NodeSpec {
         serde_json::from_value(serde_json::json!({ "after": after })).expect("node")
     }
 
     /// S3-10: 2 of 3, one of them an OR of two.
     #[test]
     fn thresholds_of_groups_in_groups_are_counted() {
-        let spec = spec(serde_json::json!({"edges": ["a", "b"], "groups": [{"edges": ["c", "d"], "threshold": 1}],
+        let spec = spec(&serde_json::json!({"edges": ["a", "b"], "groups": [{"edges": ["c", "d"], "threshold": 1}],
             "threshold": 2}));
         let name = Name::new("n").expect("name");
         let groups: Vec<_> =

@@ -533,7 +533,7 @@ fn happen(bench: &mut Bench, dice: u8, more: u8) {
     let signals = [Signal::Pause, Signal::Resume, Signal::Approve, Signal::Skip, Signal::Retry, Signal::Reject];
     let _refused_or_not = match dice % 16 {
         0..4 => bench.claim(&text, "w"),
-        4..7 => bench.finish(&text, Ok(if more % 9 == 0 { Verdict::Failed } else { Verdict::Passed })),
+        4..7 => bench.finish(&text, Ok(if more.is_multiple_of(9) { Verdict::Failed } else { Verdict::Passed })),
         7 => bench.finish(&text, Err("crash")),
         8 => bench.finish(&text, Ok(Verdict::Inconclusive)),
         9 => bench.put(Input::Beat { node, number, uid: "w".into() }),
@@ -542,8 +542,8 @@ fn happen(bench: &mut Bench, dice: u8, more: u8) {
             bench.tick();
             Ok(bench.put(Input::Due(Some(node))).expect("time never fails"))
         }
-        13 if more % 32 == 0 => {
-            bench.tell(if more % 64 == 0 { Signal::Abort } else { Signal::Rollback }, None, "token:bob")
+        13 if more.is_multiple_of(32) => {
+            bench.tell(if more.is_multiple_of(64) { Signal::Abort } else { Signal::Rollback }, None, "token:bob")
         }
         _ => {
             let signal = signals[usize::from(more / 7) % signals.len()];

@@ -153,8 +153,8 @@ proptest! {
                 3 | 4 => Input::Finish(Box::new(end(Ok(Verdict::Passed)))),
                 5 => Input::Finish(Box::new(end(Err("crash".to_owned())))),
                 6 => told(Signal::Skip, Some(node.clone())),
-                7 if more % 8 == 0 => told(Signal::Rollback, None),
-                8 => told(if more % 2 == 0 { Signal::Pause } else { Signal::Resume }, None),
+                7 if more.is_multiple_of(8) => told(Signal::Rollback, None),
+                8 => told(if more.is_multiple_of(2) { Signal::Pause } else { Signal::Resume }, None),
                 _ => Input::Due(Some(node.clone())),
             };
             now += i64::from(more) * 100_000;
