@@ -233,12 +233,12 @@ async fn an_order_is_shipped_within_15_seconds_though_every_step_fails_and_hangs
     assert_eq!(status.state, PlanState::Succeeded, "{status:?}");
     assert!(took < Duration::from_secs(15), "it took {took:?}");
     assert!(status.retries >= 6, "{}", status.retries);
-    let shop = state.lock().expect("shop");
-    assert_eq!((shop.payments, shop.refunds, shop.city.as_deref()), (1, 0, Some("Ulm")));
-    assert!(shop.calls.values().all(|calls| *calls == 3), "{:?}", shop.calls);
     let events = world.admin.plan_events(id, 0, 0).await.expect("events").items;
     let told: Vec<_> = events.iter().map(|event| (event.actor.clone(), event.event.summary())).collect();
     assert!(told.contains(&("token:reviewer".into(), "told to update: moved".into())), "{told:?}");
+    let shop = state.lock().expect("shop");
+    assert_eq!((shop.payments, shop.refunds, shop.city.as_deref()), (1, 0, Some("Ulm")));
+    assert!(shop.calls.values().all(|calls| *calls == 3), "{:?}", shop.calls);
 }
 
 /// S4-12, S4-23: an order that is cancelled is not shipped, and the payment is given back.

@@ -20,14 +20,13 @@ async fn run_and_cut(site: &Site, fault: &str) -> bool {
     let plan = json!({"apiVersion": "titan/v1", "kind": "WorkPlan", "metadata": {"name": "p", "workspace": "default"}, "spec": spec});
     let mut node = site.start(Some(fault));
     let mut cut = !node.ready().await.expect("ready");
-    let mut id = None;
     if !cut {
         let admin = site.admin(&node);
         let request = ApplyRequest { resources: vec![plan.clone()], ..ApplyRequest::default() };
         // The runner may be cut before the answer is out; whether the plan is there then is looked up.
         let _answered_or_not = admin.apply(&request, &WriteOptions::default()).await;
         let document = admin.get(Kind::WorkPlan, Some("default"), "p", None).await;
-        id = document.ok().and_then(|document| document.metadata.uid);
+        let id = document.ok().and_then(|document| document.metadata.uid);
         let deadline = Instant::now() + PATIENCE;
         loop {
             let ended = match id {
