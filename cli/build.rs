@@ -34,6 +34,10 @@ fn collect(directory: &Path, prefix: &str, files: &mut Vec<(String, PathBuf, boo
         let below = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
         let path = entry.path().canonicalize()?;
         let kind = entry.file_type()?;
+        if kind.is_dir() && path.join("plan.yaml").exists() {
+            // A plan needs workers or a service beside it: the demo has no story to tell of it.
+            continue;
+        }
         if kind.is_dir() {
             collect(&path, &below, files)?;
         } else if kind.is_file() {
