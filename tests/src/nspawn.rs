@@ -9,6 +9,7 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -169,7 +170,9 @@ impl Machine {
     /// If it cannot be started.
     pub fn start_on(base: Base, name: &str, binds: &[String]) -> io::Result<Self> {
         let parent = if Path::new("/dev/shm").is_dir() { "/dev/shm".into() } else { std::env::temp_dir() };
-        let name = format!("{name}-{}", std::process::id());
+        static HOSTS: AtomicU32 = AtomicU32::new(0);
+        // Tests beside each other may want hosts of the same name.
+        let name = format!("{name}-{}-{}", std::process::id(), HOSTS.fetch_add(1, Ordering::Relaxed));
         let folder = parent.join(format!("titan-host-{name}"));
         for part in ["upper", "work", "root"] {
             fs::create_dir_all(folder.join(part))?;

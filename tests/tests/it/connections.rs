@@ -178,7 +178,8 @@ async fn request_cannot_be_hidden_in_another() {
         wire.send(&text).await.expect("sent");
         wire.end().await.expect("ended");
         let answers = wire.rest().await.expect("answered");
-        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{text}\n{answers}");
+        // Whoever is refused while it still sends may be cut off before it has read the answer.
+        assert!(answers.matches("HTTP/1.1 ").count() <= 1, "{text}\n{answers}");
         assert!(!answers.contains("/hidden"), "{text}\n{answers}");
     }
 }

@@ -63,7 +63,9 @@ impl Podman {
             self.wake_after(LOOK);
             return Ok(Some(why));
         }
-        if self.keeper.clear(work, before)? && quadlets.is_none() {
+        let cleared = self.keeper.clear(work, before)?;
+        // What was cut off before systemd heard of it is told now.
+        if quadlets.is_none() && (cleared || self.keeper.remembers(work, before)?) {
             self.keeper.forget(work, before)?;
         }
         Ok(None)

@@ -110,6 +110,14 @@ impl Keeper {
         Ok(taken)
     }
 
+    /// Whether systemd still knows units that left.
+    pub(in super::super) fn remembers(&mut self, work: &Work<'_>, before: &Claims) -> Result<bool, ApplyError> {
+        let left = before.keys().filter(|claim| claim.kind == UNIT && !work.after.contains_key(claim));
+        let states = self.jobs.bus.states(left.map(|claim| claim.name.as_str()));
+        let states = states.map_err(|error| error.doing("asking for units that left"))?;
+        Ok(states.values().any(|state| state.load != "not-found"))
+    }
+
     /// Has systemd forget units that left.
     pub(in super::super) fn forget(&mut self, work: &Work<'_>, before: &Claims) -> Result<(), ApplyError> {
         self.jobs.bus.reload().map_err(|error| error.doing("having systemd read its files again"))?;
