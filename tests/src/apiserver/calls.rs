@@ -85,8 +85,10 @@ impl State {
         if let Some(answer) = self.discovery(ask) {
             return Answer::ok(answer);
         }
-        if matches!(ask.path.iter().map(String::as_str).collect::<Vec<_>>()[..], ["apis", _, _]) {
-            // As a real one says it of a group or version that it does not know.
+        if let ["apis", group, version, ..] = ask.path.iter().map(String::as_str).collect::<Vec<_>>()[..]
+            && !self.kinds.iter().any(|kind| *kind.group == *group && *kind.version == *version)
+        {
+            // As a real one says it of a group or version that it does not know, or not any more.
             return Answer { status: 404, value: Value::String("404 page not found\n".to_owned()) };
         }
         self.object(ask, now).unwrap_or_else(|failure| failure)

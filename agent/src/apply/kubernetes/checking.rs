@@ -33,13 +33,12 @@ pub(crate) async fn check(cluster: std::sync::Arc<Cluster>, job: Job) -> Ended {
 async fn one(cluster: &Cluster, job: &Job, manifest: &Manifest) -> Result<(), Failure> {
     let key = &manifest.key;
     let failed = |doing: &str, error: &CallError| failure(doing, key, error);
-    let Some(resource) = cluster.resource(manifest).await.map_err(|error| Failure {
+    let unasked = |error: CallError| Failure {
         may_pass: true,
         error: call_fault("asking the cluster which kinds it knows", &error),
-    })?
-    else {
-        return if defines(job, key) { Ok(()) } else { Err(Failure::lasting(unknown(manifest))) };
     };
+    let nobody_knows = || if defines(job, key) { Ok(()) } else { Err(Failure::lasting(unknown(manifest))) };
+    let Some(resource) = cluster.resource(manifest).await.map_err(unasked)? else { return nobody_knows() };
     if resource.namespaced == key.namespace.is_empty() {
         let message = match resource.namespaced {
             true => format!("document {}: {key}: it needs metadata.namespace", manifest.document + 1),
@@ -60,7 +59,15 @@ async fn one(cluster: &Cluster, job: &Job, manifest: &Manifest) -> Result<(), Fa
         }
     }
     let force = cluster.allowed.force;
-    match cluster.apply(&resource, manifest, Manner { force, ..DRY }).await {
+    let applied = cluster.apply(&resource, manifest, Manner { force, ..DRY }).await;
+    if let Err(CallError::Strange { status: 404, .. }) = &applied {
+        // As a server speaks of a kind that is gone since it was asked which ones it knows.
+        cluster.discovery.forget();
+        if cluster.resource(manifest).await.map_err(unasked)?.is_none() {
+            return nobody_knows();
+        }
+    }
+    match applied {
         Ok(_) => Ok(()),
         // What it is to be in comes with it.
         Err(error) if error.is_missing() && job.all.contains(&Key::new("", "Namespace", "", &key.namespace)) => Ok(()),

@@ -47,6 +47,14 @@ impl Cluster {
         match self.client.insist(Method::GET, &resource.object(key), None).await {
             Ok(live) => Ok(Some(live)),
             Err(error) if error.is_missing() => Ok(None),
+            // Asked for a kind that is gone, a server says no more than any proxy: what it knows is asked anew.
+            Err(error @ CallError::Strange { status: 404, .. }) => {
+                self.discovery.forget();
+                match self.discovery.any(&self.client, &key.group, &key.kind).await? {
+                    None => Ok(None),
+                    Some(_) => Err(error),
+                }
+            }
             Err(error) => Err(error),
         }
     }

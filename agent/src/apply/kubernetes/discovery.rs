@@ -110,6 +110,12 @@ impl Discovery {
         Ok(all)
     }
 
+    /// Forgets what the server told: the next question goes to it.
+    pub(crate) fn forget(&self) {
+        *self.groups.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.resources.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     async fn versions(&self, client: &Client, group: &str, age: Duration) -> Result<Vec<String>, CallError> {
         let known = self.groups.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((read, groups)) = known.filter(|(read, _)| read.elapsed() < age) {
