@@ -14,8 +14,9 @@ use std::{
 };
 
 use serde::Deserialize;
+use titan_api::windows::Windows;
 
-use crate::{spaces::Limits, windows::Windows};
+use crate::spaces::Limits;
 use appliers::Appliers;
 use file::ConfigFile;
 

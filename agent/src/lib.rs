@@ -41,7 +41,6 @@ pub mod trials;
 mod trust;
 mod wake;
 mod watches;
-pub mod windows;
 
 pub use agent::{Agent, AgentError};
 pub use cli::{main, run_with};

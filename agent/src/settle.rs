@@ -26,7 +26,9 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use titan_api::{Digest, Revision, deployments::OnRemove, drift::Drift, reports::Phase, templates::Applier};
+use titan_api::{
+    Digest, Revision, deployments::OnRemove, drift::Drift, reports::Phase, templates::Applier, windows::Windows,
+};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
@@ -50,7 +52,6 @@ use crate::{
     state::{StateDir, StateError, StateLock},
     wake::Wake,
     watches::Watches,
-    windows::Windows,
 };
 use gates::{Held, HookKey};
 use proofs::Proofs;

@@ -11,6 +11,7 @@ use crate::{
     resources::Resources,
     selectors::Selector,
     spans::Span,
+    strategies::Strategy,
     taints::{self, Toleration},
     values::Values,
 };
@@ -60,6 +61,9 @@ pub struct DeploymentSpec {
     /// What a host does with the files when the deployment leaves it.
     #[serde(default)]
     pub on_remove: OnRemove,
+    /// How a new release reaches its hosts; absent: all at once up to 20 hosts, else a canary, a tenth, then all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Box<Strategy>>,
 }
 
 /// How replicas are spread over the fleet.

@@ -265,6 +265,7 @@ impl Spec {
                     faults.extend(targets::faults(&entry.selector, &format!("/spec/overrides/{index}/match")));
                     faults.extend(values_faults(&entry.values, &format!("/spec/overrides/{index}/values")));
                 }
+                faults.extend(spec.strategy.iter().flat_map(|strategy| strategy.faults("/spec/strategy")));
                 faults
             }
             Self::WorkPlan(spec) => {

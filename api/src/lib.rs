@@ -1,8 +1,8 @@
 //! What crosses the wire between Titan's control plane, its agents and its command line.
 //!
 //! The crate holds shapes, their validation and the arithmetic both ends must agree on (revisions, digests,
-//! selectors). It knows nothing of SQL, files or terminals. With feature `client` it also holds the typed HTTP
-//! client. Read [`documents`] first, then [`poll`].
+//! selectors). It knows nothing of SQL, terminals or files, but for the rules of time zones. With feature `client` it
+//! also holds the typed HTTP client. Read [`documents`] first, then [`poll`].
 
 pub mod changes;
 #[cfg(feature = "client")]
@@ -28,13 +28,16 @@ pub mod reports;
 pub mod resources;
 pub mod revision;
 pub mod selectors;
+pub mod shares;
 pub mod spans;
 pub mod status;
+pub mod strategies;
 pub mod taints;
 pub mod targets;
 pub mod tasks;
 pub mod templates;
 pub mod values;
+pub mod windows;
 pub mod workloads;
 pub mod workplans;
 pub mod workspaces;

@@ -126,3 +126,15 @@ pub const PROGRESS: usize = 100;
 pub const MEASUREMENTS: u32 = 10_000;
 /// Approvals that one gate may ask for.
 pub const APPROVALS: u32 = 16;
+/// Windows of a host, or of a rollout or one of its stages.
+pub const WINDOWS: usize = 64;
+/// Stages of one strategy.
+pub const STRATEGY_STAGES: usize = 32;
+/// Bytes of the name of a stage, so that the names of its checks fit.
+pub const STAGE_NAME_BYTES: usize = 40;
+/// Checks of one stage of a strategy.
+pub const STAGE_CHECKS: usize = 16;
+/// Values of a label that get a stage of their own; the hosts of all others share the last one.
+pub const STAGE_VALUES: usize = 200;
+/// The longest `minReadySeconds`: a week.
+pub const MIN_READY_SECONDS: u32 = 7 * 24 * 3600;

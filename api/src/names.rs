@@ -28,6 +28,16 @@ impl Name {
         Ok(Self(text.into()))
     }
 
+    /// Returns a name that reads like `text`, up to `most` bytes of it: what may not stand in a name is a `-`, and a text
+    /// without anything that may is `none`.
+    #[must_use]
+    pub fn like(text: &str, most: usize) -> Self {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+        let text: String = text.chars().map(plain).skip_while(|c| *c == '-').take(most.min(NAME_BYTES)).collect();
+        let text = text.trim_end_matches('-');
+        Self(if text.is_empty() { "none".into() } else { text.into() })
+    }
+
     /// Checks that `text` is a name.
     pub fn check(text: &str) -> Result<(), NameError> {
         let bytes = text.as_bytes();
@@ -118,6 +128,22 @@ mod tests {
         }
         for bad in ["", "-a", "a-", "A", "a_b", "a.b", "../x", "ä", &"x".repeat(64)] {
             assert!(Name::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn any_text_has_a_name_that_reads_like_it() {
+        for (text, most, like) in [
+            ("EU_West.1", 63, "eu-west-1"),
+            ("ab-cd", 3, "ab"),
+            ("-a-", 63, "a"),
+            ("", 63, "none"),
+            ("ä_", 63, "none"),
+            (&"x".repeat(99), 99, &"x".repeat(63)),
+        ] {
+            let name = Name::like(text, most);
+            assert_eq!(name.as_str(), like);
+            assert_eq!(Name::new(like), Ok(name));
         }
     }
 }

@@ -107,6 +107,8 @@ pub enum RemovalReason {
     ReplicaMoved,
     /// A person removed an orphan.
     Pruned,
+    /// The release was taken back, and there was none before it.
+    RolledBack,
 }
 
 impl RemovalReason {
@@ -120,6 +122,7 @@ impl RemovalReason {
             Self::AccessWithdrawn => "accessWithdrawn",
             Self::ReplicaMoved => "replicaMoved",
             Self::Pruned => "pruned",
+            Self::RolledBack => "rolledBack",
         }
     }
 }

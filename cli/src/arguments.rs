@@ -5,8 +5,8 @@ use titan_api::Name;
 
 use crate::{
     commands::{
-        changes, completions, deployments, doctor, documents, hosts, login, plans, status, targets, tasks, templates,
-        tokens, workloads, workplans, workspaces,
+        changes, completions, deployments, doctor, documents, hosts, login, plans, rollouts, status, targets, tasks,
+        templates, tokens, workloads, workplans, workspaces,
     },
     demo,
     errors::CliError,
@@ -99,6 +99,9 @@ pub(crate) enum Command {
     /// List and copy the ready-made templates, check one's own.
     #[command(subcommand)]
     Template(templates::Template),
+    /// Follow how a deployment's release is handed out, and decide about it.
+    #[command(subcommand, alias = "rollouts")]
+    Rollout(rollouts::Rollout),
     /// Follow plans, tell them something, do their work.
     #[command(subcommand, alias = "workplans")]
     Workplan(workplans::WorkPlan),
@@ -165,6 +168,7 @@ impl Command {
             Self::Token(command) => command.run(session).await,
             Self::Host(command) => command.run(session).await,
             Self::Template(command) => command.run(session),
+            Self::Rollout(command) => command.run(session).await,
             Self::Workplan(command) => command.run(session).await,
             Self::Doctor(command) => command.run(session).await,
             Self::Completions(command) => command.run(session),

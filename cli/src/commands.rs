@@ -8,6 +8,7 @@ pub(crate) mod documents;
 pub(crate) mod hosts;
 pub(crate) mod login;
 pub(crate) mod plans;
+pub(crate) mod rollouts;
 pub(crate) mod status;
 pub(crate) mod targets;
 pub(crate) mod tasks;

@@ -20,6 +20,7 @@ pub mod plans;
 pub mod polls;
 pub mod releases;
 pub mod reports;
+pub mod rollouts;
 pub mod statuses;
 pub mod targets;
 pub mod told;

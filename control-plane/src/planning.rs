@@ -5,6 +5,7 @@
 //! the first.
 
 mod groups;
+mod rollouts;
 mod standing;
 mod written;
 
@@ -25,14 +26,15 @@ use crate::{
         model::{Deployment, Model},
         moves,
         placements::{self, Footing, Placement},
-        releases::{self, Resolution},
+        releases::{self, Resolution, Restored},
         view::{Entry, FleetView},
     },
-    planning::groups::Groups,
+    planning::{groups::Groups, rollouts::Choice},
     render::{Job, Renderer},
     store::{Assignment, Description, Release, Store},
 };
 
+pub use rollouts::Rollout;
 pub use standing::Standing;
 pub use written::{WriteError, Writing};
 
@@ -48,6 +50,8 @@ pub struct Planned {
     pub problems: Vec<(Uuid, Uuid, Option<Problem>)>,
     /// New releases.
     pub releases: Vec<Release>,
+    /// How they are handed out.
+    pub rollouts: Vec<Rollout>,
     /// What was rendered for assignments that move.
     pub bundles: BTreeMap<Digest, Bytes>,
     /// Bundles of assignments that move which were rendered before.
@@ -96,6 +100,7 @@ impl Planning<'_> {
     /// Decides everything that is affected, without writing.
     pub async fn preview(&mut self, affected: &Affected) -> Result<Planned, Problem> {
         let mut agenda = Agenda::default();
+        self.standing.previews = true;
         agenda.add(affected);
         let mut planned = Planned::default();
         while !agenda.is_empty() {
@@ -243,13 +248,21 @@ impl Planning<'_> {
             Ok(resolution) => Some(self.release(deployment, resolution, &mut deciding.planned).await?),
             Err(_) => None,
         };
-        let told = release.as_ref().map(|release| Arc::new(moves::description(deployment, release)));
-        let mut groups = match (&resolution, &release) {
-            (Ok(resolution), Some(release)) => {
-                Some(Groups::new(self.model, deployment, resolution, release, item.hosts.len()))
-            }
-            _ => None,
+        let restored = match &release {
+            Some(release) => self.restored_for(deployment, release, item, &deciding.planned).await?,
+            None => BTreeMap::new(),
         };
+        let barrier = release.as_ref().and_then(|release| self.barrier(release, &deciding.planned));
+        let mut choices: BTreeMap<i64, Choice<'_>> = BTreeMap::new();
+        if let (Ok(resolution), Some(release)) = (&resolution, &release) {
+            let newest = Choice::new(self.model, deployment, resolution, release, item.hosts.len());
+            choices.insert(release.number, newest);
+        }
+        for restored in restored.values().filter_map(|restored| restored.as_ref().ok()) {
+            let Restored { resolution, deployment, release } = &**restored;
+            let choice = Choice::new(self.model, deployment, resolution, release, item.hosts.len());
+            choices.insert(release.number, choice);
+        }
         let chosen = deployment
             .spec
             .replicas
@@ -264,7 +277,20 @@ impl Planning<'_> {
                 Placement::Present | Placement::Undecided(_) => self.book(deployment, *uid),
             }
             let planned = &mut deciding.planned;
-            match (placement, self.model.host(*uid), groups.as_mut(), &told) {
+            let (placement, number) = match (placement, self.model.host(*uid), &barrier) {
+                (Placement::Present, Some(host), Some(barrier)) => match barrier.release(host, existing.as_ref()) {
+                    Some(number) => (Placement::Present, Some(number)),
+                    // The first release was taken back.
+                    None if held => (Placement::Absent(RemovalReason::RolledBack), None),
+                    None => {
+                        self.stays(planned, deployment.uid, *uid, None);
+                        continue;
+                    }
+                },
+                (placement, ..) => (placement, release.as_ref().map(|release| release.number)),
+            };
+            let choice = number.and_then(|number| choices.get_mut(&number));
+            match (placement, self.model.host(*uid), choice) {
                 (Placement::Absent(reason), ..) => {
                     let moved = existing.as_ref().and_then(|existing| {
                         let told = removals.told(&existing.description, reason, deployment.spec.on_remove);
@@ -278,13 +304,14 @@ impl Planning<'_> {
                 (Placement::Undecided(detail), ..) => {
                     self.stays(planned, deployment.uid, *uid, Some(Problem::new(Code::Invalid, detail)));
                 }
-                (Placement::Present, Some(host), Some(groups), Some(told)) => {
+                (Placement::Present, Some(host), Some(Choice { told, groups })) => {
                     let key = groups.key(host, &mut deciding.jobs);
                     deciding.waiting.push(Waiting { told: Arc::clone(told), host: *uid, key });
                 }
                 (Placement::Present, ..) => {
                     let unknown = || Problem::new(Code::Internal, "the host is not in the model");
-                    let problem = resolution.as_ref().err().cloned().unwrap_or_else(unknown);
+                    let lost = number.and_then(|number| restored.get(&number)?.as_ref().err());
+                    let problem = resolution.as_ref().err().or(lost).cloned().unwrap_or_else(unknown);
                     self.stays(planned, deployment.uid, *uid, Some(problem));
                 }
             }
@@ -328,15 +355,20 @@ impl Planning<'_> {
         if let Some(same) = begun.or(newest.as_ref()).filter(|newest| newest.inputs_digest == resolution.digest) {
             return Ok(same.clone());
         }
+        let before = newest.map(|newest| newest.number);
         let release = Release {
             id: Uuid::now_v7(),
             deployment: deployment.uid,
-            number: newest.map_or(1, |newest| newest.number + 1),
+            number: before.map_or(1, |before| before + 1),
             revision: self.model.revision,
             inputs_digest: resolution.digest,
             inputs: resolution.inputs.to_string(),
         };
         planned.releases.push(release.clone());
+        if !self.standing.previews {
+            let rollout = self.hand_out(deployment, &release, before).await?;
+            planned.rollouts.push(rollout);
+        }
         Ok(release)
     }
 

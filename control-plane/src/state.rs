@@ -62,6 +62,8 @@ pub struct Shared {
     pub clock_moved_at: AtomicI64,
     /// Ends held polls and tasks.
     pub shutdown: CancellationToken,
+    /// Counts transactions of reports: whoever waits for hosts looks again.
+    pub reported: watch::Sender<u64>,
     model: RwLock<Arc<Model>>,
     feed: watch::Sender<u64>,
 }
@@ -95,6 +97,7 @@ impl AppState {
             following: Mutex::default(),
             clock_moved_at: AtomicI64::new(0),
             shutdown,
+            reported: watch::Sender::new(0),
             model: RwLock::default(),
             feed: watch::Sender::new(0),
         }))

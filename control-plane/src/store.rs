@@ -9,6 +9,7 @@ mod changes;
 mod clock;
 mod descriptions;
 mod documents;
+mod gates;
 mod hosts;
 mod idempotency;
 mod leases;

@@ -3,6 +3,7 @@
 mod patches;
 pub(crate) mod plans;
 mod references;
+mod strategies;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -104,7 +105,7 @@ pub fn check(declared: &Declared) -> Result<(), Problem> {
                 Matcher::new(entry.selector.clone())
                     .map_err(|fault| describe(fault.under(&format!("/spec/overrides/{index}/match"))))?;
             }
-            Ok(())
+            spec.strategy.as_ref().map_or(Ok(()), |strategy| strategies::check(strategy, "/spec/strategy"))
         }
         Spec::WorkPlan(spec) => plans::check(spec, "/spec"),
         Spec::Workspace(_) | Spec::Host(_) | Spec::Workload(_) => Ok(()),

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use titan_api::{spans::Span, templates::check_path};
+use titan_api::{spans::Span, templates::check_path, windows::Windows};
 
 use super::{
     ConfigError, Credentials, FilesSettings, Format, GitSettings, Level, Logging, Polling, Secret, Settings,
     SshSettings, appliers::Appliers,
 };
-use crate::{spaces::Limits, windows::Windows};
+use crate::spaces::Limits;
 
 /// The least that `limits.stateBytes` may be: the ledger and a few small bundles.
 const LEAST_STATE: u64 = 1024 * 1024;

@@ -7,6 +7,7 @@ use titan_api::{
     deployments::DependencyState,
     hooks::{Hook, Hooks},
     reports::Phase,
+    windows::Opening,
 };
 use uuid::Uuid;
 
@@ -17,7 +18,6 @@ use crate::{
     bundles::Bundle,
     commands::Order,
     config::appliers::HookKind,
-    windows::Opening,
 };
 
 /// One run of a hook: of which deployment, which bundle, which hook.

@@ -3,12 +3,17 @@
 use reqwest::Method;
 
 use super::{Client, Result};
-use crate::{Kind, status::DeploymentStatus, values::MergedValues};
+use crate::{Kind, status::DeploymentStatus, values::MergedValues, workplans::PlanStatus};
 
 impl Client {
     /// Returns how far a deployment is.
     pub async fn deployment_status(&self, workspace: &str, name: &str) -> Result<DeploymentStatus> {
         self.get_json(&format!("{}/status", Kind::Deployment.path(Some(workspace), Some(name)))).await
+    }
+
+    /// Returns how far the newest release of a deployment is handed out.
+    pub async fn rollout(&self, workspace: &str, name: &str) -> Result<PlanStatus> {
+        self.get_json(&format!("{}/rollout", Kind::Deployment.path(Some(workspace), Some(name)))).await
     }
 
     /// Returns the merged values of a deployment on a host, with the layer each came from.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{WorkPlanSpec, policies::PER_ATTEMPT};
-use crate::{Name, limits, problems::Fault, spans::Span, values::Values};
+use crate::{Name, limits, problems::Fault, spans::Span, strategies::ReleaseStep, values::Values};
 
 /// What a node does, or how a check is answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,8 +29,7 @@ pub enum Executor {
     #[cfg_attr(feature = "openapi", schema(no_recursion))]
     Plan(Box<WorkPlanSpec>),
     /// Hands a release to hosts. Made by the control plane alone, for a deployment's strategy.
-    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
-    Release(Values),
+    Release(ReleaseStep),
 }
 
 /// Passes after a while.
@@ -232,7 +231,7 @@ impl Executor {
 
     /// Returns what is wrong with the executor, at `pointer`. `depth`: how many plans this one is inside of.
     #[must_use]
-    pub(super) fn faults(&self, pointer: &str, depth: usize) -> Vec<Fault> {
+    pub(crate) fn faults(&self, pointer: &str, depth: usize) -> Vec<Fault> {
         let mut faults = Vec::new();
         let at = |key: &str| format!("{pointer}/{}/{key}", self.name());
         let text = |key: &str, text: &str| {

@@ -116,6 +116,7 @@ impl Create {
                 Leaving::Delete => OnRemove::Delete,
                 Leaving::Orphan => OnRemove::Orphan,
             },
+            strategy: None,
         };
         let place = session.workspace_of(Kind::Deployment)?;
         let client = session.client()?;

@@ -73,37 +73,37 @@ pub(crate) struct List {
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// Name or id of the plan.
-    plan: String,
+    pub(super) plan: String,
     /// Wait for its end; ends with 1 unless it succeeded.
     #[arg(long)]
-    wait: bool,
+    pub(super) wait: bool,
 }
 
 /// Show a plan as it goes on, until its end.
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
     /// Name or id of the plan.
-    plan: String,
+    pub(super) plan: String,
 }
 
 /// Show everything that happened in a plan.
 #[derive(Debug, Args)]
 pub(crate) struct History {
     /// Name or id of the plan.
-    plan: String,
+    pub(super) plan: String,
     /// Only what happened to this node.
     #[arg(long, value_name = "NODE")]
-    node: Option<Name>,
+    pub(super) node: Option<Name>,
     /// Only steps of the plan, its nodes and attempts, without the bookkeeping between them.
     #[arg(long)]
-    brief: bool,
+    pub(super) brief: bool,
 }
 
 /// List the nodes of a plan.
 #[derive(Debug, Args)]
 pub(crate) struct Nodes {
     /// Name or id of the plan.
-    plan: String,
+    pub(super) plan: String,
     /// Only stages, or only checks.
     #[arg(long, value_name = "KIND")]
     kind: Option<NodeKind>,
@@ -116,38 +116,38 @@ pub(crate) struct Nodes {
 #[derive(Debug, Args)]
 pub(crate) struct Whole {
     /// Name or id of the plan.
-    plan: String,
+    pub(super) plan: String,
     /// Why; kept in its history.
     #[arg(long)]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
 /// A node of a plan, and why.
 #[derive(Debug, Args)]
 pub(crate) struct About {
     /// Name or id of the plan.
-    plan: String,
+    pub(super) plan: String,
     /// Name of the node.
-    node: Name,
+    pub(super) node: Name,
     /// Why; kept in its history.
     #[arg(long)]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
 /// Change the values or the deadline of a plan while it runs.
 #[derive(Debug, Args)]
 pub(crate) struct Update {
     /// Name or id of the plan.
-    plan: String,
+    pub(super) plan: String,
     /// A value: `address.city=Berlin`; as JSON if it is some. May be given more than once.
     #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    pub(super) set: Vec<String>,
     /// The deadline, from the start of the plan.
     #[arg(long, value_name = "SPAN")]
-    deadline: Option<Span>,
+    pub(super) deadline: Option<Span>,
     /// Why; kept in its history.
     #[arg(long)]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
 /// Returns the id of a plan by its name, or the id that is given.

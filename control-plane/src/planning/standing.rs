@@ -1,7 +1,11 @@
 //! Standing: what a planner knows beside what is declared and what each host has.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
+use titan_api::Revision;
 use uuid::Uuid;
 
 use crate::{
@@ -11,6 +15,8 @@ use crate::{
         holders::Holders,
         hosts::HostNumber,
         model::Model,
+        releases::Restored,
+        rollouts::barriers::Barrier,
         view::FleetView,
     },
     planning::Planned,
@@ -28,8 +34,16 @@ pub struct Standing {
     pub bookings: Bookings,
     /// Who is missed.
     pub absences: Absences,
+    /// What stands before newest releases, by deployment.
+    pub barriers: HashMap<Uuid, Arc<Barrier>>,
+    /// When the last of them moved.
+    pub(super) gates: Revision,
+    /// Whether it is only looked what would be.
+    pub(super) previews: bool,
     /// The newest release of the deployments that were decided lately.
     pub(super) releases: HashMap<Uuid, Option<Release>>,
+    /// Releases that are not the newest, by deployment, number, and when the deployment was declared.
+    pub(super) restored: HashMap<(Uuid, i64, Revision), Arc<Restored>>,
 }
 
 impl Standing {
@@ -38,7 +52,12 @@ impl Standing {
         let problems = store.read().await?.pairs_with_render_problem().await?;
         let holders = Holders::of_view(view, model.hosts());
         let bookings = Bookings::of(model, &holders, &problems);
-        Ok(Self { holders, problems, bookings, ..Self::default() })
+        let mut standing = Self { holders, problems, bookings, ..Self::default() };
+        for (gate, revision) in store.read().await?.gates_after(Revision::ZERO).await? {
+            standing.gates = standing.gates.max(revision);
+            standing.put_gate(gate);
+        }
+        Ok(standing)
     }
 
     /// Takes in that a deployment is declared anew. Returns the hosts on which it takes another amount. One that is declared
@@ -75,6 +94,9 @@ impl Standing {
         }
         for release in &planned.releases {
             self.releases.insert(release.deployment, Some(release.clone()));
+        }
+        for rollout in &planned.rollouts {
+            self.barriers.insert(rollout.barrier.gate().deployment, Arc::clone(&rollout.barrier));
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
-use titan_api::Revision;
+use titan_api::{Problem, Revision};
 
 use crate::{
     fleet::{agenda::Item, causes::Affected},
     planning::Planned,
     store::{Assignment, Lease, StoreError, Tx},
+    workplans::StepError,
 };
 
 /// How a chunk of what is planned is written.
@@ -34,6 +35,18 @@ pub enum WriteError {
     /// Something moved since it was decided.
     #[error("something moved since the plan was made")]
     Overtaken,
+    /// A release cannot be handed out as its strategy says.
+    #[error("a release could not be handed out: {0}")]
+    Refused(Box<Problem>),
+}
+
+impl From<StepError> for WriteError {
+    fn from(error: StepError) -> Self {
+        match error {
+            StepError::Store(error) => Self::Store(error),
+            StepError::Refused(problem) => Self::Refused(problem),
+        }
+    }
 }
 
 impl Planned {
@@ -77,7 +90,8 @@ impl Planned {
     pub async fn write(&self, tx: &mut Tx, writing: Writing) -> Result<Option<Revision>, WriteError> {
         let Writing { lease, wall, .. } = writing;
         // The clock first, always: whoever holds it is alone.
-        let revision = if self.moved.is_empty() { None } else { Some(tx.tick(wall).await?) };
+        let moves = !self.moved.is_empty() || !self.rollouts.is_empty();
+        let revision = if moves { Some(tx.tick(wall).await?) } else { None };
         tx.check_lease(lease).await?;
         for release in &self.releases {
             tx.add_release(release).await?;
@@ -94,6 +108,11 @@ impl Planned {
             let moved = self.moved.iter().filter(|(assignment, _)| !gone.contains(&assignment.host));
             let moved: Vec<_> = moved.map(|(assignment, _)| Assignment { revision, ..assignment.clone() }).collect();
             tx.put_assignments(&moved, wall).await?;
+        }
+        if let Some(revision) = revision {
+            for rollout in &self.rollouts {
+                rollout.write(tx, revision, wall).await?;
+            }
         }
         tx.put_renderings(&self.renderings).await?;
         for (deployment, host, problem) in &self.problems {

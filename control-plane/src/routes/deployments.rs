@@ -10,6 +10,7 @@ use titan_api::{
     reports::Phase,
     status::{DeploymentStatus, HostDeployment, StatusCounts, Why},
     values::MergedValues,
+    workplans::PlanStatus,
 };
 use uuid::Uuid;
 
@@ -173,6 +174,25 @@ fn message(report: &titan_api::reports::DeploymentReport) -> String {
         }
         _ => report.message.clone(),
     }
+}
+
+/// `GET .../deployments/{name}/rollout`: the plan that hands its newest release out.
+pub async fn rollout(
+    State(state): State<AppState>,
+    _admin: Admin,
+    Names((workspace, deployment)): Names<(String, String)>,
+) -> Answer<JsonBody<PlanStatus>> {
+    let (workspace, deployment) = (name("workspace", &workspace)?, name("deployment", &deployment)?);
+    let place = Place { kind: Kind::Deployment, workspace: Some(workspace), name: deployment.clone() };
+    let mut tx = state.store.read().await?;
+    let stored = find(&mut tx, &place).await?;
+    let gate = tx.gate(stored.uid).await?;
+    let row = match gate {
+        Some(gate) => tx.plan(gate.plan).await?,
+        None => None,
+    };
+    let row = row.ok_or_else(|| Problem::not_found("rollout of deployment", &deployment))?;
+    Ok(JsonBody(super::workplans::status(&mut tx, row, true).await?))
 }
 
 /// `GET .../deployments/{name}/values?host=`.

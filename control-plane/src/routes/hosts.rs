@@ -32,12 +32,12 @@ use crate::{
 
 /// Returns since when a host must not have been seen to count as offline.
 #[must_use]
-pub(super) fn online_since(state: &AppState) -> Revision {
+pub(crate) fn online_since(state: &AppState) -> Revision {
     state.clock.before(heartbeats::silence(state))
 }
 
 /// Returns when a host was last seen: in memory or as written down.
-pub(super) fn last_seen(state: &AppState, uid: Uuid, written: Option<Revision>) -> Option<Revision> {
+pub(crate) fn last_seen(state: &AppState, uid: Uuid, written: Option<Revision>) -> Option<Revision> {
     state.view.seen(uid).max(written)
 }
 

@@ -209,6 +209,17 @@ fn routes() -> Routes {
             get(deployments::status),
         )
         .on(
+            answer(
+                op(
+                    "get",
+                    "/v1/workspaces/{workspace}/deployments/{name}/rollout",
+                    "How far a deployment's newest release is handed out",
+                ),
+                Shape::of::<PlanStatus>(),
+            ),
+            get(deployments::rollout),
+        )
+        .on(
             query(
                 answer(
                     op(

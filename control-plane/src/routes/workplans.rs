@@ -78,7 +78,7 @@ pub struct EventsParams {
 }
 
 /// Returns how far a plan is; in a list without what goes on in it.
-async fn status(tx: &mut Tx, row: PlanRow, whole: bool) -> Result<PlanStatus, Problem> {
+pub(super) async fn status(tx: &mut Tx, row: PlanRow, whole: bool) -> Result<PlanStatus, Problem> {
     let PlanRow { plan, workspace, name, version, parent, created_at, .. } = row;
     let at = Revision::from_micros;
     let deadline_at = plan.deadline().and_then(|deadline| plan.wall(deadline)).map(at);

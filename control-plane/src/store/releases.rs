@@ -45,6 +45,15 @@ impl Tx {
         Ok(self.newest_releases(&[deployment]).await?.pop())
     }
 
+    /// Returns a release of a deployment by its number.
+    pub async fn release(&mut self, deployment: Uuid, number: i64) -> Result<Option<Release>> {
+        const SQL: &str = "SELECT id, deployment_uid, number, revision, inputs_digest, inputs FROM releases \
+             WHERE deployment_uid = $1 AND number = $2";
+        let row: Option<Row> = both!(self, conn => sqlx::query_as(SQL)
+            .bind(deployment.to_string()).bind(number).fetch_optional(&mut **conn).await?);
+        row.map(Release::try_from).transpose()
+    }
+
     /// Returns the newest release of each of these deployments that has one.
     pub async fn newest_releases(&mut self, deployments: &[Uuid]) -> Result<Vec<Release>> {
         let sql = over_rows!(

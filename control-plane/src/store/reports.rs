@@ -250,6 +250,18 @@ impl Tx {
         rows.into_iter().map(ObservedDeployment::try_from).collect()
     }
 
+    /// Returns what was said of a deployment at or after `since`, by the control plane's clock, without what may be long.
+    pub async fn reports_of_deployment_since(
+        &mut self,
+        deployment: Uuid,
+        since: Revision,
+    ) -> Result<Vec<ObservedDeployment>> {
+        const SQL: &str = concat!(brief!(), "deployment = $1 AND reported_at >= $2");
+        let rows: Vec<Row> = both!(self, conn => sqlx::query_as(SQL)
+            .bind(bytes_of(deployment)).bind(since.micros()).fetch_all(&mut **conn).await?);
+        rows.into_iter().map(ObservedDeployment::try_from).collect()
+    }
+
     /// Returns what a host said of its deployments of which something has drifted, without the differences.
     pub async fn drifted_on_host(&mut self, host: Uuid) -> Result<Vec<ObservedDeployment>> {
         const SQL: &str = concat!(brief!(), "host_uid = $1 AND drift IS NOT NULL");

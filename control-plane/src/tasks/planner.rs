@@ -48,6 +48,9 @@ pub enum PlannerError {
     /// Something moved since it was decided; it is decided again.
     #[error("something moved since the plan was made")]
     Overtaken,
+    /// A release cannot be handed out.
+    #[error("the planner could not hand out a release: {0}")]
+    Refused(Box<Problem>),
     /// Nothing can be rendered.
     #[error("the planner could not render: {0}")]
     Render(Box<Problem>),
@@ -85,6 +88,10 @@ struct Leading {
     queued: HashMap<Uuid, i64>,
     /// Whether something was deleted since the last time that nothing was left to decide.
     deleted: bool,
+    /// Up to where gates were read.
+    gates: Revision,
+    /// Up to where the database says that it is decided what they mean.
+    opened: Revision,
 }
 
 impl std::fmt::Debug for AppState {
@@ -133,8 +140,10 @@ impl Planner {
             _ => self.begin(lease).await?,
         };
         let more = self.read(&mut leading, &queued).await?;
+        self.read_gates(&mut leading).await?;
         leading.agenda.add(&self.lookout.pass(&self.state, &mut leading.standing).await?);
-        if leading.agenda.is_empty() && leading.read == leading.bookmark && leading.queued.is_empty() {
+        let idle = leading.agenda.is_empty() && leading.read == leading.bookmark && leading.queued.is_empty();
+        if idle && leading.gates == leading.opened {
             self.leading = Some(leading);
             return Ok(more);
         }
@@ -154,8 +163,21 @@ impl Planner {
         let (model, mut agenda, queued) = (self.state.model(), Agenda::default(), HashMap::new());
         // Chunks that nobody finished may have taken replicas off hosts, or made room, and nothing else leads back to that.
         let targets = model.deployments_that_book().map(|deployment| deployment.uid).collect();
-        agenda.add(&Affected { targets, ..Affected::default() });
-        Ok(Leading { lease, standing, agenda, read: bookmark, bookmark, queued, deleted: false })
+        // A gate may have opened for hosts that nobody told yet.
+        let deployments = standing.unsettled().collect();
+        agenda.add(&Affected { targets, deployments, ..Affected::default() });
+        let gates = standing.gates_read();
+        Ok(Leading {
+            lease,
+            standing,
+            agenda,
+            read: bookmark,
+            bookmark,
+            queued,
+            deleted: false,
+            gates,
+            opened: Revision::ZERO,
+        })
     }
 
     /// Puts on the agenda what changed since the last time; returns whether there may be more.
@@ -178,6 +200,21 @@ impl Planner {
         let more = read > leading.read && changes.len() >= BATCH;
         leading.read = read;
         Ok(more)
+    }
+
+    /// Puts on the agenda the deployments whose gates moved since the last time.
+    async fn read_gates(&self, leading: &mut Leading) -> Result<(), PlannerError> {
+        let moved = self.state.store.read().await?.gates_after(leading.gates).await?;
+        let mut deployments = std::collections::BTreeSet::new();
+        for (gate, revision) in moved {
+            leading.gates = leading.gates.max(revision);
+            let deployment = gate.deployment;
+            if leading.standing.put_gate(gate) {
+                deployments.insert(deployment);
+            }
+        }
+        leading.agenda.add(&Affected { deployments, ..Affected::default() });
+        Ok(())
     }
 
     /// Decides and writes one chunk. If the lease was lost meanwhile, nothing is written.
@@ -207,6 +244,7 @@ impl Planner {
         let revision = match planned.write(&mut tx, writing).await {
             Ok(revision) => revision,
             Err(WriteError::Overtaken) => return Err(PlannerError::Overtaken),
+            Err(WriteError::Refused(problem)) => return Err(PlannerError::Refused(problem)),
             Err(WriteError::Store(error)) => {
                 if matches!(error, StoreError::Fenced(_)) {
                     self.lease = None;
@@ -215,6 +253,7 @@ impl Planner {
             }
         };
         if last {
+            tx.set_bookmark("gates", leading.gates).await?;
             for (host, mark) in &leading.queued {
                 tx.unqueue_facts(*host, *mark).await?;
             }
@@ -231,6 +270,7 @@ impl Planner {
         state.committed();
         if last {
             leading.bookmark = leading.read;
+            leading.opened = leading.gates;
             leading.queued.clear();
             if std::mem::take(&mut leading.deleted) {
                 // What no host has to confirm is gone at once.

@@ -242,6 +242,7 @@ async fn attempt(state: &AppState, mut tx: Tx, batch: &[Waiting]) -> Result<Outc
     }
     let removed = save(&mut tx, state, &written).await?;
     tx.commit().await?;
+    state.reported.send_modify(|commits| *commits += 1);
     for (slot, said) in fresh {
         slot.told().written(said.print, said.seq);
         state.metrics.reports.inc();

@@ -5,10 +5,14 @@
 //! leaves a plan that the next one goes on with. An attempt that was lost that way is made again and does not count.
 
 pub mod executors;
+mod releases;
 
 use std::{collections::HashMap, time::Duration};
 
-use titan_api::{Revision, workplans::attempts::Verdict};
+use titan_api::{
+    Revision,
+    workplans::{PlanState, attempts::Verdict},
+};
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
@@ -98,10 +102,13 @@ impl Runner {
         }
         let context = Context { actor: "system", wall: self.state.clock.now() };
         match step(&mut tx, plan, vec![input], context).await {
-            Ok(_) => {
+            Ok(stepped) => {
                 tx.notify().await?;
                 tx.commit().await?;
                 self.state.committed();
+                if stepped.row.plan.state.is_final() {
+                    self.over(lease, plan).await?;
+                }
                 Ok(true)
             }
             Err(StepError::Refused(problem)) => {
@@ -110,6 +117,25 @@ impl Runner {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Lets everybody have the release of a rollout that succeeded, whenever they come.
+    async fn over(&self, lease: Lease, plan: Uuid) -> Result<(), StepError> {
+        let mut tx = self.state.store.write("gate").await?;
+        // The clock first, always.
+        let revision = tx.tick(self.state.clock.now()).await?;
+        tx.check_lease(lease).await?;
+        let succeeded = tx.plan(plan).await?.is_some_and(|row| row.plan.state == PlanState::Succeeded);
+        let Some(mut gate) = tx.gate_of_plan(plan).await?.filter(|gate| succeeded && !gate.is_settled()) else {
+            return Ok(());
+        };
+        gate.from = Some(gate.to);
+        gate.openings.clear();
+        tx.put_gate(&gate, revision).await?;
+        tx.notify().await?;
+        tx.commit().await?;
+        self.state.committed();
+        Ok(())
     }
 
     /// Takes attempts that the control plane does itself, and begins them. Returns whether there may be more.
@@ -190,6 +216,10 @@ impl Runner {
             if !here {
                 self.one(lease, plan, Input::Interrupted { node, number }).await?;
             }
+        }
+        let unsettled = self.state.store.read().await?.plans_with_gates().await?;
+        for plan in unsettled {
+            self.over(lease, plan).await?;
         }
         Ok(())
     }

@@ -30,6 +30,7 @@ mod plan_examples;
 mod podman;
 mod quadlets;
 mod reports;
+mod rollouts;
 mod simulator;
 mod smoke;
 mod store;

@@ -12,7 +12,7 @@ use titan_api::{
     },
 };
 
-use super::End;
+use super::{End, releases};
 use crate::{
     fleet::workplans::{
         Node,
@@ -31,6 +31,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const MEASURE: Duration = Duration::from_secs(10);
 
 /// An attempt that was taken.
+#[derive(Clone)]
 pub struct Job {
     /// What everybody shares.
     pub state: AppState,
@@ -48,6 +49,7 @@ pub async fn run(job: Job) -> End {
         Some(Executor::Http(call)) => request(&job, call).await,
         Some(Executor::Metric(metric)) => measure(&job, metric).await,
         Some(Executor::Health(gate)) => look(&job, gate).await,
+        Some(Executor::Release(step)) => releases::run(job.clone(), step).await,
         Some(other) => End::broken("noExecutor", format!("nobody here does {}", other.name())),
         None => End::known(Verdict::Passed, None, None),
     }

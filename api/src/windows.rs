@@ -1,23 +1,20 @@
-//! Windows: when the host's owner lets things be changed, as in `Mon-Fri 09:00-16:00 Europe/Berlin`.
+//! Windows: when things may be changed, as in `Mon-Fri 09:00-16:00 Europe/Berlin`.
 //!
-//! They hold on the host, by its own clock, whether or not anybody can be reached. A clock that has not been set yet opens
-//! none.
+//! Those of a host's owner hold on the host, by its own clock, whether or not anybody can be reached; a clock that has not
+//! been set yet opens none. Those of a rollout hold in the control plane.
 
-use std::{fs, path::Path};
+mod zones;
 
 use jiff::{
     Timestamp, ToSpan as _,
     civil::{Date, Time, Weekday},
     tz::TimeZone,
 };
-use titan_api::Revision;
 
-/// How many windows there may be.
-const MOST: usize = 64;
+use crate::{Revision, limits::WINDOWS as MOST};
+
 /// How far the clock may be behind the control plane's and still count as set, in microseconds: ten minutes.
 const BEHIND: i64 = 10 * 60 * 1_000_000;
-/// Where hosts keep the rules of time zones.
-const ZONES: [&str; 3] = ["/usr/share/zoneinfo", "/etc/zoneinfo", "/usr/lib/zoneinfo"];
 const DAYS: [(&str, Weekday); 7] = [
     ("Mon", Weekday::Monday),
     ("Tue", Weekday::Tuesday),
@@ -44,7 +41,7 @@ struct Window {
 
 /// Whether things may be changed at an instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Opening {
+pub enum Opening {
     /// They may.
     Open,
     /// They may not; why, for people, and when that ends, if it is known.
@@ -60,17 +57,27 @@ impl Windows {
     /// Returns the windows that are written in `texts`; without any, nothing may ever be changed. The error says which of
     /// them is wrong, and how.
     pub fn parse(texts: &[String]) -> Result<Self, (usize, String)> {
+        Self::parse_with(texts, zones::find)
+    }
+
+    /// Checks windows without the rules of their zones: whether a zone exists is known where the windows are to hold.
+    pub fn check(texts: &[String]) -> Result<(), (usize, String)> {
+        Self::parse_with(texts, |name| zones::check(name).map(|()| TimeZone::UTC)).map(|_| ())
+    }
+
+    fn parse_with(texts: &[String], zone: impl Fn(&str) -> Result<TimeZone, String>) -> Result<Self, (usize, String)> {
         if texts.len() > MOST {
             return Err((MOST, format!("{} windows, at most {MOST} are allowed", texts.len())));
         }
         let windows = texts.iter().enumerate();
-        let windows = windows.map(|(index, text)| Window::parse(text).map_err(|message| (index, message)));
+        let windows = windows.map(|(index, text)| Window::parse(text, &zone).map_err(|message| (index, message)));
         windows.collect::<Result<_, _>>().map(|windows| Self(Some(windows)))
     }
 
     /// Returns whether things may be changed `now`, by the host's clock. `newest` is the newest cursor that the host
     /// accepted, the proof that the time is not before it.
-    pub(crate) fn opening(&self, now: Revision, newest: Option<Revision>) -> Opening {
+    #[must_use]
+    pub fn opening(&self, now: Revision, newest: Option<Revision>) -> Opening {
         let Some(windows) = &self.0 else { return Opening::Open };
         let newest = newest.unwrap_or_default();
         if now.micros().saturating_add(BEHIND) < newest.micros() {
@@ -97,7 +104,7 @@ impl Windows {
 }
 
 impl Window {
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str, find: impl Fn(&str) -> Result<TimeZone, String>) -> Result<Self, String> {
         let mut words = text.split_whitespace();
         let (Some(days), Some(hours), zone, None) = (words.next(), words.next(), words.next(), words.next()) else {
             return Err(format!("{text:?} is not a window such as \"Mon-Fri 09:00-16:00 Europe/Berlin\""));
@@ -113,7 +120,7 @@ impl Window {
         if to == Some(from) {
             return Err(format!("{hours:?} is no time at all; a whole day is 00:00-24:00"));
         }
-        Ok(Self { days, from, to, zone: zone.map_or(Ok(TimeZone::UTC), find_zone)? })
+        Ok(Self { days, from, to, zone: zone.map_or(Ok(TimeZone::UTC), find)? })
     }
 
     fn open_at(&self, now: Timestamp) -> bool {
@@ -177,24 +184,6 @@ fn parse_time(text: &str) -> Option<Time> {
     let two = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
     (two(hour) && two(minute)).then_some(())?;
     Time::new(hour.parse().ok()?, minute.parse().ok()?, 0, 0).ok()
-}
-
-/// Returns the time zone of this name, from the rules that the host has.
-fn find_zone(name: &str) -> Result<TimeZone, String> {
-    if name.eq_ignore_ascii_case("utc") {
-        return Ok(TimeZone::UTC);
-    }
-    let plain = |part: &str| {
-        let usual = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-".contains(&byte);
-        !part.is_empty() && part.bytes().all(usual)
-    };
-    if !name.split('/').all(plain) {
-        return Err(format!("{name:?} is not the name of a time zone such as Europe/Berlin"));
-    }
-    let Some(bytes) = ZONES.iter().find_map(|dir| fs::read(Path::new(dir).join(name)).ok()) else {
-        return Err(format!("this host knows no time zone {name:?}; is its package of time zones (tzdata) installed?"));
-    };
-    TimeZone::tzif(name, &bytes).map_err(|error| format!("the rules of the time zone {name:?} are damaged: {error}"))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ fn is_open(windows: &Windows, text: &str) -> bool {
 
 /// Whether the rules of time zones are there; says so if not, and fails where everything has to be there.
 fn has_zones() -> bool {
-    let found = find_zone("Europe/Berlin").is_ok();
+    let found = zones::find("Europe/Berlin").is_ok();
     if !found {
         assert!(std::env::var_os("CI").is_none(), "install tzdata");
         eprintln!("skipped: this host has no time zones; install tzdata");
@@ -127,4 +127,13 @@ fn what_is_not_a_window_is_refused_with_its_place() {
     }
     assert!(Windows::parse(&vec!["* 00:00-24:00".to_owned(); MOST]).is_ok());
     assert_eq!(Windows::parse(&vec!["* 00:00-24:00".to_owned(); MOST + 1]).expect_err("many").0, MOST);
+}
+
+#[test]
+fn windows_are_checked_without_the_rules_of_their_zones() {
+    let check = |text: &str| Windows::check(&[text.to_owned()]);
+    assert_eq!(check("Mon 09:00-10:00 Europe/Nowhere"), Ok(()));
+    for bad in ["Mon 09:00-10:00 ../../etc/passwd", "Mon 9:00-10:00", ""] {
+        assert_eq!(check(bad).expect_err(bad).0, 0);
+    }
 }

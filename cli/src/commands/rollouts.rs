@@ -1,0 +1,182 @@
+//! Rollouts: how far a deployment's newest release is handed out, and telling that something.
+
+use clap::{Args, Subcommand};
+use titan_api::{
+    Name,
+    spans::Span,
+    workplans::{NodeKind, NodeState, NodeView, PlanState, PlanStatus},
+};
+
+use super::workplans::{About, History, Status, Update, Watch, Whole, WorkPlan};
+use crate::{errors::CliError, output::Exit, session::Session};
+
+/// What to do with a rollout.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  titan rollout watch web
+  titan rollout approve web --reason 'the canary looks good'
+  titan rollout pause web
+  titan rollout rollback web --reason 'customers complain'
+  titan rollout retry web --reason 'it was the network'")]
+pub(crate) enum Rollout {
+    /// Show how far it is.
+    Status(Waited),
+    /// Show it as it goes on, until its end.
+    Watch(Of),
+    /// Show everything that happened in it.
+    History(Story),
+    /// Give no more hosts the release and stop the clocks; hosts that have it keep it.
+    Pause(Of),
+    /// Go on.
+    Resume(Of),
+    /// Open a gate; nobody opens one for a change of his own.
+    Approve(Gate),
+    /// Keep a gate closed.
+    Reject(Gate),
+    /// Go on as if a stage or a check had passed.
+    Skip(Gate),
+    /// Try again what waits for a person: a stage, a check, or a release that was taken back before.
+    Retry(Gate),
+    /// Change the deadline.
+    Update(Deadline),
+    /// Stop it; hosts that have the release keep it.
+    Abort(Of),
+    /// Stop it and return every host to the release before.
+    Rollback(Of),
+}
+
+/// A deployment.
+#[derive(Debug, Args)]
+pub(crate) struct Of {
+    /// Name of the deployment.
+    deployment: Name,
+    /// Why; kept in the history.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+/// A deployment, and whether to wait.
+#[derive(Debug, Args)]
+pub(crate) struct Waited {
+    /// Name of the deployment.
+    deployment: Name,
+    /// Wait for the end; ends with 1 unless the release succeeded.
+    #[arg(long)]
+    wait: bool,
+}
+
+/// A deployment, and what of its history.
+#[derive(Debug, Args)]
+pub(crate) struct Story {
+    /// Name of the deployment.
+    deployment: Name,
+    /// Only what happened to this stage or check.
+    #[arg(long, value_name = "NODE")]
+    node: Option<Name>,
+    /// Only steps of the rollout, without the bookkeeping between them.
+    #[arg(long)]
+    brief: bool,
+}
+
+/// A stage or check of a rollout.
+#[derive(Debug, Args)]
+pub(crate) struct Gate {
+    /// Name of the deployment.
+    deployment: Name,
+    /// Name of the stage or check; may be left out if only one waits.
+    node: Option<Name>,
+    /// Why; kept in the history.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+/// A deployment and its rollout's deadline.
+#[derive(Debug, Args)]
+pub(crate) struct Deadline {
+    /// Name of the deployment.
+    deployment: Name,
+    /// The deadline, from the start of the rollout.
+    #[arg(long, value_name = "SPAN")]
+    deadline: Span,
+    /// Why; kept in the history.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+async fn found(session: &Session, deployment: &Name) -> Result<PlanStatus, CliError> {
+    Ok(session.client()?.rollout(&session.workspace()?, deployment).await?)
+}
+
+async fn whole(session: &Session, of: Of) -> Result<Whole, CliError> {
+    Ok(Whole { plan: found(session, &of.deployment).await?.id.to_string(), reason: of.reason })
+}
+
+/// Whether a person may say something to a node.
+fn waits(node: &NodeView) -> bool {
+    node.held || (node.kind == NodeKind::Check && node.state == NodeState::Waiting)
+}
+
+fn about(gate: Gate, status: &PlanStatus) -> Result<About, CliError> {
+    let waiting: Vec<&NodeView> = status.current.iter().filter(|node| waits(node)).collect();
+    let node = match (gate.node, waiting.as_slice()) {
+        (Some(node), _) => node,
+        (None, [node]) => node.name.clone(),
+        (None, []) => {
+            let detail = format!("nothing in the rollout of {} waits for a person", gate.deployment);
+            return Err(CliError::usage(detail, "look at it with titan rollout status"));
+        }
+        (None, several) => {
+            let names: Vec<&str> = several.iter().map(|node| &*node.name).collect();
+            return Err(CliError::usage(format!("several wait: {}", names.join(", ")), "name one of them"));
+        }
+    };
+    Ok(About { plan: status.id.to_string(), node, reason: gate.reason })
+}
+
+impl Rollout {
+    /// Does what the command says.
+    pub(crate) async fn run(self, session: &Session) -> Result<Exit, CliError> {
+        let plan = match self {
+            Self::Status(Waited { deployment, wait }) => {
+                WorkPlan::Status(Status { plan: found(session, &deployment).await?.id.to_string(), wait })
+            }
+            Self::Watch(of) => WorkPlan::Watch(Watch { plan: found(session, &of.deployment).await?.id.to_string() }),
+            Self::History(Story { deployment, node, brief }) => {
+                WorkPlan::History(History { plan: found(session, &deployment).await?.id.to_string(), node, brief })
+            }
+            Self::Pause(of) => WorkPlan::Pause(whole(session, of).await?),
+            Self::Resume(of) => WorkPlan::Resume(whole(session, of).await?),
+            Self::Abort(of) => WorkPlan::Abort(whole(session, of).await?),
+            Self::Rollback(of) => WorkPlan::Rollback(whole(session, of).await?),
+            Self::Approve(gate) => {
+                let status = found(session, &gate.deployment).await?;
+                WorkPlan::Approve(about(gate, &status)?)
+            }
+            Self::Reject(gate) => {
+                let status = found(session, &gate.deployment).await?;
+                WorkPlan::Reject(about(gate, &status)?)
+            }
+            Self::Skip(gate) => {
+                let status = found(session, &gate.deployment).await?;
+                WorkPlan::Skip(about(gate, &status)?)
+            }
+            Self::Retry(gate) => {
+                let status = found(session, &gate.deployment).await?;
+                // One that was taken back before was never begun.
+                if status.state == PlanState::Planning && gate.node.is_none() {
+                    WorkPlan::Start(Whole { plan: status.id.to_string(), reason: gate.reason })
+                } else {
+                    WorkPlan::Retry(about(gate, &status)?)
+                }
+            }
+            Self::Update(Deadline { deployment, deadline, reason }) => WorkPlan::Update(Update {
+                plan: found(session, &deployment).await?.id.to_string(),
+                set: Vec::new(),
+                deadline: Some(deadline),
+                reason,
+            }),
+        };
+        plan.run(session).await
+    }
+}

@@ -1,0 +1,112 @@
+//! Gates, and what they are never to open for again.
+
+use titan_api::{Digest, Revision};
+use uuid::Uuid;
+
+use super::{Result, Tx, both, json, parsed};
+use crate::fleet::rollouts::gates::Gate;
+
+type Row = (String, String, i64, Option<i64>, String, i64);
+
+fn gate((deployment, plan, to, from, openings, revision): Row) -> Result<(Gate, Revision)> {
+    const TABLE: &str = "gates";
+    let id = deployment.as_str();
+    let gate = Gate {
+        deployment: parsed(TABLE, "deployment_uid", id, id)?,
+        plan: parsed(TABLE, "plan_id", id, &plan)?,
+        to,
+        from,
+        openings: json(TABLE, "openings", id, &openings)?,
+    };
+    Ok((gate, Revision::from_micros(revision)))
+}
+
+impl Tx {
+    /// Returns the gates that moved after `seen`, with when they did.
+    pub async fn gates_after(&mut self, seen: Revision) -> Result<Vec<(Gate, Revision)>> {
+        const SQL: &str = "SELECT deployment_uid, plan_id, to_number, from_number, openings, revision FROM gates \
+             WHERE revision > $1 ORDER BY revision";
+        let rows: Vec<Row> = both!(self, conn => sqlx::query_as(SQL).bind(seen.micros()).fetch_all(&mut **conn).await?);
+        rows.into_iter().map(gate).collect()
+    }
+
+    /// Returns the gate of a deployment.
+    pub async fn gate(&mut self, deployment: Uuid) -> Result<Option<Gate>> {
+        const SQL: &str = "SELECT deployment_uid, plan_id, to_number, from_number, openings, revision FROM gates \
+             WHERE deployment_uid = $1";
+        let row: Option<Row> =
+            both!(self, conn => sqlx::query_as(SQL).bind(deployment.to_string()).fetch_optional(&mut **conn).await?);
+        row.map(|row| gate(row).map(|(gate, _)| gate)).transpose()
+    }
+
+    /// Returns the gate that a plan opens.
+    pub async fn gate_of_plan(&mut self, plan: Uuid) -> Result<Option<Gate>> {
+        const SQL: &str = "SELECT deployment_uid, plan_id, to_number, from_number, openings, revision FROM gates \
+             WHERE plan_id = $1";
+        let row: Option<Row> =
+            both!(self, conn => sqlx::query_as(SQL).bind(plan.to_string()).fetch_optional(&mut **conn).await?);
+        row.map(|row| gate(row).map(|(gate, _)| gate)).transpose()
+    }
+
+    /// Returns when the gate that a plan opens last moved.
+    pub async fn gate_moved(&mut self, plan: Uuid) -> Result<Option<Revision>> {
+        const SQL: &str = "SELECT revision FROM gates WHERE plan_id = $1";
+        let row: Option<(i64,)> =
+            both!(self, conn => sqlx::query_as(SQL).bind(plan.to_string()).fetch_optional(&mut **conn).await?);
+        Ok(row.map(|(revision,)| Revision::from_micros(revision)))
+    }
+
+    /// Returns the plans whose gates are not settled.
+    pub async fn plans_with_gates(&mut self) -> Result<Vec<Uuid>> {
+        const SQL: &str = "SELECT plan_id FROM gates WHERE from_number IS NULL OR from_number <> to_number";
+        let rows: Vec<(String,)> = both!(self, conn => sqlx::query_as(SQL).fetch_all(&mut **conn).await?);
+        rows.into_iter().map(|(plan,)| parsed("gates", "plan_id", &plan, &plan)).collect()
+    }
+
+    /// Writes a gate at `revision`, which the same transaction took from the clock.
+    pub async fn put_gate(&mut self, gate: &Gate, revision: Revision) -> Result<()> {
+        const SQL: &str = "INSERT INTO gates (deployment_uid, plan_id, to_number, from_number, openings, revision) \
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (deployment_uid) DO UPDATE SET plan_id = excluded.plan_id, \
+             to_number = excluded.to_number, from_number = excluded.from_number, openings = excluded.openings, \
+             revision = excluded.revision";
+        let openings = serde_json::to_string(&gate.openings).unwrap_or_default();
+        both!(self, conn => sqlx::query(SQL)
+            .bind(gate.deployment.to_string()).bind(gate.plan.to_string()).bind(gate.to).bind(gate.from)
+            .bind(openings).bind(revision.micros()).execute(&mut **conn).await.map(drop)?);
+        Ok(())
+    }
+
+    /// Notes that what resolves to `inputs` is not handed out by itself any more.
+    pub async fn veto(
+        &mut self,
+        deployment: Uuid,
+        inputs: &Digest,
+        number: i64,
+        (reason, actor): (&str, &str),
+        at: Revision,
+    ) -> Result<()> {
+        const SQL: &str = "INSERT INTO vetoes (deployment_uid, inputs_digest, number, reason, actor, vetoed_at) \
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (deployment_uid, inputs_digest) DO UPDATE SET \
+             number = excluded.number, reason = excluded.reason, actor = excluded.actor, vetoed_at = excluded.vetoed_at";
+        both!(self, conn => sqlx::query(SQL)
+            .bind(deployment.to_string()).bind(inputs.as_bytes().to_vec()).bind(number).bind(reason).bind(actor)
+            .bind(at.micros()).execute(&mut **conn).await.map(drop)?);
+        Ok(())
+    }
+
+    /// Whether what resolves to `inputs` is not to be handed out by itself.
+    pub async fn is_vetoed(&mut self, deployment: Uuid, inputs: &Digest) -> Result<bool> {
+        const SQL: &str = "SELECT COUNT(*) FROM vetoes WHERE deployment_uid = $1 AND inputs_digest = $2";
+        let (count,): (i64,) = both!(self, conn => sqlx::query_as(SQL)
+            .bind(deployment.to_string()).bind(inputs.as_bytes().to_vec()).fetch_one(&mut **conn).await?);
+        Ok(count > 0)
+    }
+
+    /// Takes a veto back: a person wants it all the same.
+    pub async fn lift_veto(&mut self, deployment: Uuid, inputs: &Digest) -> Result<()> {
+        const SQL: &str = "DELETE FROM vetoes WHERE deployment_uid = $1 AND inputs_digest = $2";
+        both!(self, conn => sqlx::query(SQL)
+            .bind(deployment.to_string()).bind(inputs.as_bytes().to_vec()).execute(&mut **conn).await.map(drop)?);
+        Ok(())
+    }
+}

@@ -1,0 +1,413 @@
+//! Releases: how the control plane hands one out, stage by stage, and takes it back.
+//!
+//! An attempt of a stage looks at its hosts, opens the gate as far as it may, and ends as they come to their end. Nothing of
+//! it is kept but the gate: one that was cut off begins anew and finds how far the gate is open.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use titan_api::{
+    Revision,
+    selectors::Selector,
+    strategies::{
+        ReleaseStage, ReleaseStep,
+        releases::{Back, Preflight},
+    },
+    windows::{self, Windows},
+    workplans::{PlanState, attempts},
+};
+use uuid::Uuid;
+
+use super::{End, executors::Job};
+use crate::{
+    fleet::{
+        absences::Absences,
+        causes::Affected,
+        matchers::Matcher,
+        model::Deployment,
+        placements,
+        rollouts::{
+            Doors, Frozen, Gate, Opening, Progress, Rules, Said, Standing, Verdict, outcomes, preflight, ranked,
+        },
+        workplans::Plan,
+    },
+    planning::{self, Planning},
+    routes::hosts,
+    state::AppState,
+    store::StoreError,
+    tasks::follow,
+};
+
+/// How long hosts are not looked at again though more is heard of them.
+const REST: Duration = Duration::from_millis(20);
+/// How long nothing is heard before they are looked at all the same.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often people are told how far it is.
+const TOLD: Duration = Duration::from_secs(1);
+/// How often all hosts are looked at, for those of which nothing is heard; less often the more they are.
+const ROUND: Duration = Duration::from_secs(2);
+/// What people are told of one attempt, at most.
+const LINES: usize = 20;
+/// Reports that another replica wrote may come this much later than their time says.
+const LATE: Duration = Duration::from_secs(5);
+
+/// Why an attempt did not come to its end.
+#[derive(Debug)]
+enum Halt {
+    /// The database failed.
+    Store(StoreError),
+    /// It is not to go on.
+    Over(&'static str, String),
+}
+
+impl From<StoreError> for Halt {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Does a step of a rollout.
+pub(super) async fn run(job: Job, step: &ReleaseStep) -> End {
+    let ended = match step {
+        ReleaseStep::Preflight(preflight) => look_ahead(&job, preflight).await,
+        ReleaseStep::Stage(stage) => hand_out(&job, stage).await,
+        ReleaseStep::Back(back) => take_back(&job, back).await,
+    };
+    match ended {
+        Ok((Verdict::Passed, line)) => End::known(attempts::Verdict::Passed, Some(line), None),
+        Ok((Verdict::NoOp(_), line)) => End::known(attempts::Verdict::Passed, Some(line), Some(json!({"noOp": true}))),
+        Ok((Verdict::Failed(_), line)) => End::known(attempts::Verdict::Failed, Some(line), None),
+        // Made again at once, and not counted: nothing is known of the release by that.
+        Err(Halt::Store(error)) => End::broken("interrupted", error.to_string()),
+        Err(Halt::Over(code, message)) => End::broken(code, message),
+    }
+}
+
+impl Job {
+    /// Returns the plan as it stands and its gate, if the attempt is still to go on.
+    async fn standing(&self) -> Result<(Plan, Gate), Halt> {
+        let mut tx = self.state.store.read().await?;
+        let row = tx.plan(self.row.plan.id).await?;
+        let gate = tx.gate_of_plan(self.row.plan.id).await?;
+        match (row, gate) {
+            (Some(row), Some(gate)) if !row.plan.state.is_final() => Ok((row.plan, gate)),
+            _ => Err(Halt::Over("superseded", "another release takes its place".to_owned())),
+        }
+    }
+
+    /// Writes how far the gate is open. Nothing is written if the plan went on without this attempt, or was paused.
+    async fn open(&self, change: impl Fn(&mut Gate) -> bool) -> Result<bool, Halt> {
+        let mut tx = self.state.store.write("gate").await?;
+        let revision = tx.tick(self.state.clock.now()).await?;
+        let row = tx.plan_for_step(self.row.plan.id).await?;
+        let node = tx.plan_nodes(self.row.plan.id, std::slice::from_ref(&self.node.name)).await?.pop();
+        let gate = tx.gate_of_plan(self.row.plan.id).await?;
+        let lives = node.and_then(|node| node.live().map(|attempt| attempt.number)) == Some(self.number);
+        let goes_on = row.is_some_and(|row| row.plan.goes_on());
+        let Some(mut gate) = gate.filter(|_| lives && goes_on) else { return Ok(false) };
+        if !change(&mut gate) {
+            return Ok(true);
+        }
+        tx.put_gate(&gate, revision).await?;
+        tx.notify().await?;
+        tx.commit().await?;
+        self.state.committed();
+        Ok(true)
+    }
+
+    /// Waits until it is decided for every host what the gate means for it.
+    async fn decided(&self) -> Result<(), Halt> {
+        let mut commits = self.state.commits();
+        loop {
+            commits.mark_unchanged();
+            let mut tx = self.state.store.read().await?;
+            let moved = tx.gate_moved(self.row.plan.id).await?;
+            let decided = tx.bookmark("gates").await?;
+            drop(tx);
+            match moved {
+                Some(moved) if moved > decided => {}
+                Some(_) => break,
+                None => return Err(Halt::Over("superseded", "another release takes its place".to_owned())),
+            }
+            let _hint = tokio::time::timeout(LOOK, commits.changed()).await;
+        }
+        // Whatever was decided is in the view.
+        Ok(follow::pass(&self.state).await?)
+    }
+
+    fn deployment(&self, gate: &Gate) -> Result<Arc<Deployment>, Halt> {
+        let gone = || Halt::Over("superseded", "the deployment is not there any more".to_owned());
+        self.state.model().deployment(gate.deployment).cloned().ok_or_else(gone)
+    }
+
+    async fn tell(&self, line: &str, counts: &outcomes::Counts) -> Result<(), Halt> {
+        let mut tx = self.state.store.write("progress").await?;
+        let said: Value = json!({ "message": line, "counts": counts });
+        tx.add_progress(self.row.plan.id, (&self.node.name, self.number), &said, LINES).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+/// What hosts of a stage say, moved along by what is new.
+struct Watch {
+    deployment: Uuid,
+    members: Vec<Uuid>,
+    /// When hosts were seen before this process began, as it was written down.
+    seen: HashMap<Uuid, Option<Revision>>,
+    /// Hosts that cannot have what they are to have.
+    refused: BTreeSet<Uuid>,
+    heard: Revision,
+    /// When all of them are looked at again, for those of which nothing is heard.
+    round: Instant,
+}
+
+impl Watch {
+    async fn begin(state: &AppState, deployment: Uuid, members: Vec<Uuid>) -> Result<Self, Halt> {
+        let seen = state.store.read().await?.observed_hosts_of(&members).await?;
+        let seen = seen.into_iter().map(|host| (host.uid, host.last_seen)).collect();
+        let (refused, heard) = (BTreeSet::new(), Revision::ZERO);
+        Ok(Self { deployment, members, seen, refused, heard, round: Instant::now() })
+    }
+
+    /// Reads what was said since the last time, or everything if `whole`, and tells it to the stage.
+    async fn look(&mut self, state: &AppState, progress: &mut Progress, plan: &Plan, whole: bool) -> Result<(), Halt> {
+        let clock = plan.clock(state.clock.now().micros());
+        let late = i64::try_from(LATE.as_micros()).unwrap_or(i64::MAX);
+        let since = Revision::from_micros(self.heard.micros().saturating_sub(late).max(0));
+        let mut tx = state.store.read().await?;
+        let problems = tx.render_problems(self.deployment).await?;
+        let problems: HashMap<_, _> = problems.into_iter().map(|found| (found.host, found.problem)).collect();
+        let refused: BTreeSet<Uuid> = problems.keys().copied().collect();
+        let whole = whole || self.heard == Revision::ZERO || refused != self.refused;
+        self.refused = refused;
+        let reports = match whole {
+            true => tx.reports_of_deployment(self.deployment).await?,
+            false => tx.reports_of_deployment_since(self.deployment, since).await?,
+        };
+        drop(tx);
+        let reports: HashMap<_, _> = reports.into_iter().map(|observed| (observed.host, observed)).collect();
+        self.heard = reports.values().map(|observed| observed.reported_at).fold(self.heard, Revision::max);
+        let round = whole || self.round <= Instant::now();
+        if round {
+            let every = ROUND.max(Duration::from_millis(self.members.len() as u64 / 20));
+            self.round = Instant::now() + every;
+            let model = state.model();
+            let matched = model.deployment(self.deployment).and_then(|deployment| model.target(deployment).cloned());
+            for host in &self.members {
+                let stays = model.host(*host).zip(matched.as_ref()).is_some_and(|(host, target)| target.matches(host));
+                if !stays {
+                    progress.remove(*host, clock);
+                }
+            }
+        }
+        let silence = hosts::online_since(state);
+        let asked: Box<dyn Iterator<Item = &Uuid> + Send> =
+            if round { Box::new(self.members.iter()) } else { Box::new(reports.keys()) };
+        for host in asked {
+            let Some((before, open)) = progress.standing(*host) else { continue };
+            let observed = reports.get(host);
+            let said = if !open {
+                // What it says is about the release before.
+                Said::OnItsWay
+            } else if whole || observed.is_some() {
+                let entry = state.view.find(*host).and_then(|slot| slot.set().of_deployment(self.deployment).cloned());
+                let assignment = entry.map(|entry| entry.assignment(*host));
+                // By the plan's clock, which stood still while it was paused.
+                let at = observed.map_or(clock, |observed| plan.clock(observed.reported_at.micros()).min(clock));
+                Said::of(assignment.as_ref(), observed, problems.get(host), at)
+            } else {
+                before.said
+            };
+            let seen = hosts::last_seen(state, *host, self.seen.get(host).copied().flatten());
+            // One that nobody ever saw is not there since it was first looked for.
+            let unseen_since = match (seen, before.unseen_since) {
+                (Some(seen), _) if seen >= silence => None,
+                (_, Some(since)) => Some(since),
+                (Some(seen), None) => Some(plan.clock(seen.micros()).min(clock)),
+                (None, None) => Some(clock),
+            };
+            let standing = Standing { said, unseen_since };
+            if standing != before {
+                progress.tell(*host, standing, clock);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks at the hosts until the stage ends. `open` is called with how far the gate is to be open.
+async fn watch_over(
+    job: &Job,
+    mut progress: Progress,
+    mut watch: Watch,
+    windows: Option<&Windows>,
+    opens: bool,
+) -> Result<(Verdict, String), Halt> {
+    let (mut commits, mut reports) = (job.state.commits(), job.state.reported.subscribe());
+    let (mut whole, mut opened) = (true, None);
+    let mut told: (Option<String>, Instant) = (None, Instant::now());
+    loop {
+        commits.mark_unchanged();
+        reports.mark_unchanged();
+        let (plan, _) = job.standing().await?;
+        watch.look(&job.state, &mut progress, &plan, std::mem::take(&mut whole)).await?;
+        let (wall, paused) = (job.state.clock.now(), plan.state == PlanState::Paused);
+        let now = plan.clock(wall.micros());
+        let doors = match windows.map(|windows| windows.opening(wall, None)) {
+            _ if paused => Doors::Closed { until: None },
+            Some(windows::Opening::Closed { next, .. }) => {
+                Doors::Closed { until: next.map(|next| plan.clock(next.micros())) }
+            }
+            Some(windows::Opening::Open) | None => Doors::Open,
+        };
+        let advance = progress.advance(now, doors);
+        let line = outcomes::line(progress.rules(), &advance, now);
+        if opens && advance.opening != opened {
+            if let Some(opening) = &advance.opening
+                && !job.open(|gate| gate.open(opening)).await?
+            {
+                // The plan was paused meanwhile, or went on without this.
+                tokio::time::sleep(REST).await;
+                whole = true;
+                continue;
+            }
+            opened.clone_from(&advance.opening);
+            job.decided().await?;
+            whole = true;
+        }
+        if let Some(verdict) = advance.verdict {
+            return Ok((verdict, line));
+        }
+        if told.0.as_ref() != Some(&line) && (told.0.is_none() || told.1.elapsed() >= TOLD) {
+            job.tell(&line, &advance.counts).await?;
+            told = (Some(line), Instant::now());
+        }
+        if whole {
+            continue;
+        }
+        tokio::time::sleep(REST).await;
+        let due = advance.due.map(|due| Duration::from_micros(due.saturating_sub(now).max(0).unsigned_abs()));
+        let wait = due.unwrap_or(LOOK).clamp(Duration::from_millis(1), LOOK);
+        tokio::select! {
+            _ = commits.changed() => {}
+            _ = reports.changed() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Returns the hosts that are to have a deployment, as far as that is known.
+fn present(state: &AppState, deployment: &Deployment) -> Vec<Uuid> {
+    let model = state.model();
+    let possible = placements::possible(&model, deployment);
+    let holds = |host: &Uuid| {
+        let entry = state.view.find(*host).and_then(|slot| slot.set().of_deployment(deployment.uid).cloned());
+        entry.is_some_and(|entry| entry.present())
+    };
+    let all = model.hosts().among(&possible).map(|host| host.uid());
+    // Which of them have replicas is decided when the first of them is told.
+    if deployment.spec.replicas.is_some() { all.filter(holds).collect() } else { all.collect() }
+}
+
+async fn hand_out(job: &Job, stage: &ReleaseStage) -> Result<(Verdict, String), Halt> {
+    job.decided().await?;
+    let (plan, gate) = job.standing().await?;
+    let deployment = job.deployment(&gate)?;
+    let windows = (!stage.windows.is_empty()).then(|| Windows::parse(&stage.windows)).transpose();
+    let windows = windows.map_err(|(_, why)| Halt::Over("invalid", why))?;
+    let model = job.state.model();
+    let mut matchers: HashMap<String, Option<Matcher>> = HashMap::new();
+    let selectors = gate.openings.iter().filter_map(|opening| opening.selector.as_ref()).chain(&stage.selector);
+    for selector in selectors {
+        let key = serde_json::to_string(selector).unwrap_or_default();
+        matchers.entry(key).or_insert_with(|| Matcher::new(selector.clone()).ok());
+    }
+    let matches = |selector: &Selector, host: Uuid| {
+        let matcher = matchers.get(&serde_json::to_string(selector).unwrap_or_default());
+        let host = model.host(host);
+        matcher.and_then(Option::as_ref).zip(host).is_some_and(|(matcher, host)| matcher.matches(host))
+    };
+    let hosts = ranked(deployment.uid, present(&job.state, &deployment));
+    let frozen = Frozen::of(stage, &gate, &hosts, matches);
+    let members = frozen.members.iter().map(|member| member.host).collect();
+    let all = Opening { stage: stage.stage.clone(), selector: None, up_to: None };
+    let opening = if gate.is_settled() { Some(&all) } else { gate.opening(&stage.stage) };
+    let now = plan.clock(job.state.clock.now().micros());
+    let progress = Progress::new(Rules::from(stage), frozen, opening, now);
+    let watch = Watch::begin(&job.state, deployment.uid, members).await?;
+    watch_over(job, progress, watch, windows.as_ref(), !gate.is_settled()).await
+}
+
+async fn take_back(job: &Job, back: &Back) -> Result<(Verdict, String), Halt> {
+    let (_, gate) = job.standing().await?;
+    let deployment = job.deployment(&gate)?;
+    let release = job.state.store.read().await?.release(gate.deployment, gate.to).await?;
+    if let Some(release) = release {
+        let reason = job.row.plan.reason.clone().unwrap_or_else(|| "it was rolled back".to_owned());
+        let mut tx = job.state.store.write("gate").await?;
+        let at = job.state.clock.now();
+        tx.veto(gate.deployment, &release.inputs_digest, gate.to, (&reason, &job.row.plan.author), at).await?;
+        tx.commit().await?;
+    }
+    // Whom the release never reached has nothing to return from.
+    let reached = |host: &Uuid| {
+        let entry = job.state.view.find(*host).and_then(|slot| slot.set().of_deployment(gate.deployment).cloned());
+        entry.is_some_and(|entry| entry.present())
+    };
+    let members: Vec<Uuid> = present(&job.state, &deployment).into_iter().filter(reached).collect();
+    if !job.open(Gate::close).await? {
+        return Err(Halt::Over("superseded", "the plan went on".to_owned()));
+    }
+    job.decided().await?;
+    let (plan, _) = job.standing().await?;
+    // With nothing to return to it is taken away; whoever has it no more is done.
+    let members: Vec<Uuid> = if gate.from.is_none() { Vec::new() } else { members };
+    let ranks = ranked(deployment.uid, members.iter().copied());
+    let now = plan.clock(job.state.clock.now().micros());
+    let all = Opening { stage: job.node.name.clone(), selector: None, up_to: None };
+    let frozen = Frozen { members: ranks, reach: None };
+    let progress = Progress::new(Rules::back(&job.node.name, back), frozen, Some(&all), now);
+    let watch = Watch::begin(&job.state, deployment.uid, members).await?;
+    watch_over(job, progress, watch, None, false).await
+}
+
+/// Renders the release for every host that is to have it, before any has it.
+async fn look_ahead(job: &Job, preflight: &Preflight) -> Result<(Verdict, String), Halt> {
+    job.decided().await?;
+    let (_, gate) = job.standing().await?;
+    let deployment = job.deployment(&gate)?;
+    let state = &job.state;
+    let model = state.model();
+    let mut standing = planning::Standing::of(&state.view, &model, &state.store).await?;
+    standing.absences = Absences::clone(&state.absences.load());
+    standing.barriers.clear();
+    let hosts = present(state, &deployment).len() as u64;
+    let mut planning = Planning {
+        model: &model,
+        view: &state.view,
+        standing: &mut standing,
+        store: &state.store,
+        renderer: &state.renderer,
+    };
+    let affected = Affected { deployments: BTreeSet::from([deployment.uid]), ..Affected::default() };
+    let planned =
+        planning.preview(&affected).await.map_err(|problem| Halt::Over("unavailable", problem.to_string()))?;
+    let refused: Vec<_> =
+        planned.problems.iter().filter_map(|(_, host, problem)| Some((host, problem.as_ref()?))).collect();
+    let verdict = preflight::verdict(preflight, hosts, refused.len() as u64);
+    let mut line = match &verdict {
+        Verdict::Passed => {
+            format!("the release can be rendered for {} of {hosts} hosts", hosts.saturating_sub(refused.len() as u64))
+        }
+        Verdict::NoOp(why) | Verdict::Failed(why) => why.clone(),
+    };
+    if let Some((host, problem)) = refused.first() {
+        let name = model.host(**host).map(|host| host.name().to_owned()).unwrap_or_default();
+        line.push_str(&format!("; {name}: {}", problem.detail));
+    }
+    Ok((verdict, line))
+}
