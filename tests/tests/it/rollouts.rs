@@ -8,6 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 use titan_api::{
+    Name,
     reports::Phase,
     workplans::{PlanState, PlanStatus, Signal, SignalRequest},
 };
@@ -162,6 +163,11 @@ async fn a_gate_holds_the_rest_until_somebody_opens_it_and_a_newer_release_takes
     let waits = plan(&world, "web#2", |plan| plan.current.iter().any(|node| &*node.name == "some-check-1")).await;
     assert_eq!(hosts.count(), [("one".to_owned(), HOSTS - 3), ("two".to_owned(), 3)].into());
     assert_eq!(waits.state, PlanState::Running);
+    // All are well, and yet it is not there.
+    let (workspace, name) = (Name::new("default").expect("a name"), Name::new("web").expect("a name"));
+    let status = world.admin.deployment_status(&workspace, &name).await.expect("a status");
+    assert!(!status.converged() && status.counts.healthy == HOSTS, "{status:?}");
+    assert_eq!(status.rollout.map(|rollout| (rollout.plan, rollout.state)), Some((waits.id, PlanState::Running)));
 
     // A newer one begins with the same hosts; the others never had the one before.
     world.apply(documents("three", &gated)).await.expect("written");
