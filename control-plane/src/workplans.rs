@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use titan_api::{
     Code, Name, Problem, Revision,
-    workplans::{PlanState, SignalAnswer, SignalRequest, WorkPlanSpec},
+    workplans::{PlanState, Signal, SignalAnswer, SignalRequest, WorkPlanSpec},
 };
 use uuid::Uuid;
 
@@ -240,6 +240,9 @@ async fn told(
     let context = Context { actor, wall: state.clock.now() };
     let input = Input::Told(Told { request: request.clone(), actor: actor.to_owned() });
     let stepped = step(&mut tx, plan, vec![input], context).await?;
+    if signal == Signal::Start {
+        allow(&mut tx, plan).await?;
+    }
     let version = stepped.row.version;
     let accepted_at = context.wall;
     let taken = TakenSignal { request: request.clone(), actor: actor.to_owned(), version, accepted_at };
@@ -247,6 +250,15 @@ async fn told(
     tx.notify().await?;
     tx.commit().await?;
     Ok(SignalAnswer { signal, accepted_at, version, repeated: false })
+}
+
+/// A release that was taken back before is a person's own decision from now on: it is as any other if it comes again.
+async fn allow(tx: &mut Tx, plan: Uuid) -> Result<(), StoreError> {
+    let Some(gate) = tx.gate_of_plan(plan).await? else { return Ok(()) };
+    match tx.release(gate.deployment, gate.to).await? {
+        Some(release) => tx.lift_veto(gate.deployment, &release.inputs_digest).await,
+        None => Ok(()),
+    }
 }
 
 /// Returns the problem of a plan that moved on since it was read.

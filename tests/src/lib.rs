@@ -3,6 +3,7 @@
 pub mod agents;
 pub mod apiserver;
 pub mod clocks;
+pub mod crowds;
 pub mod databases;
 pub mod dice;
 pub mod disks;

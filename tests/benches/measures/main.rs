@@ -13,6 +13,7 @@ mod polls;
 mod renders;
 mod reports;
 mod roles;
+mod rollouts;
 mod rows;
 mod views;
 mod wire;
@@ -70,6 +71,7 @@ async fn taken(measure: Measure, options: &Options) -> anyhow::Result<Vec<Figure
         Measure::Bodies => bodies::speed(options).await,
         Measure::Memory => views::memory(options).await,
         Measure::Reports => reports::speed(options).await,
+        Measure::Rollouts => rollouts::speed(options).await,
     }
 }
 

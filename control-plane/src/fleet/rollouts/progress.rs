@@ -358,7 +358,12 @@ impl Progress {
     }
 
     fn opening(&self, ended_well: bool) -> Option<Opening> {
-        let opening = |up_to| Opening { stage: self.rules.stage.clone(), selector: self.rules.selector.clone(), up_to };
+        let opening = |up_to| Opening {
+            stage: self.rules.stage.clone(),
+            selector: self.rules.selector.clone(),
+            up_to,
+            reach: self.reach,
+        };
         if ended_well {
             return Some(opening(self.reach));
         }

@@ -258,7 +258,7 @@ fn deleted_hosts_are_out_of_all_numbers_for_good() {
 #[test]
 fn a_stage_that_is_taken_up_again_goes_on_where_it_was() {
     let rules = Rules { max_unavailable: Share::Count(1), ..rules() };
-    let opening = Opening { stage: rules.stage.clone(), selector: None, up_to: Some(20) };
+    let opening = Opening { stage: rules.stage.clone(), selector: None, up_to: Some(20), reach: None };
     let mut stage = Progress::new(rules, frozen(3), Some(&opening), 5000 * SECOND);
     for n in 0..2 {
         stage.tell(host(n), healthy(SECOND), 5000 * SECOND);
@@ -425,7 +425,7 @@ proptest! {
                 Happens::TakeUp => {
                     let rules = rules.clone();
                     let opening =
-                        naive.up_to.map(|up_to| Opening { stage: rules.stage.clone(), selector: None, up_to: Some(up_to) });
+                        naive.up_to.map(|up_to| Opening { stage: rules.stage.clone(), selector: None, up_to: Some(up_to), reach: None });
                     stage = Progress::new(rules, frozen.clone(), opening.as_ref(), now);
                     for (ranked, standing, gone) in &naive.hosts {
                         if *gone { stage.remove(ranked.host, now) } else { stage.tell(ranked.host, *standing, now) }

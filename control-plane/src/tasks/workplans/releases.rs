@@ -334,7 +334,7 @@ async fn hand_out(job: &Job, stage: &ReleaseStage) -> Result<(Verdict, String), 
     let hosts = ranked(deployment.uid, present(&job.state, &deployment));
     let frozen = Frozen::of(stage, &gate, &hosts, matches);
     let members = frozen.members.iter().map(|member| member.host).collect();
-    let all = Opening { stage: stage.stage.clone(), selector: None, up_to: None };
+    let all = Opening { stage: stage.stage.clone(), selector: None, up_to: None, reach: None };
     let opening = if gate.is_settled() { Some(&all) } else { gate.opening(&stage.stage) };
     let now = plan.clock(job.state.clock.now().micros());
     let progress = Progress::new(Rules::from(stage), frozen, opening, now);
@@ -368,7 +368,7 @@ async fn take_back(job: &Job, back: &Back) -> Result<(Verdict, String), Halt> {
     let members: Vec<Uuid> = if gate.from.is_none() { Vec::new() } else { members };
     let ranks = ranked(deployment.uid, members.iter().copied());
     let now = plan.clock(job.state.clock.now().micros());
-    let all = Opening { stage: job.node.name.clone(), selector: None, up_to: None };
+    let all = Opening { stage: job.node.name.clone(), selector: None, up_to: None, reach: None };
     let frozen = Frozen { members: ranks, reach: None };
     let progress = Progress::new(Rules::back(&job.node.name, back), frozen, Some(&all), now);
     let watch = Watch::begin(&job.state, deployment.uid, members).await?;
