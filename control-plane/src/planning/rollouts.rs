@@ -131,7 +131,7 @@ impl Planning<'_> {
             None => before,
         };
         let mut tx = self.store.read().await?;
-        let starts = !tx.is_vetoed(deployment.uid, &release.inputs_digest).await?;
+        let starts = tx.veto_of(deployment.uid, &release.inputs_digest).await?.is_none();
         let author = author(&mut tx, self.model, deployment).await?;
         drop(tx);
         let present = placements::place_set(self.footing(), deployment, &self.standing.holders.of(deployment.uid));
