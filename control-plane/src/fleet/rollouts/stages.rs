@@ -21,13 +21,14 @@ impl Frozen {
     /// Returns the hosts of a stage that begins. `hosts` are those of the deployment in their order; `matches` says whether a
     /// selector matches one of them.
     ///
-    /// An opening of the stage itself is not looked at, so a stage that goes on after a restart has the same hosts, those
-    /// aside that came and went.
+    /// An opening of the stage itself keeps nobody out, so a stage that goes on after a restart has the same hosts, those
+    /// aside that came and went; whoever it let through stays one of them, whoever came before him meanwhile.
     #[must_use]
     pub fn of(stage: &ReleaseStage, gate: &Gate, hosts: &[Ranked], matches: impl Fn(&Selector, Uuid) -> bool) -> Self {
         let about = |host: &&Ranked| stage.selector.as_ref().is_none_or(|selector| matches(selector, host.host));
         let about: Vec<Ranked> = hosts.iter().filter(about).copied().collect();
-        let reach = reach(stage, &about);
+        let own = gate.opening(&stage.stage);
+        let reach = reach(stage, &about).zip(own.map_or(Some(0), |own| own.up_to)).map(|(reach, open)| reach.max(open));
         let earlier: Vec<&Opening> = gate.openings.iter().filter(|opening| opening.stage != stage.stage).collect();
         let closed = |host: &Ranked| {
             !earlier.iter().any(|opening| opening.lets(host.rank, |selector| matches(selector, host.host)))
@@ -107,6 +108,22 @@ mod tests {
         let before = Frozen::of(&half, &gate, &hosts, zones);
         gate.open(&Opening { stage: half.stage.clone(), selector: None, up_to: Some(120) });
         assert_eq!(Frozen::of(&half, &gate, &hosts, zones), before);
+    }
+
+    /// The canary is looked after though a host that comes before it joined while nobody looked.
+    #[test]
+    fn whoever_a_stage_let_through_stays_one_of_its_hosts() {
+        let mut gate = Gate::closed(Uuid::nil(), Uuid::nil(), 2, Some(1));
+        let (canary, grown) = (stage("canary", None, Share::Count(1)), hosts(3));
+        let alone = Frozen::of(&canary, &gate, &grown[1..], zones);
+        assert_eq!(alone, Frozen { members: grown[1..2].to_vec(), reach: Some(110) });
+        gate.open(&Opening { stage: canary.stage.clone(), selector: None, up_to: Some(110) });
+        assert_eq!(
+            Frozen::of(&canary, &gate, &grown, zones),
+            Frozen { members: grown[..2].to_vec(), reach: Some(110) }
+        );
+        gate.open(&Opening { stage: canary.stage.clone(), selector: None, up_to: None });
+        assert_eq!(Frozen::of(&canary, &gate, &grown, zones), Frozen { members: grown, reach: None });
     }
 
     #[test]
