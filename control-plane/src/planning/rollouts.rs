@@ -6,7 +6,11 @@ use std::{
 };
 
 use titan_api::{
-    Kind, Name, Problem, Revision, problems::Code, strategies::Strategy, workplans::WorkPlanSpec, workspaces,
+    Kind, Name, Problem, Revision,
+    problems::Code,
+    strategies::Strategy,
+    workplans::{PlanState, WorkPlanSpec},
+    workspaces,
 };
 use uuid::Uuid;
 
@@ -20,7 +24,7 @@ use crate::{
         rollouts::{Gate, barriers::Barrier, compile},
         workplans::{Input, Plan},
     },
-    store::{Description, Release, Tx},
+    store::{Description, PlanRow, Release, StoreError, Tx},
     workplans::{self, Context, StepError},
 };
 
@@ -40,8 +44,8 @@ pub struct Rollout {
     pub name: String,
     /// Who changed what it is made of: nobody approves his own.
     pub author: String,
-    /// Whether it begins by itself.
-    pub starts: bool,
+    /// Why it does not begin by itself; `None`: it does.
+    pub held: Option<String>,
 }
 
 impl Rollout {
@@ -50,17 +54,29 @@ impl Rollout {
         let gate = self.barrier.gate();
         let context = Context { actor: &self.author, wall };
         if let Some(before) = tx.gate(gate.deployment).await?
-            && let Some(row) = tx.plan(before.plan).await?
-            && !row.plan.state.is_final()
+            && let Some(row) = tx.plan_for_step(before.plan).await?
         {
-            let reason = format!("{} takes its place", self.name);
-            workplans::step(tx, before.plan, vec![Input::Halt { reason, superseded: true }], context).await?;
+            if succeeded(Some(&row)) && gate.from != Some(before.to) && !gate.is_settled() {
+                // It came to its end since this was decided: the release before is another one.
+                return Err(StoreError::Overtaken(before.plan).into());
+            }
+            if !row.plan.state.is_final() {
+                let reason = format!("{} takes its place", self.name);
+                workplans::step(tx, before.plan, vec![Input::Halt { reason, superseded: true }], context).await?;
+            }
         }
         tx.put_gate(gate, revision).await?;
         tx.add_plan(&Plan::new(gate.plan), (&self.workspace, &self.name), None, wall).await?;
-        let made = Input::Make { spec: Box::new(self.spec.clone()), author: self.author.clone() };
-        let start = self.starts.then_some(Input::Start);
-        workplans::step(tx, gate.plan, [Some(made), start].into_iter().flatten().collect(), context).await.map(drop)
+        let made = || Input::Make { spec: Box::new(self.spec.clone()), author: self.author.clone() };
+        let begun = self.held.clone().map_or(Input::Start, Input::Hold);
+        match workplans::step(tx, gate.plan, vec![made(), begun], context).await {
+            // One that cannot begin holds up nobody else. Of what is refused nothing was written.
+            Err(StepError::Refused(problem)) if self.held.is_none() => {
+                let held = Input::Hold(format!("it cannot begin: {}", problem.detail));
+                workplans::step(tx, gate.plan, vec![made(), held], context).await.map(drop)
+            }
+            stepped => stepped.map(drop),
+        }
     }
 }
 
@@ -126,12 +142,16 @@ impl Planning<'_> {
         release: &Release,
         before: Option<i64>,
     ) -> Result<Rollout, Problem> {
-        let from = match self.standing.barriers.get(&deployment.uid) {
-            Some(barrier) => barrier.gate().from,
+        let mut tx = self.store.read().await?;
+        let from = match self.standing.barriers.get(&deployment.uid).map(|barrier| barrier.gate()) {
+            // Proven, though nobody wrote that on the gate yet.
+            Some(gate) if succeeded(tx.plan(gate.plan).await?.as_ref()) => Some(gate.to),
+            Some(gate) => gate.from,
             None => before,
         };
-        let mut tx = self.store.read().await?;
-        let starts = tx.veto_of(deployment.uid, &release.inputs_digest).await?.is_none();
+        let veto = tx.veto_of(deployment.uid, &release.inputs_digest).await?;
+        let told = |veto| format!("waits for a person: the release was taken back before, {}", workplans::why(&veto));
+        let held = veto.map(told);
         let author = author(&mut tx, self.model, deployment).await?;
         drop(tx);
         let present = placements::place_set(self.footing(), deployment, &self.standing.holders.of(deployment.uid));
@@ -148,7 +168,7 @@ impl Planning<'_> {
             Some(strategy) => strategy.is_free(),
             None => Strategy::usual(present.len()).is_free(),
         };
-        let free = starts && free;
+        let free = held.is_none() && free;
         let gate = Gate {
             deployment: deployment.uid,
             plan: Uuid::now_v7(),
@@ -163,7 +183,7 @@ impl Planning<'_> {
             workspace: deployment.workspace.clone(),
             name: moves::release_name(&deployment.name, release),
             author,
-            starts,
+            held,
         })
     }
 
@@ -225,6 +245,10 @@ impl Planning<'_> {
         self.standing.restored.insert(key, Arc::clone(&restored));
         Ok(Ok(restored))
     }
+}
+
+fn succeeded(row: Option<&PlanRow>) -> bool {
+    row.is_some_and(|row| row.plan.state == PlanState::Succeeded)
 }
 
 /// Returns who made the newest change that a deployment's release is made of.

@@ -17,8 +17,8 @@ use titan_api::{
     limits,
     pages::Page,
     workplans::{
-        EventView, NewPlan, NodeKind, NodeState, NodeView, ParentView, PlanState, PlanStatus, SignalAnswer,
-        SignalRequest, WriteNodes, WrittenNodes, check_groups,
+        EventView, NewPlan, NodeKind, NodeState, NodeView, ParentView, PlanStatus, SignalAnswer, SignalRequest,
+        WriteNodes, WrittenNodes, check_groups,
     },
 };
 use uuid::Uuid;
@@ -81,20 +81,11 @@ pub struct EventsParams {
 pub(super) async fn status(tx: &mut Tx, row: PlanRow, whole: bool) -> Result<PlanStatus, Problem> {
     let PlanRow { plan, workspace, name, version, parent, created_at, .. } = row;
     let at = Revision::from_micros;
-    let mut reason = plan.reason.clone();
-    // One that was taken back before is not begun by itself.
-    if whole
-        && plan.state == PlanState::Planning
-        && let Some((.., veto)) = tx.veto_of_plan(plan.id).await?
-    {
-        let told = format!("waits for a person: the release was taken back before, {}", workplans::why(&veto));
-        reason.get_or_insert(told);
-    }
     let deadline_at = plan.deadline().and_then(|deadline| plan.wall(deadline)).map(at);
     Ok(PlanStatus {
         id: plan.id,
         state: plan.state,
-        reason,
+        reason: plan.reason.clone(),
         counts: tx.plan_counts(plan.id).await?,
         current: if whole { tx.plan_current(plan.id, CURRENT).await? } else { Vec::new() },
         recent_errors: if whole { tx.plan_errors(plan.id, ERRORS).await? } else { Vec::new() },

@@ -69,9 +69,10 @@ impl Tx {
         Ok(row.map(|(revision,)| Revision::from_micros(revision)))
     }
 
-    /// Returns the plans whose gates are not settled.
-    pub async fn plans_with_gates(&mut self) -> Result<Vec<Uuid>> {
-        const SQL: &str = "SELECT plan_id FROM gates WHERE from_number IS NULL OR from_number <> to_number";
+    /// Returns the plans that succeeded though their gates are not settled.
+    pub async fn plans_to_settle(&mut self) -> Result<Vec<Uuid>> {
+        const SQL: &str = "SELECT g.plan_id FROM gates g JOIN workplans w ON w.id = g.plan_id \
+             WHERE (g.from_number IS NULL OR g.from_number <> g.to_number) AND w.state = 'succeeded'";
         let rows: Vec<(String,)> = both!(self, conn => sqlx::query_as(SQL).fetch_all(&mut **conn).await?);
         rows.into_iter().map(|(plan,)| parsed("gates", "plan_id", &plan, &plan)).collect()
     }
@@ -124,7 +125,7 @@ impl Tx {
         Ok(veto.map(|veto| (gate.deployment, release.inputs_digest, veto)))
     }
 
-    /// Takes a veto back: a person wants it all the same.
+    /// Takes a veto back: it was proven all the same.
     pub async fn lift_veto(&mut self, deployment: Uuid, inputs: &Digest) -> Result<()> {
         const SQL: &str = "DELETE FROM vetoes WHERE deployment_uid = $1 AND inputs_digest = $2";
         both!(self, conn => sqlx::query(SQL)

@@ -1,5 +1,9 @@
 //! Rollouts: a new release reaches its hosts stage by stage, stops itself, and is taken back.
 
+mod budgets;
+mod ends;
+mod metrics;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},

@@ -22,13 +22,15 @@ impl Frozen {
     /// selector matches one of them.
     ///
     /// A stage that goes on after a restart reaches as far as it was found to when it began, and what it has opened itself is
-    /// not taken from it: it has the same hosts, those aside that came and went.
+    /// not taken from it: it has the same hosts, those aside that came and went; whoever it let through stays one of them.
     #[must_use]
     pub fn of(stage: &ReleaseStage, gate: &Gate, hosts: &[Ranked], matches: impl Fn(&Selector, Uuid) -> bool) -> Self {
         let about = |host: &&Ranked| stage.selector.as_ref().is_none_or(|selector| matches(selector, host.host));
         let about: Vec<Ranked> = hosts.iter().filter(about).copied().collect();
-        let known = gate.opening(&stage.stage).and_then(|opening| opening.reach);
-        let reach = known.or_else(|| reach(stage, &about));
+        let own = gate.opening(&stage.stage);
+        let open = || own.map_or(Some(0), |own| own.up_to);
+        let known = own.and_then(|own| own.reach);
+        let reach = known.or_else(|| reach(stage, &about).zip(open()).map(|(reach, open)| reach.max(open)));
         let earlier: Vec<&Opening> = gate.openings.iter().filter(|opening| opening.stage != stage.stage).collect();
         let closed = |host: &Ranked| {
             !earlier.iter().any(|opening| opening.lets(host.rank, |selector| matches(selector, host.host)))
@@ -114,6 +116,22 @@ mod tests {
         let after = Frozen::of(&half, &gate, &changed, zones);
         let stay: Vec<_> = after.members.iter().map(|member| member.host.as_u128()).filter(|host| *host < 20).collect();
         assert_eq!((after.reach, stay), (before.reach, vec![0, 2, 3, 4]));
+    }
+
+    /// The canary is looked after though a host that comes before it joined while nobody looked.
+    #[test]
+    fn whoever_a_stage_let_through_stays_one_of_its_hosts() {
+        let mut gate = Gate::closed(Uuid::nil(), Uuid::nil(), 2, Some(1));
+        let (canary, grown) = (stage("canary", None, Share::Count(1)), hosts(3));
+        let alone = Frozen::of(&canary, &gate, &grown[1..], zones);
+        assert_eq!(alone, Frozen { members: grown[1..2].to_vec(), reach: Some(110) });
+        gate.open(&Opening { stage: canary.stage.clone(), selector: None, up_to: Some(110), reach: None });
+        assert_eq!(
+            Frozen::of(&canary, &gate, &grown, zones),
+            Frozen { members: grown[..2].to_vec(), reach: Some(110) }
+        );
+        gate.open(&Opening { stage: canary.stage.clone(), selector: None, up_to: None, reach: None });
+        assert_eq!(Frozen::of(&canary, &gate, &grown, zones), Frozen { members: grown, reach: None });
     }
 
     #[test]

@@ -52,21 +52,23 @@ const TOLD: Duration = Duration::from_secs(1);
 const ROUND: Duration = Duration::from_secs(2);
 /// What people are told of one attempt, at most.
 const LINES: usize = 20;
+/// How long whatever failed for reasons of our own is left alone.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Reports that another replica wrote may come this much later than their time says.
 const LATE: Duration = Duration::from_secs(5);
 
 /// Why an attempt did not come to its end.
 #[derive(Debug)]
 enum Halt {
-    /// The database failed.
-    Store(StoreError),
+    /// The database failed, or nothing can be rendered.
+    Again(String),
     /// It is not to go on.
     Over(&'static str, String),
 }
 
 impl From<StoreError> for Halt {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        Self::Again(error.to_string())
     }
 }
 
@@ -81,8 +83,11 @@ pub(super) async fn run(job: Job, step: &ReleaseStep) -> End {
         Ok((Verdict::Passed, line)) => End::known(attempts::Verdict::Passed, Some(line), None),
         Ok((Verdict::NoOp(_), line)) => End::known(attempts::Verdict::Passed, Some(line), Some(json!({"noOp": true}))),
         Ok((Verdict::Failed(_), line)) => End::known(attempts::Verdict::Failed, Some(line), None),
-        // Made again at once, and not counted: nothing is known of the release by that.
-        Err(Halt::Store(error)) => End::broken("interrupted", error.to_string()),
+        // Made again after a moment, and not counted: nothing is known of the release by that.
+        Err(Halt::Again(why)) => {
+            tokio::time::sleep(AGAIN).await;
+            End::broken("interrupted", why)
+        }
         Err(Halt::Over(code, message)) => End::broken(code, message),
     }
 }
@@ -394,8 +399,8 @@ async fn look_ahead(job: &Job, preflight: &Preflight) -> Result<(Verdict, String
         renderer: &state.renderer,
     };
     let affected = Affected { deployments: BTreeSet::from([deployment.uid]), ..Affected::default() };
-    let planned =
-        planning.preview(&affected).await.map_err(|problem| Halt::Over("unavailable", problem.to_string()))?;
+    // An error is not about the release: that it cannot be rendered for a host is part of the answer.
+    let planned = planning.preview(&affected).await.map_err(|problem| Halt::Again(problem.to_string()))?;
     let refused: Vec<_> =
         planned.problems.iter().filter_map(|(_, host, problem)| Some((host, problem.as_ref()?))).collect();
     let verdict = preflight::verdict(preflight, hosts, refused.len() as u64);
