@@ -16,6 +16,7 @@ mod roles;
 mod rows;
 mod views;
 mod wire;
+mod workplans;
 
 use std::process::ExitCode;
 
@@ -70,6 +71,7 @@ async fn taken(measure: Measure, options: &Options) -> anyhow::Result<Vec<Figure
         Measure::Bodies => bodies::speed(options).await,
         Measure::Memory => views::memory(options).await,
         Measure::Reports => reports::speed(options).await,
+        Measure::Workplans => workplans::steps(options).await,
     }
 }
 

@@ -27,10 +27,12 @@ pub(crate) enum Measure {
     Memory,
     /// Reports acknowledged per second.
     Reports,
+    /// What a step of a plan costs.
+    Workplans,
 }
 
 impl Measure {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Polls,
         Self::Bytes,
         Self::Renders,
@@ -41,6 +43,7 @@ impl Measure {
         Self::Bodies,
         Self::Memory,
         Self::Reports,
+        Self::Workplans,
     ];
 
     /// Returns its name on the command line.
@@ -56,6 +59,7 @@ impl Measure {
             Self::Bodies => "bodies",
             Self::Memory => "memory",
             Self::Reports => "reports",
+            Self::Workplans => "workplans",
         }
     }
 }

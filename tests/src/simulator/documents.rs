@@ -58,7 +58,10 @@ pub fn deployment(name: &str, template: &str, target: &str) -> Value {
 /// Returns such a deployment with another `serial` among its values.
 #[must_use]
 pub fn free(name: &str, template: &str, target: &str, serial: &str) -> Value {
-    let more = json!({ "values": { "serial": serial }, "strategy": manifests::free() });
+    let mut strategy = manifests::free();
+    // Most of these agents do not report, and nobody should go on waiting until they do.
+    strategy["progressDeadline"] = "1s".into();
+    let more = json!({ "values": { "serial": serial }, "strategy": strategy });
     manifests::deployment(name, WORKLOAD, template, target, &more)
 }
 

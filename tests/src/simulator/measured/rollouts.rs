@@ -37,6 +37,8 @@ struct Handed {
     moved: f64,
     reports: f64,
     bytes: f64,
+    /// Processor time of the control plane, in seconds.
+    processor: f64,
     /// The most that the control plane had resident meanwhile, in bytes.
     peak: f64,
 }
@@ -71,6 +73,7 @@ pub(super) async fn measure(stage: &Stage, connections: usize, rounds: u64) -> a
         figure("release through five stages", |handed| handed.seconds, 1.0, "s").note(note),
         Figure::new("hosts that five stages prove", hosts / seconds, "1/s"),
         figure("steps of the plan", |handed| handed.steps / handed.seconds, 1.0, "1/s").note("each is one transaction"),
+        figure("processor time to hand out, per host", |handed| handed.processor, 1e6 / hosts, "us"),
         figure("assignments that move, per host", |handed| handed.moved, 1.0 / hosts, ""),
         figure("reports that are written, per host", |handed| handed.reports, 1.0 / hosts, ""),
         figure("bytes that are written, per host", |handed| handed.bytes, 1.0 / hosts, "B")
@@ -98,6 +101,7 @@ fn five() -> Value {
 
 async fn hand_out(stage: &Stage, fleet: &Fleet, number: u64, strategy: &Value) -> anyhow::Result<Handed> {
     let (moved, reports, bytes) = counted(stage).await?;
+    let processor = stage.server.processor()?;
     let more = json!({ "values": { "serial": format!("{STAGED}-{number}") }, "strategy": strategy });
     let deployment = manifests::deployment(STAGED, documents::WORKLOAD, STAGED, "all", &more);
     let resources = vec![documents::template(STAGED, 0), deployment];
@@ -116,7 +120,7 @@ async fn hand_out(stage: &Stage, fleet: &Fleet, number: u64, strategy: &Value) -
         tokio::time::sleep(LOOK).await;
     };
     ensure!(ended.state == PlanState::Succeeded, "{name} ended as {}: {:?}", ended.state, ended.reason);
-    let after = counted(stage).await?;
+    let (after, processor) = (counted(stage).await?, stage.server.processor()?.saturating_sub(processor));
     let span = ended.finished_at.context("it ended")?.micros() - ended.created_at.micros();
     // Whoever was told last asks again within half a second, and is waiting when the next release comes.
     tokio::time::sleep(Duration::from_millis(800)).await;
@@ -126,6 +130,7 @@ async fn hand_out(stage: &Stage, fleet: &Fleet, number: u64, strategy: &Value) -
         moved: after.0 - moved,
         reports: after.1 - reports,
         bytes: after.2 - bytes,
+        processor: processor.as_secs_f64(),
         peak: peak as f64,
     })
 }
