@@ -17,6 +17,7 @@ mod rollouts;
 mod rows;
 mod views;
 mod wire;
+mod workplans;
 
 use std::process::ExitCode;
 
@@ -72,6 +73,7 @@ async fn taken(measure: Measure, options: &Options) -> anyhow::Result<Vec<Figure
         Measure::Memory => views::memory(options).await,
         Measure::Reports => reports::speed(options).await,
         Measure::Rollouts => rollouts::speed(options).await,
+        Measure::Workplans => workplans::steps(options).await,
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) enum Measure {
     Reports,
     /// From a write to a fleet that is proven healthy.
     Rollouts,
+    /// What a step of a plan costs.
+    Workplans,
 }
 
 impl Measure {
@@ -44,6 +46,7 @@ impl Measure {
         Self::Memory,
         Self::Reports,
         Self::Rollouts,
+        Self::Workplans,
     ];
 
     /// Returns its name on the command line.
@@ -60,6 +63,7 @@ impl Measure {
             Self::Memory => "memory",
             Self::Reports => "reports",
             Self::Rollouts => "rollouts",
+            Self::Workplans => "workplans",
         }
     }
 }
