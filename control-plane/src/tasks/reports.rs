@@ -293,6 +293,13 @@ fn outcome(taken: Taken, seq: i64) -> Result<(), Problem> {
                 .at("/seq", newest.to_string())
                 .hint("go on counting from the newest number"))
         }
+        Taken::Missed(newest) => {
+            let detail =
+                format!("report {seq} says that nothing changed, but the newest that was taken in is {newest}");
+            Err(Problem::new(Code::Stale, detail)
+                .at("/unchanged", format!("{newest} is not the number before {seq}"))
+                .hint("report everything"))
+        }
     }
 }
 
