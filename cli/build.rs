@@ -9,10 +9,12 @@ use std::{
 fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let mut code = String::new();
-    for (directory, constant) in [("templates", "TEMPLATES"), ("examples", "EXAMPLES")] {
+    for (directory, constant, plans) in
+        [("templates", "TEMPLATES", false), ("examples", "EXAMPLES", false), ("examples", "PLANS", true)]
+    {
         let directory = root.join("..").join(directory);
         let mut files = Vec::new();
-        collect(&directory, "", &mut files)?;
+        collect(&directory, "", plans, &mut files)?;
         files.sort();
         code.push_str(&format!("const {constant}: &[File] = &[\n"));
         for (name, path, executable) in files {
@@ -26,7 +28,8 @@ fn main() -> io::Result<()> {
     fs::write(out, code)
 }
 
-fn collect(directory: &Path, prefix: &str, files: &mut Vec<(String, PathBuf, bool)>) -> io::Result<()> {
+/// Collects the files of fleets, or those of plans: directories with a `plan.yaml`, which need somebody who does the work.
+fn collect(directory: &Path, prefix: &str, plans: bool, files: &mut Vec<(String, PathBuf, bool)>) -> io::Result<()> {
     println!("cargo::rerun-if-changed={}", directory.display());
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -34,12 +37,10 @@ fn collect(directory: &Path, prefix: &str, files: &mut Vec<(String, PathBuf, boo
         let below = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
         let path = entry.path().canonicalize()?;
         let kind = entry.file_type()?;
-        if kind.is_dir() && path.join("plan.yaml").exists() {
-            // A plan needs workers or a service beside it: the demo has no story to tell of it.
-            continue;
-        }
         if kind.is_dir() {
-            collect(&path, &below, files)?;
+            if !prefix.is_empty() || path.join("plan.yaml").exists() == plans {
+                collect(&path, &below, plans, files)?;
+            }
         } else if kind.is_file() {
             println!("cargo::rerun-if-changed={}", path.display());
             let executable = entry.metadata()?.permissions().mode() & 0o100 != 0;

@@ -1,4 +1,4 @@
-//! What is built into the binary: ready-made templates and example fleets.
+//! What is built into the binary: ready-made templates, example fleets and example plans.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,13 +19,15 @@ struct File {
 
 include!(concat!(env!("OUT_DIR"), "/builtin_files.rs"));
 
-/// One of the two sets.
+/// One of the sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shelf {
     /// Ready-made templates, one directory each.
     Templates,
     /// Example fleets, one directory each.
     Examples,
+    /// Example plans, one directory each.
+    Plans,
 }
 
 /// Why something built in cannot be had.
@@ -74,13 +76,14 @@ impl Shelf {
         match self {
             Self::Templates => TEMPLATES,
             Self::Examples => EXAMPLES,
+            Self::Plans => PLANS,
         }
     }
 
     const fn what(self) -> &'static str {
         match self {
             Self::Templates => "template",
-            Self::Examples => "example",
+            Self::Examples | Self::Plans => "example",
         }
     }
 

@@ -5,12 +5,14 @@ use std::{
     process::ExitCode,
 };
 
-use anstream::AutoStream;
+use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
 use serde_json::Value;
 
 pub(crate) mod ages;
+pub(crate) mod canvas;
 pub(crate) mod diffs;
+pub(crate) mod lines;
 pub(crate) mod progress;
 pub(crate) mod tables;
 pub(crate) mod watch;
@@ -192,6 +194,26 @@ impl Output {
         io::stdout().is_terminal()
     }
 
+    /// Whether standard output is a terminal on which people see a picture painted again and again in its place.
+    pub(crate) fn repaints(self) -> bool {
+        let moves = std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+        self.for_people() && self.is_terminal() && moves
+    }
+
+    /// Whether colours are seen on standard output: it is a terminal, and nobody said that he wants none.
+    #[expect(clippy::unused_self, reason = "reads as a property of the output")]
+    pub(crate) fn in_colour(self) -> bool {
+        AutoStream::choice(&io::stdout()) != ColorChoice::Never
+    }
+
+    /// Sends `text` to the terminal as it is, whether or not colours are wanted: where the cursor stands is no colour.
+    #[expect(clippy::unused_self, reason = "the one way to the terminal")]
+    pub(crate) fn steer(self, text: &str) -> io::Result<()> {
+        let mut stream = io::stdout().lock();
+        stream.write_all(text.as_bytes())?;
+        stream.flush()
+    }
+
     /// Prints `view` in the format.
     pub(crate) fn show(self, view: &View) -> io::Result<()> {
         self.raw(&view.render(self.format, terminal_width()))
@@ -227,8 +249,13 @@ pub(crate) fn warn(text: &str) {
 
 /// Returns the width of the terminal that standard output is, or `None` if it is not one.
 pub(crate) fn terminal_width() -> Option<u16> {
+    terminal_size().map(|(columns, _)| columns)
+}
+
+/// Returns how many columns and rows the terminal has that standard output is, or `None` if it is not one.
+pub(crate) fn terminal_size() -> Option<(u16, u16)> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-    (size.ws_col >= 20).then_some(size.ws_col)
+    (size.ws_col >= 20).then_some((size.ws_col, if size.ws_row == 0 { 24 } else { size.ws_row }))
 }
 
 #[cfg(test)]

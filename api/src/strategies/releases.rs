@@ -68,3 +68,25 @@ pub struct Back {
     /// What becomes of hosts that are not there.
     pub offline: Offline,
 }
+
+/// How the hosts of a stage stand: `counts` in what its attempt says meanwhile, and in what came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// All of them, but those that were deleted or no longer match.
+    pub members: u64,
+    /// Those that were given the release.
+    pub opened: u64,
+    /// Those that are proven.
+    pub proven: u64,
+    /// Those that have it and are healthy, not yet for long enough.
+    pub settling: u64,
+    /// Those that have it and are on their way.
+    pub moving: u64,
+    /// Those that failed, the ones that it cannot be rendered for and those that were offline for too long among them.
+    pub failed: u64,
+    /// Those that are not there, and did not fail before.
+    pub offline: u64,
+    /// Those of them that are left out.
+    pub excluded: u64,
+}

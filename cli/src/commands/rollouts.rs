@@ -7,7 +7,7 @@ use titan_api::{
     workplans::{NodeKind, NodeState, NodeView, PlanState, PlanStatus},
 };
 
-use super::workplans::{About, History, Status, Update, Watch, Whole, WorkPlan};
+use super::workplans::{About, History, Status, Update, Whole, WorkPlan, exit, follow::Follow, watch};
 use crate::{errors::CliError, output::Exit, session::Session};
 
 /// What to do with a rollout.
@@ -22,8 +22,7 @@ Examples:
 pub(crate) enum Rollout {
     /// Show how far it is.
     Status(Waited),
-    /// Show it as it goes on, until its end.
-    Watch(Of),
+    Watch(Watched),
     /// Show everything that happened in it.
     History(Story),
     /// Give no more hosts the release and stop the clocks; hosts that have it keep it.
@@ -54,6 +53,17 @@ pub(crate) struct Of {
     /// Why; kept in the history.
     #[arg(long)]
     reason: Option<String>,
+}
+
+/// Show a rollout as it goes on, until its end: its stages and their hosts, what waits for whom, and why it stopped.
+///
+/// On a terminal it is a picture that is painted again as something happens; elsewhere a line for each change, with `-o
+/// json` one document a line: the plan, the nodes that changed, and what happened. A newer release that takes its place is
+/// followed in turn. Ends with 0 if the release succeeded and with 1 if it did not.
+#[derive(Debug, Args)]
+pub(crate) struct Watched {
+    /// Name of the deployment.
+    deployment: Name,
 }
 
 /// A deployment, and whether to wait.
@@ -112,6 +122,27 @@ async fn whole(session: &Session, of: Of) -> Result<Whole, CliError> {
     Ok(Whole { plan: found(session, &of.deployment).await?.id.to_string(), reason: of.reason })
 }
 
+impl Watched {
+    async fn run(self, session: &Session) -> Result<Exit, CliError> {
+        let (client, workspace) = (session.client()?, session.workspace()?);
+        let mut id = found(session, &self.deployment).await?.id;
+        loop {
+            let whose = Some((workspace.clone(), self.deployment.clone()));
+            let mut follow = Follow::begin(&client, id, whose).await?;
+            watch::watch(session.output, &mut follow).await?;
+            // The one that takes its place is what people want to see then.
+            let next = match follow.status.state {
+                PlanState::Superseded => found(session, &self.deployment).await?.id,
+                _ => id,
+            };
+            if next == id {
+                return Ok(exit(&follow.status));
+            }
+            id = next;
+        }
+    }
+}
+
 /// Whether a person may say something to a node.
 fn waits(node: &NodeView) -> bool {
     node.held || (node.kind == NodeKind::Check && node.state == NodeState::Waiting)
@@ -141,7 +172,7 @@ impl Rollout {
             Self::Status(Waited { deployment, wait }) => {
                 WorkPlan::Status(Status { plan: found(session, &deployment).await?.id.to_string(), wait })
             }
-            Self::Watch(of) => WorkPlan::Watch(Watch { plan: found(session, &of.deployment).await?.id.to_string() }),
+            Self::Watch(watched) => return watched.run(session).await,
             Self::History(Story { deployment, node, brief }) => {
                 WorkPlan::History(History { plan: found(session, &deployment).await?.id.to_string(), node, brief })
             }

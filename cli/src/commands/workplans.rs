@@ -1,6 +1,9 @@
 //! Plans: how far they are, what happened in them, and telling them something.
 
+pub(crate) mod follow;
+pub(crate) mod picture;
 mod shown;
+pub(crate) mod watch;
 mod worker;
 
 use clap::{Args, Subcommand};
@@ -17,9 +20,11 @@ use uuid::Uuid;
 
 use crate::{
     errors::CliError,
-    output::{Exit, Tone, View, watch},
+    output::{Exit, Tone, View},
     session::Session,
 };
+
+use follow::Follow;
 
 /// How many plans are listed.
 const LISTED: usize = 100;
@@ -196,7 +201,7 @@ impl List {
 }
 
 /// Returns how a command ends that waited for the end of a plan.
-const fn exit(status: &PlanStatus) -> Exit {
+pub(super) const fn exit(status: &PlanStatus) -> Exit {
     match status.state {
         PlanState::Succeeded => Exit::Done,
         _ => Exit::Failed,
@@ -221,38 +226,9 @@ impl Watch {
     async fn run(self, session: &Session) -> Result<Exit, CliError> {
         let client = session.client()?;
         let id = id_of(&client, session, &self.plan).await?;
-        let picture = session.output.is_terminal() && session.output.for_people();
-        if !picture {
-            return self.lines(session, &client, id).await;
-        }
-        let mut shown = watch::Watch::new(session.output);
-        loop {
-            let status = client.plan_status(id, 0).await?;
-            let nodes = client.plan_nodes(id, None, None).await?;
-            shown.show(&shown::picture(&status, &nodes))?;
-            if status.state.is_final() {
-                return Ok(exit(&status));
-            }
-            // As soon as something happens, a second at most: ages go on.
-            let events = client.plan_status(id, 1);
-            events.await?;
-        }
-    }
-
-    /// Shows what happens, one line each.
-    async fn lines(&self, session: &Session, client: &Client, id: Uuid) -> Result<Exit, CliError> {
-        let mut since = 0;
-        loop {
-            let page = client.plan_events(id, since, limits::WAIT_SECONDS / 2).await?;
-            for event in page.items.iter().filter(|event| shown::matters(&event.event)) {
-                session.output.raw(&shown::line(event, session.output.format))?;
-            }
-            since = page.items.last().map_or(since, |event| event.number);
-            let status = client.plan_status(id, 0).await?;
-            if status.state.is_final() && page.next.is_none() && page.items.is_empty() {
-                return Ok(exit(&status));
-            }
-        }
+        let mut follow = Follow::begin(&client, id, None).await?;
+        watch::watch(session.output, &mut follow).await?;
+        Ok(exit(&follow.status))
     }
 }
 

@@ -36,11 +36,13 @@ impl Board {
 
     /// Shows how far the deployments are.
     pub(super) fn show(&mut self, statuses: &[DeploymentStatus], now: Revision) -> io::Result<()> {
-        if self.output.is_terminal() {
+        if self.output.repaints() {
             let text = View::default().table(table(statuses, now)).render(Format::Table, terminal_width());
-            let up = if self.lines > 0 { format!("\u{1b}[{}A\u{1b}[J", self.lines) } else { String::new() };
+            if self.lines > 0 {
+                self.output.steer(&format!("\u{1b}[{}A\u{1b}[J", self.lines))?;
+            }
             self.lines = text.lines().count();
-            return self.output.raw(&format!("{up}{text}"));
+            return self.output.raw(&text);
         }
         for (what, how) in lines(statuses) {
             if self.said.get(&what) != Some(&how) {

@@ -22,14 +22,15 @@ impl Watch {
 
     /// Shows `view` if it is not what was shown before: on a terminal instead of it, elsewhere only the new lines.
     pub(crate) fn show(&mut self, view: &View) -> io::Result<()> {
-        let redraw = self.output.is_terminal() && self.output.for_people();
+        let redraw = self.output.repaints();
         let text = view.render(self.output.format, terminal_width());
         if self.last.as_ref() == Some(&text) {
             return Ok(());
         }
         if redraw {
             // To the top left; then clear what the new text does not cover.
-            self.output.raw(&format!("\u{1b}[H\u{1b}[2J{text}"))?;
+            self.output.steer("\u{1b}[H\u{1b}[2J")?;
+            self.output.raw(&text)?;
         } else {
             self.output.raw(&news(self.last.as_deref(), &text, self.output.format))?;
         }

@@ -12,7 +12,7 @@ use crate::output::{
 /// How wide the bar of a plan is.
 const BAR: usize = 40;
 
-const fn plan_tone(state: PlanState) -> Tone {
+pub(crate) const fn plan_tone(state: PlanState) -> Tone {
     match state {
         PlanState::Succeeded => Tone::Good,
         PlanState::Failed | PlanState::Aborted => Tone::Bad,
@@ -113,11 +113,6 @@ pub(super) fn status(plan: &PlanStatus) -> View {
     view
 }
 
-/// Returns a plan with all of its nodes, as it is drawn again and again.
-pub(super) fn picture(plan: &PlanStatus, nodes: &[NodeView]) -> View {
-    View::new(&json!({ "plan": plan, "nodes": nodes })).text(head(plan)).table(table(nodes))
-}
-
 /// Returns nodes.
 pub(super) fn nodes(nodes: &[NodeView]) -> View {
     let view = View::new(&json!({ "items": nodes })).table(table(nodes));
@@ -153,7 +148,7 @@ fn table(nodes: &[NodeView]) -> Table {
 }
 
 /// Whether an event is one that people follow: not the bookkeeping of edges and counts.
-pub(super) const fn matters(event: &Event) -> bool {
+pub(crate) const fn matters(event: &Event) -> bool {
     !matches!(event, Event::Edge { .. } | Event::Counted { .. } | Event::Answered { .. } | Event::Written { .. })
 }
 

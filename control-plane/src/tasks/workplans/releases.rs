@@ -11,12 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use titan_api::{
     selectors::Selector,
     strategies::{
         ReleaseStage, ReleaseStep,
-        releases::{Back, Preflight},
+        releases::{Back, Counts, Preflight},
     },
     windows::{self, Windows},
     workplans::{PlanState, attempts},
@@ -67,6 +67,14 @@ impl From<StoreError> for Halt {
     }
 }
 
+/// How a step came to its end.
+struct Ended {
+    verdict: Verdict,
+    line: String,
+    /// How its hosts stand, if it is about hosts.
+    counts: Option<Counts>,
+}
+
 /// Does a step of a rollout.
 pub(super) async fn run(job: Job, step: &ReleaseStep) -> End {
     let ended = match step {
@@ -75,9 +83,20 @@ pub(super) async fn run(job: Job, step: &ReleaseStep) -> End {
         ReleaseStep::Back(back) => take_back(&job, back).await,
     };
     match ended {
-        Ok((Verdict::Passed, line)) => End::known(attempts::Verdict::Passed, Some(line), None),
-        Ok((Verdict::NoOp(_), line)) => End::known(attempts::Verdict::Passed, Some(line), Some(json!({"noOp": true}))),
-        Ok((Verdict::Failed(_), line)) => End::known(attempts::Verdict::Failed, Some(line), None),
+        Ok(Ended { verdict, line, counts }) => {
+            let mut details = Map::new();
+            if matches!(verdict, Verdict::NoOp(_)) {
+                details.insert("noOp".to_owned(), json!(true));
+            }
+            if let Some(counts) = counts {
+                details.insert("counts".to_owned(), json!(counts));
+            }
+            let verdict = match verdict {
+                Verdict::Passed | Verdict::NoOp(_) => attempts::Verdict::Passed,
+                Verdict::Failed(_) => attempts::Verdict::Failed,
+            };
+            End::known(verdict, Some(line), (!details.is_empty()).then_some(Value::Object(details)))
+        }
         // Made again after a moment, and not counted: nothing is known of the release by that.
         Err(Halt::Again(why)) => {
             tokio::time::sleep(AGAIN).await;
@@ -144,7 +163,7 @@ impl Job {
         self.state.model().deployment(gate.deployment).cloned().ok_or_else(gone)
     }
 
-    async fn tell(&self, line: &str, counts: &outcomes::Counts) -> Result<(), Halt> {
+    async fn tell(&self, line: &str, counts: &Counts) -> Result<(), Halt> {
         let mut tx = self.state.store.write("progress").await?;
         let said: Value = json!({ "message": line, "counts": counts });
         tx.add_progress(self.row.plan.id, (&self.node.name, self.number), &said, LINES).await?;
@@ -159,7 +178,7 @@ async fn watch_over(
     mut watch: Watch,
     windows: Option<&Windows>,
     opens: bool,
-) -> Result<(Verdict, String), Halt> {
+) -> Result<Ended, Halt> {
     let (mut commits, mut reports) = (job.state.commits(), job.state.reported.subscribe());
     let (mut look, mut opened, mut given) = (Look::Whole, None, progress.given());
     let mut told: (Option<String>, Instant) = (None, Instant::now());
@@ -196,7 +215,7 @@ async fn watch_over(
             given = progress.given();
         }
         if let Some(verdict) = advance.verdict {
-            return Ok((verdict, line));
+            return Ok(Ended { verdict, line, counts: Some(advance.counts) });
         }
         if told.0.as_ref() != Some(&line) && (told.0.is_none() || told.1.elapsed() >= TOLD) {
             job.tell(&line, &advance.counts).await?;
@@ -229,7 +248,7 @@ fn present(state: &AppState, deployment: &Deployment) -> Vec<Uuid> {
     if deployment.spec.replicas.is_some() { all.filter(holds).collect() } else { all.collect() }
 }
 
-async fn hand_out(job: &Job, stage: &ReleaseStage) -> Result<(Verdict, String), Halt> {
+async fn hand_out(job: &Job, stage: &ReleaseStage) -> Result<Ended, Halt> {
     job.decided().await?;
     let (plan, gate) = job.standing().await?;
     let deployment = job.deployment(&gate)?;
@@ -257,7 +276,7 @@ async fn hand_out(job: &Job, stage: &ReleaseStage) -> Result<(Verdict, String), 
     watch_over(job, progress, watch, windows.as_ref(), !gate.is_settled()).await
 }
 
-async fn take_back(job: &Job, back: &Back) -> Result<(Verdict, String), Halt> {
+async fn take_back(job: &Job, back: &Back) -> Result<Ended, Halt> {
     let (_, gate) = job.standing().await?;
     let deployment = job.deployment(&gate)?;
     let release = job.state.store.read().await?.release(gate.deployment, gate.to).await?;
@@ -291,7 +310,7 @@ async fn take_back(job: &Job, back: &Back) -> Result<(Verdict, String), Halt> {
 }
 
 /// Renders the release for every host that is to have it, before any has it.
-async fn look_ahead(job: &Job, preflight: &Preflight) -> Result<(Verdict, String), Halt> {
+async fn look_ahead(job: &Job, preflight: &Preflight) -> Result<Ended, Halt> {
     job.decided().await?;
     let (_, gate) = job.standing().await?;
     let deployment = job.deployment(&gate)?;
@@ -324,5 +343,5 @@ async fn look_ahead(job: &Job, preflight: &Preflight) -> Result<(Verdict, String
         let name = model.host(**host).map(|host| host.name().to_owned()).unwrap_or_default();
         line.push_str(&format!("; {name}: {}", problem.detail));
     }
-    Ok((verdict, line))
+    Ok(Ended { verdict, line, counts: None })
 }

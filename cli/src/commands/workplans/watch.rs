@@ -1,0 +1,127 @@
+//! Watching a plan until its end: as a picture on a terminal, as lines elsewhere, as documents for programs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
+
+use serde_json::{Value, json};
+use titan_api::{
+    Name,
+    workplans::{EventView, NodeView},
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{
+    follow::{Follow, counts},
+    picture::{picture, sentence, waits_for, words},
+};
+use crate::{
+    errors::CliError,
+    output::{Format, Output, ages, canvas::Canvas, yaml},
+};
+
+/// After how many seconds at most it is looked at again: ages go on, and what workers say meanwhile is no event.
+const LOOK: u64 = 1;
+
+/// Shows a plan until its end.
+pub(crate) async fn watch(output: Output, plan: &mut Follow) -> Result<(), CliError> {
+    if output.repaints() {
+        return painted(output, plan).await;
+    }
+    let mut lines = Lines::default();
+    let mut wait = 0;
+    loop {
+        let news = plan.look(wait).await?;
+        lines.news(output, plan, &news)?;
+        if plan.is_over() {
+            return Ok(());
+        }
+        wait = LOOK;
+    }
+}
+
+async fn painted(output: Output, plan: &mut Follow) -> Result<(), CliError> {
+    let mut canvas = Canvas::new(output);
+    let mut resized = signal(SignalKind::window_change())?;
+    plan.look(0).await?;
+    loop {
+        canvas.paint(&picture(plan, ages::now(), Canvas::size()))?;
+        if plan.is_over() {
+            return Ok(());
+        }
+        looked(plan, &mut resized).await?;
+    }
+}
+
+/// Waits until there is something new to see, or the terminal has another size. A look that is cut off is made again.
+async fn looked(plan: &mut Follow, resized: &mut Signal) -> Result<(), CliError> {
+    tokio::select! {
+        looked = plan.look(LOOK) => Ok(looked.map(drop)?),
+        _ = resized.recv() => Ok(()),
+    }
+}
+
+/// What was said of a plan where nothing can be painted.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    said: BTreeMap<Name, String>,
+    nodes: BTreeMap<Name, NodeView>,
+    last: Option<Value>,
+}
+
+impl Lines {
+    /// Says what is new: what happened, one line each, then how far the stages are that go on.
+    pub(crate) fn news(&mut self, output: Output, plan: &Follow, news: &[EventView]) -> io::Result<()> {
+        match output.format {
+            Format::Table | Format::Wide => self.texts(plan, news).iter().try_for_each(|line| output.line(line)),
+            Format::Name => {
+                let changed: BTreeSet<&Name> = news.iter().filter_map(|event| event.event.node()).collect();
+                changed.into_iter().try_for_each(|node| output.line(&format!("node/{node}")))
+            }
+            Format::Json => self.document(plan, news).map_or(Ok(()), |document| output.line(&document.to_string())),
+            Format::Yaml => {
+                let document = self.document(plan, news);
+                document.map_or(Ok(()), |document| output.raw(&format!("---\n{}", yaml(&document))))
+            }
+        }
+    }
+
+    fn texts(&mut self, plan: &Follow, news: &[EventView]) -> Vec<String> {
+        let name = &plan.status.name;
+        let seconds = |at: titan_api::Revision| format!("{}Z", at.to_string().get(..19).unwrap_or_default());
+        let line = |at: &str, said: &str| format!("{at} {name} {}", said.replace(|c: char| c.is_control(), " "));
+        let told = news.iter().filter_map(|event| Some(line(&seconds(event.at), &sentence(event)?)));
+        let mut lines: Vec<String> = told.collect();
+        let now = seconds(ages::now());
+        for node in plan.nodes.values().filter(|node| node.outcome.is_none()) {
+            if counts(node).is_none() && waits_for(plan, node, None).is_none() {
+                continue;
+            }
+            let said = words(plan, node, None);
+            if self.said.get(&node.name) != Some(&said) {
+                lines.push(line(&now, &format!("{} {said}", node.name)));
+                self.said.insert(node.name.clone(), said);
+            }
+        }
+        lines
+    }
+
+    /// Returns the plan, the nodes that changed since the last document and what happened since; `None` if nothing did.
+    fn document(&mut self, plan: &Follow, news: &[EventView]) -> Option<Value> {
+        let changed = plan.nodes.iter().filter(|(name, node)| self.nodes.get(*name) != Some(node));
+        let changed: Vec<&NodeView> = changed.map(|(_, node)| node).collect();
+        let mut status = json!(plan.status);
+        // The nodes that go on are among the others.
+        if let Some(status) = status.as_object_mut() {
+            status.remove("current");
+        }
+        if changed.is_empty() && news.is_empty() && self.last.as_ref() == Some(&status) {
+            return None;
+        }
+        let document = json!({ "plan": status, "nodes": changed, "events": news });
+        self.last = Some(status);
+        self.nodes.clone_from(&plan.nodes);
+        Some(document)
+    }
+}
