@@ -12,19 +12,18 @@ use titan_api::{
     workplans::{PlanState, executors::External, policies::Retry},
 };
 use titan_control_plane::store::Store;
-use titan_tests::{
-    databases,
-    nodes,
-    postgres::free_port,
-};
+use titan_tests::{databases, nodes, postgres::free_port};
 
 /// S3-28, S3-29, S4-18: three attempts of five minutes each, a second between them at first, and never more than ten.
 #[test]
 fn attempts_are_three_of_five_minutes_each() {
-    let external = External { queue: "q".parse().expect("a name"), input: Value::Null };
+    let external = External { queue: "q".parse().expect("a name"), input: serde_json::Map::new() };
     let limit = titan_api::workplans::Executor::External(external).limit(None);
     assert_eq!((Retry::default().attempts, limit), (3, Duration::from_mins(5)));
-    assert_eq!((Retry::default().longest_wait(1), Retry::default().longest_wait(9)), (Duration::from_secs(1), Duration::from_secs(10)));
+    assert_eq!(
+        (Retry::default().longest_wait(1), Retry::default().longest_wait(9)),
+        (Duration::from_secs(1), Duration::from_secs(10))
+    );
 }
 
 /// S3-30: address and database come from the environment, and have defaults.
@@ -98,7 +97,7 @@ async fn log_is_json_without_a_secret() {
     assert!(log.lines().count() > 3, "{log}");
     for line in log.lines() {
         let said: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        assert!(said["level"].is_string() && said["timestamp"].is_string() && said["message"].is_string(), "{line}");
+        assert!(said["level"].is_string() && said["timestamp"].is_string() && said["target"].is_string(), "{line}");
     }
     assert!(!log.contains(&token) && !log.contains(&credential), "a secret is in the log");
 }

@@ -31,7 +31,7 @@ async fn break_off(world: &World, plan: uuid::Uuid) -> Value {
     values
 }
 
-/// S3-14, S4-12, S4-13, S4-14, S4-16, S4-22, S4-39: start, status, list, history, nodes, and all ten signals.
+/// S3-14, S4-12, S4-13, S4-14, S4-16, S4-22, S4-29, S4-39: start, status, watch, list, history, nodes, and all ten signals.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_word_to_a_plan_works_at_the_command_line() {
     let world = World::start(crate::NODE).await.expect("a control plane");
@@ -54,7 +54,6 @@ async fn every_word_to_a_plan_works_at_the_command_line() {
     titan("titan workplan resume p");
     titan("titan workplan update p --set city=Bonn --reason moved");
     assert_eq!(break_off(&world, id).await["city"], "Bonn");
-    titan("titan workplan resume p");
     titan("titan workplan retry p build --reason emptied");
     break_off(&world, id).await;
     let build = world.admin.plan_node(id, &name("build")).await.expect("the node");
@@ -65,7 +64,6 @@ async fn every_word_to_a_plan_works_at_the_command_line() {
         assert_eq!(attempt.details, Some(json!({ "free": 0 })));
     }
     titan("titan workplan skip p build --reason by-hand");
-    titan("titan workplan resume p");
     until("the gate", async || {
         let gate = world.admin.plan_node(id, &name("gate")).await?;
         Ok((gate.state == NodeState::Waiting).then_some(()))
@@ -77,6 +75,9 @@ async fn every_word_to_a_plan_works_at_the_command_line() {
     titan("titan workplan reject p gate --reason too-late");
     let over = person.run("titan workplan status p --wait").expect("run");
     assert_eq!(over.status.code(), Some(1), "{}", String::from_utf8_lossy(&over.stdout));
+    let watched = person.run("titan workplan watch p").expect("run");
+    assert_eq!(watched.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&watched.stdout).contains("gate"), "{watched:?}");
     let history = titan("titan workplan history p");
     for what in ["lunch", "moved", "emptied", "by-hand", "too-late", "token:admin"] {
         assert!(history.contains(what), "{what}: {history}");
