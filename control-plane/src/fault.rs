@@ -6,6 +6,17 @@
 /// the point `name` is reached.
 #[cfg(all(feature = "fault-points", debug_assertions))]
 pub(crate) fn reach(name: &str) {
+    reach_if(|armed| armed == name);
+}
+
+/// The same for a point `name-commit`, just before and just after whatever was done for `name` is durable.
+#[cfg(all(feature = "fault-points", debug_assertions))]
+pub(crate) fn reach_commit(name: &str) {
+    reach_if(|armed| armed == name || armed.strip_suffix("-commit") == Some(name));
+}
+
+#[cfg(all(feature = "fault-points", debug_assertions))]
+fn reach_if(is_armed: impl Fn(&str) -> bool) {
     use std::sync::{
         LazyLock,
         atomic::{AtomicUsize, Ordering},
@@ -19,7 +30,7 @@ pub(crate) fn reach(name: &str) {
     static REACHED: AtomicUsize = AtomicUsize::new(0);
 
     if let Some((armed, count)) = &*ARMED
-        && armed == name
+        && is_armed(armed)
         && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == *count
     {
         let _never_returns = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
@@ -29,3 +40,7 @@ pub(crate) fn reach(name: &str) {
 /// Does nothing.
 #[cfg(not(all(feature = "fault-points", debug_assertions)))]
 pub(crate) const fn reach(_name: &str) {}
+
+/// Does nothing.
+#[cfg(not(all(feature = "fault-points", debug_assertions)))]
+pub(crate) const fn reach_commit(_name: &str) {}

@@ -216,12 +216,12 @@ impl Store {
 impl Tx {
     /// Makes everything durable that was written.
     pub async fn commit(self) -> Result<()> {
-        crate::fault::reach(self.purpose);
+        crate::fault::reach_commit(self.purpose);
         match self.connection {
             Connection::Sqlite(tx) => tx.commit().await?,
             Connection::Postgres(tx) => tx.commit().await?,
         }
-        crate::fault::reach(self.purpose);
+        crate::fault::reach_commit(self.purpose);
         Ok(())
     }
 }

@@ -223,7 +223,8 @@ pub struct PolledHost {
     pub cursor: Option<Revision>,
     /// What it has, by `<workspace>/<name>`.
     pub held: BTreeMap<String, Held>,
-    seq: u64,
+    /// The number of its last report.
+    pub seq: u64,
 }
 
 /// What polls brought.
@@ -238,7 +239,9 @@ pub struct News {
 }
 
 impl PolledHost {
-    fn new(client: Client, name: &str, credential: String) -> Self {
+    /// Returns a host that has nothing yet and was told nothing.
+    #[must_use]
+    pub fn new(client: Client, name: &str, credential: String) -> Self {
         Self { name: name.to_owned(), client, credential, cursor: None, held: BTreeMap::new(), seq: 0 }
     }
 

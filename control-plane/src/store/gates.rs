@@ -125,6 +125,16 @@ impl Tx {
         Ok(veto.map(|veto| (gate.deployment, release.inputs_digest, veto)))
     }
 
+    /// Returns the number of the newest release before `number` that nobody took back.
+    pub async fn release_before(&mut self, deployment: Uuid, number: i64) -> Result<Option<i64>> {
+        const SQL: &str = "SELECT MAX(r.number) FROM releases r WHERE r.deployment_uid = $1 AND r.number < $2 \
+             AND NOT EXISTS (SELECT 1 FROM vetoes v WHERE v.deployment_uid = r.deployment_uid \
+             AND v.inputs_digest = r.inputs_digest)";
+        let (found,): (Option<i64>,) = both!(self, conn => sqlx::query_as(SQL)
+            .bind(deployment.to_string()).bind(number).fetch_one(&mut **conn).await?);
+        Ok(found)
+    }
+
     /// Takes a veto back: it was proven all the same.
     pub async fn lift_veto(&mut self, deployment: Uuid, inputs: &Digest) -> Result<()> {
         const SQL: &str = "DELETE FROM vetoes WHERE deployment_uid = $1 AND inputs_digest = $2";

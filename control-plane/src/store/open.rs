@@ -3,6 +3,7 @@
 use std::{fs::File, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
+    Executor as _,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -11,6 +12,9 @@ use super::{Engine, Result, Store, StoreError};
 
 /// Connections of a pool that reads SQLite, and of one to PostgreSQL.
 const CONNECTIONS: u32 = 10;
+/// A replica that is put to sleep in the middle of a transaction holds what it locked: the server ends that for it, so that
+/// another one can go on. Statements follow each other within milliseconds.
+const ASLEEP: &str = "SET idle_in_transaction_session_timeout = '15s'";
 
 impl Store {
     /// Opens the database at `url` (`sqlite://FILE` or `postgres://...`), making it if there is none, and brings its
@@ -94,6 +98,7 @@ async fn open_postgres(url: &str) -> Result<Engine> {
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(Duration::from_secs(10))
+        .after_connect(|connection, _| Box::pin(async move { connection.execute(ASLEEP).await.map(drop) }))
         .connect_with(options)
         .await?;
     sqlx::migrate!("migrations/postgres").run(&pool).await?;

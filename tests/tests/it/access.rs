@@ -41,6 +41,7 @@ fn method(text: &str) -> Method {
     text.to_uppercase().parse().expect("a method")
 }
 
+/// S3-36, S4-15.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_but_health_docs_and_enrolment_answers_without_a_credential() {
     let world = World::start(crate::NODE).await.expect("a control plane");

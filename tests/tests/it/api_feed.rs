@@ -101,6 +101,8 @@ async fn change_feed_streams_events_whose_ids_continue_it() {
 }
 
 /// S5-31.
+///
+/// S4-28.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counters_count_what_is_answered() {
     let world = world().await;
@@ -129,7 +131,7 @@ async fn counters_count_what_is_answered() {
     assert!(answer.text.ends_with("# EOF\n"));
 }
 
-/// S1-9.
+/// S1-9, S3-34, S4-15.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn description_of_the_api_is_whole() {
     let world = world().await;

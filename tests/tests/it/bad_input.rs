@@ -37,7 +37,7 @@ fn files(files: &Value) -> Value {
     document("Template", None, "bad", &json!({ "files": files }))
 }
 
-/// S1-8, S1-13, S2-38.
+/// S1-8, S1-13, S2-38, S3-22, S4-32.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn document_that_is_not_valid_is_refused_with_its_pointer_and_nothing_is_written() {
     let (world, person) = world().await;

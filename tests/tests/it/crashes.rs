@@ -3,6 +3,7 @@
 
 mod planner;
 mod reports;
+mod rollouts;
 mod shutdown;
 mod workplans;
 

@@ -3,6 +3,7 @@
 mod budgets;
 mod ends;
 mod metrics;
+mod restarts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,7 +36,8 @@ struct Seen {
     all: Vec<(String, String)>,
 }
 
-/// Hosts that take what they are given: a version that begins with `bad` fails on them.
+/// Hosts that take what they are given: a version that begins with `bad` fails on them, and of one that begins with `slow`
+/// they say nothing.
 struct Hosts {
     seen: Arc<Mutex<Seen>>,
     tasks: Vec<JoinHandle<()>>,
@@ -76,6 +78,7 @@ impl Hosts {
                         }
                     }
                     let reported = match &version {
+                        Some(version) if version.starts_with("slow") => Ok(()),
                         Some(version) if version.starts_with("bad") && !mended => {
                             host.report_drift(TITLE, Phase::Failed, Vec::new()).await
                         }

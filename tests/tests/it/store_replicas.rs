@@ -1,5 +1,7 @@
 //! Two replicas over one PostgreSQL database.
 
+mod plans;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},

@@ -1,5 +1,8 @@
 //! Plans over the API: applied, worked on, told things, and their history.
 
+mod lines;
+mod races;
+
 use std::time::Duration;
 
 use reqwest::Method;
@@ -51,7 +54,7 @@ async fn somebody(world: &World, who: &str) -> Client {
     Client::new(&world.plane.server, Some(token)).expect("a client")
 }
 
-/// S3-1, S3-2, S3-9, S3-12, S3-17, S3-18, S4-6, S4-14, S4-34: from the document to the end, on both engines.
+/// S3-1, S3-2, S3-9, S3-12, S3-17, S3-18, S3-33, S4-6, S4-14, S4-34: from the document to the end, on both engines.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_is_applied_worked_on_approved_and_ends() {
     for database in databases::each() {

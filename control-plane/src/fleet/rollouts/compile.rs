@@ -1,7 +1,7 @@
 //! Compiling: the plan that follows from a strategy.
 //!
 //! `preflight`, then for each stage a node of its name and its checks `NAME-check-1`, `NAME-check-2`, each waiting for what
-//! is before it; with `onFailure: rollback` a compensation `roll-back`.
+//! is before it; and a compensation `roll-back`, which also a person may ask for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -209,9 +209,6 @@ impl Compiler<'_> {
     }
 
     fn roll_back(&mut self) {
-        if self.strategy.on_failure != OnFailure::Rollback {
-            return;
-        }
         let back = Back { progress_deadline: self.strategy.progress_deadline, offline: self.strategy.offline };
         let node = NodeSpec {
             run: Some(Executor::Release(ReleaseStep::Back(back))),

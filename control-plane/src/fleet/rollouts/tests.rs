@@ -14,6 +14,8 @@ use super::{
     *,
 };
 
+mod fleets;
+
 const SECOND: i64 = 1_000_000;
 
 fn rules() -> Rules {

@@ -210,11 +210,22 @@ impl Working {
 
     /// Ends an attempt without the job being done; nothing follows from that by itself.
     pub(super) fn break_off(&mut self, name: &Name, why: &str, text: Option<String>, count: bool) {
+        self.break_off_with(name, why, (text, None), count);
+    }
+
+    /// The same, with what there is to tell programs.
+    pub(super) fn break_off_with(
+        &mut self,
+        name: &Name,
+        why: &str,
+        (text, told): (Option<String>, Option<serde_json::Value>),
+        count: bool,
+    ) {
         let Some(number) = self.node(name).and_then(Node::live).map(|attempt| attempt.number) else { return };
         let child = self.node(name).and_then(|node| node.child);
         self.attempted(name, number, AttemptState::Incomplete, |event| {
-            if let Event::Attempt { code, message, counts, .. } = event {
-                (*code, *message, *counts) = (Some(why.to_owned()), text, count);
+            if let Event::Attempt { code, message, details, counts, .. } = event {
+                (*code, *message, *details, *counts) = (Some(why.to_owned()), text, told, count);
             }
         });
         self.orders.extend(child.map(Order::StopChild));

@@ -451,7 +451,7 @@ impl Working {
             }
             Err(code) => {
                 let message = finished.message.clone().unwrap_or_else(|| code.clone());
-                self.break_off(node, code, Some(message.clone()), true);
+                self.break_off_with(node, code, (Some(message.clone()), finished.details.clone()), true);
                 self.failed(node, code, &message);
             }
         }

@@ -279,7 +279,11 @@ async fn hand_out(job: &Job, stage: &ReleaseStage) -> Result<Ended, Halt> {
 async fn take_back(job: &Job, back: &Back) -> Result<Ended, Halt> {
     let (_, gate) = job.standing().await?;
     let deployment = job.deployment(&gate)?;
-    let release = job.state.store.read().await?.release(gate.deployment, gate.to).await?;
+    let mut tx = job.state.store.read().await?;
+    let release = tx.release(gate.deployment, gate.to).await?;
+    // One that everybody had at once has no release before it on its gate.
+    let from = if gate.is_settled() { tx.release_before(gate.deployment, gate.to).await? } else { gate.from };
+    drop(tx);
     if let Some(release) = release {
         let reason = job.row.plan.reason.clone().unwrap_or_else(|| "it was rolled back".to_owned());
         let mut tx = job.state.store.write("gate").await?;
@@ -293,13 +297,18 @@ async fn take_back(job: &Job, back: &Back) -> Result<Ended, Halt> {
         entry.is_some_and(|entry| entry.present())
     };
     let members: Vec<Uuid> = present(&job.state, &deployment).into_iter().filter(reached).collect();
-    if !job.open(Gate::close).await? {
+    let close = |gate: &mut Gate| {
+        let moved = gate.from != from;
+        gate.from = from;
+        gate.close() || moved
+    };
+    if !job.open(close).await? {
         return Err(Halt::Over("superseded", "the plan went on".to_owned()));
     }
     job.decided().await?;
     let (plan, _) = job.standing().await?;
     // With nothing to return to it is taken away; whoever has it no more is done.
-    let members: Vec<Uuid> = if gate.from.is_none() { Vec::new() } else { members };
+    let members: Vec<Uuid> = if from.is_none() { Vec::new() } else { members };
     let ranks = ranked(deployment.uid, members.iter().copied());
     let now = plan.clock(job.state.clock.now().micros());
     let all = Opening { stage: job.node.name.clone(), selector: None, up_to: None, reach: None };

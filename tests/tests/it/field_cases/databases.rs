@@ -49,7 +49,7 @@ fn database_files(database: &Database) -> Vec<PathBuf> {
     ["", "-wal", "-shm"].iter().map(|end| Path::new(&format!("{file}{end}")).to_owned()).collect()
 }
 
-/// Creates and updates apply; what the lost timeline added is held and listed, and nothing stops.
+/// S4-42: creates and updates apply; what the lost timeline added is held and listed, and nothing stops.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restore_an_older_db_with_hosts_online() {
     let (world, agent, _) = applied().await;

@@ -60,6 +60,40 @@ async fn a_release_whose_last_gate_a_person_opened_is_the_one_to_return_to() {
     assert_eq!(ever, ["bad", "two"].into(), "{:?}", seen.all);
 }
 
+/// S4-12, S4-43: a person takes any release back while it is handed out, whatever its strategy does by itself when it fails;
+/// also one that everybody was given at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_takes_any_release_back() {
+    let world = World::start(crate::NODE).await.expect("a control plane");
+    let hosts = Hosts::start(&world, FEW).await;
+    let stages = json!([{ "name": "all", "hosts": "100%" }]);
+    let mut number = 0;
+    for on_failure in ["pause", "continue", "rollback", "none"] {
+        let strategy = match on_failure {
+            "none" => serde_json::Value::Null,
+            on_failure => json!({ "stages": stages, "onFailure": on_failure }),
+        };
+        let (good, slow) = (format!("good-{on_failure}"), format!("slow-{on_failure}"));
+        world.apply(documents(&good, &strategy)).await.expect("written");
+        number += 1;
+        plan(&world, &format!("web#{number}"), |plan| plan.state == PlanState::Succeeded).await;
+        world.apply(documents(&slow, &strategy)).await.expect("written");
+        number += 1;
+        let name = format!("web#{number}");
+        until("all were given it", async || Ok((hosts.count() == [(slow.clone(), FEW)].into()).then_some(())))
+            .await
+            .unwrap_or_else(|error| panic!("{on_failure}: {error}: {:?}", hosts.count()));
+        let running = plan(&world, &name, |plan| plan.state == PlanState::Running).await;
+        let back = SignalRequest { reason: Some("enough".to_owned()), ..SignalRequest::new(Signal::Rollback, "back") };
+        world.admin.signal(running.id, &back).await.expect("told");
+        let ended = plan(&world, &name, |plan| plan.state.is_final()).await;
+        assert_eq!(ended.state, PlanState::RolledBack, "{on_failure}: {ended:?}");
+        until("all returned", async || Ok((hosts.count() == [(good.clone(), FEW)].into()).then_some(())))
+            .await
+            .unwrap_or_else(|error| panic!("{on_failure}: {error}: {:?}", hosts.count()));
+    }
+}
+
 /// A release that was taken back waits for a person; once somebody starts it and it is proven, it is like any other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_veto_is_over_once_the_release_is_proven_after_all() {

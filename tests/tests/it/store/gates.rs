@@ -6,7 +6,7 @@ use serde_json::json;
 use titan_api::{Digest, selectors::Selector};
 use titan_control_plane::{
     fleet::rollouts::{Gate, Opening},
-    store::Store,
+    store::{Release, Store},
     workplans::{Context, declare},
 };
 use uuid::Uuid;
@@ -111,6 +111,29 @@ async fn vetoes_are_about_what_a_release_is_made_of() {
         tx.lift_veto(deployment, &bad).await.expect("lifted");
         assert_eq!(tx.veto_of(deployment, &bad).await.expect("read"), None, "{engine}");
         tx.commit().await.expect("commit");
+    }
+}
+
+/// What hosts return to from a release that everybody had at once: the newest before it that was not taken back.
+#[tokio::test]
+async fn the_release_to_return_to_is_not_one_that_was_taken_back() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let deployment = Uuid::now_v7();
+        let mut tx = write(&store).await;
+        for number in 1..=4 {
+            let (inputs, revision) = (format!("{number}"), at(number));
+            let inputs_digest = Digest::of(inputs.as_bytes());
+            let release = Release { id: Uuid::now_v7(), deployment, number, revision, inputs_digest, inputs };
+            tx.add_release(&release).await.expect("a release");
+        }
+        tx.veto(deployment, &Digest::of(b"3"), 3, ("bad", "token:ann"), at(10)).await.expect("veto");
+        tx.commit().await.expect("commit");
+        let mut tx = read(&store).await;
+        for (number, before) in [(4, Some(2)), (3, Some(2)), (2, Some(1)), (1, None)] {
+            assert_eq!(tx.release_before(deployment, number).await.expect("read"), before, "{engine}: {number}");
+        }
+        assert_eq!(tx.release_before(Uuid::now_v7(), 9).await.expect("read"), None, "{engine}");
     }
 }
 

@@ -219,6 +219,8 @@ async fn moved_clock_is_in_the_history_and_hides_no_document() {
 }
 
 /// PostgreSQL holds every character of a text but one.
+///
+/// S4-31.
 #[tokio::test]
 async fn reason_with_any_character_is_kept() {
     for (database, store) in stores().await {

@@ -1,0 +1,103 @@
+//! How a control plane is set up, what it does unless told otherwise, and what it writes to its log.
+
+use std::{
+    fs::File,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use titan_api::{
+    client::Client,
+    workplans::{PlanState, executors::External, policies::Retry},
+};
+use titan_control_plane::store::Store;
+use titan_tests::{databases, nodes, postgres::free_port};
+
+/// S3-28, S3-29, S4-18: three attempts of five minutes each, a second between them at first, and never more than ten.
+#[test]
+fn attempts_are_three_of_five_minutes_each() {
+    let external = External { queue: "q".parse().expect("a name"), input: serde_json::Map::new() };
+    let limit = titan_api::workplans::Executor::External(external).limit(None);
+    assert_eq!((Retry::default().attempts, limit), (3, Duration::from_mins(5)));
+    assert_eq!(
+        (Retry::default().longest_wait(1), Retry::default().longest_wait(9)),
+        (Duration::from_secs(1), Duration::from_secs(10))
+    );
+}
+
+/// S3-30: address and database come from the environment, and have defaults.
+#[test]
+fn settings_come_from_the_environment_and_have_defaults() {
+    let printed = |change: &dyn Fn(&mut std::process::Command)| {
+        let mut command = nodes::command(crate::NODE, "control-plane");
+        command.arg("check-config");
+        change(&mut command);
+        nodes::succeed(&mut command).expect("printed")
+    };
+    let plain = printed(&|_| {});
+    assert!(plain.contains("127.0.0.1:7420") && plain.contains("sqlite://titan.db"), "{plain}");
+    let told = printed(&|command| {
+        command.env("TITAN_LISTEN", "127.0.0.1:1234").env("TITAN_DATABASE_URL", "sqlite://elsewhere.db");
+    });
+    assert!(told.contains("127.0.0.1:1234") && told.contains("elsewhere.db"), "{told}");
+}
+
+/// S4-21: ten connections at a time read; whoever comes next waits for one of them.
+#[tokio::test]
+async fn ten_connections_read_at_a_time() {
+    for database in databases::each() {
+        let store = Store::open(&database.url).await.expect("open");
+        let mut readers = Vec::new();
+        for _ in 0..10 {
+            readers.push(store.read().await.expect("a connection"));
+        }
+        let next = tokio::time::timeout(Duration::from_millis(200), store.read()).await;
+        assert!(next.is_err(), "{}: an eleventh", database.engine);
+        readers.pop();
+        let next = tokio::time::timeout(Duration::from_secs(30), store.read()).await;
+        next.expect("it waits no longer").expect("a connection");
+    }
+}
+
+/// S3-39, S4-27, S4-30, S4-33: one process serves; its log is a JSON object per line, with no secret in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_is_json_without_a_secret() {
+    titan_tests::planes::choose_tls();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (token_file, log) = (folder.path().join("token"), folder.path().join("log"));
+    let server = format!("127.0.0.1:{}", free_port().expect("a port"));
+    let mut command = nodes::command(crate::NODE, "control-plane");
+    command.args(["serve", "--listen", &server, "--log-format", "json", "--log-level", "debug", "--database-url"]);
+    command.arg(format!("sqlite://{}", folder.path().join("titan.db").display()));
+    command.arg("--admin-token-file").arg(&token_file);
+    let mut child = command.stdout(Stdio::null()).stderr(File::create(&log).expect("a file")).spawn().expect("started");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !reqwest::get(format!("http://{server}/readyz")).await.is_ok_and(|answer| answer.status().is_success()) {
+        assert!(Instant::now() < deadline, "it is not ready");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ready = reqwest::get(format!("http://{server}/readyz")).await.expect("answered").json::<Value>().await;
+    let ready = ready.expect("JSON");
+    for component in ["database", "view", "planner"] {
+        assert_eq!(ready[component]["ready"], json!(true), "{ready}");
+    }
+    assert!(ready["view"]["behindMicroseconds"].is_number() && ready["planner"]["leads"].is_boolean(), "{ready}");
+    let token = std::fs::read_to_string(&token_file).expect("a token").trim().to_owned();
+    let admin = Client::new(&format!("http://{server}"), Some(token.clone())).expect("client");
+    let credential = crate::store_replicas::enrolled(&admin, "pi").await;
+    let plan = json!({ "apiVersion": "titan/v1", "kind": "WorkPlan", "metadata": { "name": "p", "workspace": "default" },
+        "spec": { "nodes": { "a": { "run": { "wait": { "for": "10ms" } } } } } });
+    crate::store_replicas::apply(&admin, vec![plan]).await;
+    let plans = admin.plans(None, 10).await.expect("plans").items;
+    assert_eq!(admin.plan_status(plans[0].id, 20).await.expect("the end").state, PlanState::Succeeded);
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    let log = std::fs::read_to_string(&log).expect("a log");
+    assert!(log.lines().count() > 3, "{log}");
+    for line in log.lines() {
+        let said: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(said["level"].is_string() && said["timestamp"].is_string() && said["target"].is_string(), "{line}");
+    }
+    assert!(!log.contains(&token) && !log.contains(&credential), "a secret is in the log");
+}
