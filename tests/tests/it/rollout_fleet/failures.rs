@@ -45,7 +45,7 @@ async fn a_release_that_fails_on_too_many_is_taken_back_from_all_and_waits_for_a
     ill.iter().for_each(|host| fleet.fit(host, "one three"));
     fleet.approve(&waits, "early-check-1").await;
     let back = fleet.plan("web#2", |plan| plan.state.is_final()).await;
-    assert_eq!(back.state, PlanState::RolledBack, "{back:#?}");
+    assert_eq!(back.state, PlanState::RolledBack, "{}", fleet.story(&back).await);
     fleet.has(&[("one", HOSTS)]).await;
     assert!(ill.iter().all(|host| witness.ever("two").contains(host)), "they had it");
     let rest = |host: &str| !early.contains(host);
@@ -77,7 +77,7 @@ async fn a_release_that_fails_on_too_many_is_taken_back_from_all_and_waits_for_a
     assert_eq!(fleet.with("two"), early, "the same hosts are the first ones");
     fleet.approve(&waits, "early-check-1").await;
     let done = fleet.plan("web#4", |plan| plan.state.is_final()).await;
-    assert_eq!(done.state, PlanState::Succeeded, "{done:#?}");
+    assert_eq!(done.state, PlanState::Succeeded, "{}", fleet.story(&done).await);
     fleet.has(&[("one", 2), ("two", 98)]).await;
     assert_eq!(fleet.with("one"), ill.iter().take(2).cloned().collect::<BTreeSet<_>>());
     assert!(witness.most_within("two", READY, rest) <= 27, "{:?}", witness.times("two"));
