@@ -14,7 +14,7 @@ use super::{Fleet, HOSTS, VERSION, current, gated};
 /// What lies between two hosts of one place in a stage, at the least, but for the grain of the file system's clock.
 const READY: Duration = Duration::from_millis(980);
 
-/// Four of ninety are more than 3 %, two are not.
+/// Three of ninety are more than 3 %, two are not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_release_that_fails_on_too_many_is_taken_back_from_all_and_waits_for_a_person() {
     let fleet = Fleet::start().await;
@@ -47,7 +47,8 @@ async fn a_release_that_fails_on_too_many_is_taken_back_from_all_and_waits_for_a
     let back = fleet.plan("web#2", |plan| plan.state.is_final()).await;
     assert_eq!(back.state, PlanState::RolledBack, "{}", fleet.story(&back).await);
     fleet.has(&[("one", HOSTS)]).await;
-    assert!(ill.iter().all(|host| witness.ever("two").contains(host)), "they had it");
+    // The third is one too many: the fourth may never have had it.
+    assert!(ill.iter().filter(|host| witness.ever("two").contains(*host)).count() >= 3, "{:?}", witness.ever("two"));
     let rest = |host: &str| !early.contains(host);
     assert!(witness.most_within("two", READY, rest) <= 27, "30 % of 90: {:?}", witness.times("two"));
     let after = fleet.told().await;
