@@ -78,7 +78,7 @@ pub struct LedgerEntry {
     pub trial: Option<TrialMark>,
     /// Since when it is healthy, by the host's clock; absent as long as it never was.
     pub healthy_since: Option<Revision>,
-    /// Bundles that proved bad on this host, and why: they are not applied again.
+    /// Bundles that proved bad on this host, and why: they are not applied again unless another one is declared between.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bad: BTreeMap<Digest, String>,
     /// What was committed to Git of it.

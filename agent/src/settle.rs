@@ -233,7 +233,7 @@ impl Worker {
         let Scope { all, stirred, unfetched } = scope;
         let mut pass = Pass { all: *all, stirred: stirred.clone(), unfetched: Some(unfetched), ..Pass::default() };
         if self.recover().is_some() {
-            match self.save_desired(false).and_then(|()| self.succeed()) {
+            match self.save_desired(false).and_then(|()| self.succeed()).and_then(|()| self.reconsider()) {
                 Ok(()) => self.take_steps(&mut pass),
                 // What is done and then forgotten would be undone after a restart.
                 Err(error) => self.halt(format!("what is declared cannot be noted: {}", chain(&error))),

@@ -4,7 +4,7 @@ use titan_api::Digest;
 use uuid::Uuid;
 
 use super::Worker;
-use crate::{apply::Target, ledger::LedgerEntry};
+use crate::{apply::Target, disk::DiskError, ledger::LedgerEntry};
 
 /// What a deployment is to be.
 #[derive(Debug, Clone)]
@@ -49,6 +49,23 @@ impl Worker {
         let target = &course.target;
         owned.unfinished.is_none()
             && (owned.digest, owned.revision, &owned.release) == (target.digest, target.revision, &target.release)
+    }
+
+    /// Forgets of bundles that they proved bad once they are neither declared nor in place: another one was declared since,
+    /// and whoever declares them again wants them tried again.
+    pub(super) fn reconsider(&mut self) -> Result<(), DiskError> {
+        let declared = |id: Uuid| self.desired.entries.get(&id).map(|entry| entry.digest);
+        let entries = self.ledger.entries.iter().filter(|(id, _)| !self.stuck.contains_key(*id));
+        let over: Vec<_> = entries
+            .filter_map(|(id, owned)| {
+                let matters = [declared(*id)?, owned.digest];
+                owned.bad.keys().any(|bad| !matters.contains(bad)).then_some((*id, matters))
+            })
+            .collect();
+        for (id, matters) in over {
+            self.amend(id, |entry| entry.bad.retain(|bad, _| matters.contains(bad)))?;
+        }
+        Ok(())
     }
 
     /// Returns why the declared bundle is not applied, if it proved bad on this host.

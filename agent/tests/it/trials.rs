@@ -89,6 +89,28 @@ fn a_release_that_does_not_prove_itself_goes_back_and_is_not_tried_again() {
     assert_eq!(plane.reported("one")["phase"], "healthy");
 }
 
+/// Whoever takes a release back and hands it out again wants it tried again: what was missing may be there.
+#[test]
+fn a_release_that_proved_bad_is_tried_again_once_another_was_declared_between() {
+    let plane = Plane::start();
+    let host = Host::new(&plane);
+    let wanted = tempfile::NamedTempFile::new().unwrap();
+    let (path, gone) = (wanted.path().to_str().unwrap().to_owned(), wanted.path().with_extension("gone"));
+    deploy_proven(&plane, "one", &[("a", "1")], "a");
+    host.settle();
+    fs::rename(wanted.path(), &gone).unwrap();
+    deploy_proven(&plane, "one", &[("a", "2")], &path);
+    assert!(host.once().out.contains("rolled back default/one"));
+    deploy_proven(&plane, "one", &[("a", "1")], "a");
+    host.settle();
+    assert_eq!(plane.reported("one")["phase"], "healthy");
+    fs::rename(&gone, wanted.path()).unwrap();
+    deploy_proven(&plane, "one", &[("a", "2")], &path);
+    host.settle();
+    assert_eq!(host.files_of("one"), map(&[("a", "2")]));
+    assert_eq!(plane.reported("one")["phase"], "healthy");
+}
+
 #[test]
 fn a_first_release_that_is_not_healthy_stays_and_may_become_so() {
     let plane = Plane::start();

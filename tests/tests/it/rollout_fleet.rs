@@ -124,6 +124,14 @@ impl Fleet {
         status.hosts.into_iter().map(|host| (host.host.as_str().to_owned(), host)).collect()
     }
 
+    /// Returns what came of each stage and check of a rollout, for whoever reads why a test failed.
+    async fn story(&self, plan: &PlanStatus) -> String {
+        let nodes = self.admin.plan_nodes(plan.id, None, None).await.expect("nodes");
+        let line = |node: &NodeView| format!("{} {:?} {:?} {:?}", node.name, node.state, node.outcome, node.message);
+        let lines: Vec<_> = nodes.iter().map(line).collect();
+        format!("{} is {}: {}", plan.name, plan.state, lines.join("; "))
+    }
+
     /// Opens the gate of a rollout.
     async fn approve(&self, plan: &PlanStatus, gate: &str) {
         let node = current(plan, gate).expect("the gate waits");

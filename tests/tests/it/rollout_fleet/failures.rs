@@ -14,7 +14,7 @@ use super::{Fleet, HOSTS, VERSION, current, gated};
 /// What lies between two hosts of one place in a stage, at the least, but for the grain of the file system's clock.
 const READY: Duration = Duration::from_millis(980);
 
-/// Four of ninety are more than 3 %, two are not.
+/// Three of ninety are more than 3 %, two are not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_release_that_fails_on_too_many_is_taken_back_from_all_and_waits_for_a_person() {
     let fleet = Fleet::start().await;
@@ -45,9 +45,10 @@ async fn a_release_that_fails_on_too_many_is_taken_back_from_all_and_waits_for_a
     ill.iter().for_each(|host| fleet.fit(host, "one three"));
     fleet.approve(&waits, "early-check-1").await;
     let back = fleet.plan("web#2", |plan| plan.state.is_final()).await;
-    assert_eq!(back.state, PlanState::RolledBack, "{back:#?}");
+    assert_eq!(back.state, PlanState::RolledBack, "{}", fleet.story(&back).await);
     fleet.has(&[("one", HOSTS)]).await;
-    assert!(ill.iter().all(|host| witness.ever("two").contains(host)), "they had it");
+    // The third is one too many: the fourth may never have had it.
+    assert!(ill.iter().filter(|host| witness.ever("two").contains(*host)).count() >= 3, "{:?}", witness.ever("two"));
     let rest = |host: &str| !early.contains(host);
     assert!(witness.most_within("two", READY, rest) <= 27, "30 % of 90: {:?}", witness.times("two"));
     let after = fleet.told().await;
@@ -77,7 +78,7 @@ async fn a_release_that_fails_on_too_many_is_taken_back_from_all_and_waits_for_a
     assert_eq!(fleet.with("two"), early, "the same hosts are the first ones");
     fleet.approve(&waits, "early-check-1").await;
     let done = fleet.plan("web#4", |plan| plan.state.is_final()).await;
-    assert_eq!(done.state, PlanState::Succeeded, "{done:#?}");
+    assert_eq!(done.state, PlanState::Succeeded, "{}", fleet.story(&done).await);
     fleet.has(&[("one", 2), ("two", 98)]).await;
     assert_eq!(fleet.with("one"), ill.iter().take(2).cloned().collect::<BTreeSet<_>>());
     assert!(witness.most_within("two", READY, rest) <= 27, "{:?}", witness.times("two"));
