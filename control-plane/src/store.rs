@@ -14,6 +14,7 @@ mod hosts;
 mod idempotency;
 mod leases;
 mod open;
+mod pipelines;
 mod problems;
 mod releases;
 mod renderings;

@@ -334,7 +334,12 @@ impl Writer<'_> {
                 }
                 self.tx.purge_document(uid).await?;
             }
-            _ => self.tx.purge_document(uid).await?,
+            kind => {
+                if kind == Kind::Workload {
+                    self.tx.purge_pipeline_log(uid).await?;
+                }
+                self.tx.purge_document(uid).await?;
+            }
         }
         Ok(before)
     }

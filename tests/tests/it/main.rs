@@ -25,6 +25,7 @@ mod laws_fold;
 mod laws_store;
 mod laws_store_view;
 mod outages;
+mod pipelines;
 mod placements;
 mod plan_examples;
 mod podman;

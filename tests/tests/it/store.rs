@@ -6,6 +6,7 @@ mod history;
 mod leases;
 mod migrations;
 mod observed;
+mod pipelines;
 mod schema;
 mod tampering;
 mod tokens;
