@@ -38,6 +38,7 @@ pub use leases::Lease;
 pub use problems::RenderProblem;
 pub use releases::Release;
 pub use reports::{ObservedDeployment, Removal};
+pub use tasks::{Ended, Held};
 pub use tokens::{TokenKind, TokenRow};
 pub(crate) use workplans::OWN_QUEUE;
 pub use workplans::{Parent, PlanRow, Queued, TakenSignal};

@@ -5,8 +5,10 @@ use std::{
     sync::Arc,
 };
 
+use serde_json::json;
 use titan_api::{
-    Kind, Name, Problem, Revision, problems::Code, strategies::Strategy, workplans::WorkPlanSpec, workspaces,
+    Kind, Name, Problem, Revision, problems::Code, strategies::Strategy, tasks::ROLLOUT, workplans::WorkPlanSpec,
+    workspaces,
 };
 use uuid::Uuid;
 
@@ -36,6 +38,8 @@ pub struct Rollout {
     pub spec: WorkPlanSpec,
     /// The plan's workspace.
     pub workspace: Name,
+    /// The deployment's name.
+    pub deployment: Name,
     /// The plan's name, that of the release.
     pub name: String,
     /// Who changed what it is made of: nobody approves his own.
@@ -58,6 +62,9 @@ impl Rollout {
         }
         tx.put_gate(gate, revision).await?;
         tx.add_plan(&Plan::new(gate.plan), (&self.workspace, &self.name), None, wall).await?;
+        let subject = (&self.workspace, "Deployment", self.deployment.as_str());
+        let payload = json!({ "release": self.name, "deployment": gate.deployment, "number": gate.to });
+        tx.add_task(&workplans::task((gate.plan, ROLLOUT), subject, payload, context)).await?;
         let made = Input::Make { spec: Box::new(self.spec.clone()), author: self.author.clone() };
         let start = self.starts.then_some(Input::Start);
         workplans::step(tx, gate.plan, [Some(made), start].into_iter().flatten().collect(), context).await.map(drop)
@@ -161,6 +168,7 @@ impl Planning<'_> {
             barrier: Arc::new(barrier),
             spec,
             workspace: deployment.workspace.clone(),
+            deployment: deployment.name.clone(),
             name: moves::release_name(&deployment.name, release),
             author,
             starts,

@@ -114,7 +114,13 @@ fn routes() -> Routes {
             ),
             get(changes::changes),
         )
-        .on(answer(op("get", "/v1/tasks", "The newest tasks"), Shape::page_of::<Task>()), get(tasks::list))
+        .on(
+            query(
+                answer(op("get", "/v1/tasks", "Tasks, the newest first"), Shape::page_of::<Task>()),
+                &["state", "kind", "workspace", "parent", "subject", "limit", "continue"],
+            ),
+            get(tasks::list),
+        )
         .on(
             query(answer(op("get", "/v1/tasks/{id}", "A task; waits for its end"), Shape::of::<Task>()), &["wait"]),
             get(tasks::get),

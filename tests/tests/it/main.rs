@@ -37,6 +37,7 @@ mod smoke;
 mod store;
 mod store_replicas;
 mod systemd;
+mod tasks;
 mod workplans;
 
 /// This crate's binary: every Titan program, with fault points.

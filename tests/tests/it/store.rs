@@ -9,6 +9,7 @@ mod observed;
 mod pipelines;
 mod schema;
 mod tampering;
+mod tasks;
 mod tokens;
 mod workplans;
 
