@@ -23,7 +23,7 @@ Examples:
   titan status host tim-pi")]
 pub(crate) struct Status {
     /// Kind: deployment or host; deployment if only a name is given.
-    #[arg(value_name = "KIND")]
+    #[arg(value_name = "KIND|DEPLOYMENT")]
     first: String,
     /// Name of the deployment or host.
     name: Option<Name>,
