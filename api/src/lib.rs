@@ -21,6 +21,7 @@ pub mod names;
 pub mod pages;
 pub mod parse;
 pub mod patterns;
+pub mod pipelines;
 pub mod plans;
 pub mod poll;
 pub mod problems;

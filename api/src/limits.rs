@@ -138,3 +138,9 @@ pub const STAGE_CHECKS: usize = 16;
 pub const STAGE_VALUES: usize = 200;
 /// The longest `minReadySeconds`: a week.
 pub const MIN_READY_SECONDS: u32 = 7 * 24 * 3600;
+/// Commits, and builds, that are kept of one workload: the newest, and those that its version names.
+pub const PIPELINE_KEPT: usize = 200;
+/// Bytes of one text of a commit or a build.
+pub const PIPELINE_TEXT_BYTES: usize = 1024;
+/// Bytes of the name that a pipeline gives a build.
+pub const BUILD_ID_BYTES: usize = 128;

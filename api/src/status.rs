@@ -1,5 +1,7 @@
 //! Status: how far a deployment is, host by host, and why.
 
+pub mod graph;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -29,6 +31,10 @@ pub struct DeploymentStatus {
     /// How the newest release is handed out; absent once every host is to have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
+    /// The way of the newest release, from the commit of its source to the stages that hand it out, in order, and what was
+    /// built since. `hosts` are its leaves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub graph: Vec<graph::Step>,
     /// Each host that has it, is to have it, or is removing it; by name.
     pub hosts: Vec<HostDeployment>,
 }
@@ -101,6 +107,9 @@ pub struct HostDeployment {
     pub release: String,
     /// When the assignment last moved.
     pub revision: Revision,
+    /// The step of the graph that gave the host what it is to have; absent if an older release did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
     /// The digest of the bundle that the host is to have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
@@ -122,6 +131,9 @@ pub struct HostDeployment {
     /// When the agent first reported it, by the control plane's clock: what it says again is not dated again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported_at: Option<Revision>,
+    /// How long ago that was when this was answered, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<u64>,
     /// When the host was last seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Revision>,

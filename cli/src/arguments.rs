@@ -5,8 +5,8 @@ use titan_api::Name;
 
 use crate::{
     commands::{
-        changes, completions, deployments, doctor, documents, hosts, login, plans, rollouts, status, targets, tasks,
-        templates, tokens, workloads, workplans, workspaces,
+        changes, completions, deployments, doctor, documents, hosts, login, pipelines, plans, rollouts, status,
+        targets, tasks, templates, tokens, workloads, workplans, workspaces,
     },
     demo,
     errors::CliError,
@@ -105,6 +105,9 @@ pub(crate) enum Command {
     /// Follow plans, tell them something, do their work.
     #[command(subcommand, alias = "workplans")]
     Workplan(workplans::WorkPlan),
+    /// Tell, from a pipeline, that a commit was seen or a build began or ended.
+    #[command(subcommand)]
+    Report(pipelines::Report),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Demo(demo::Demo),
@@ -170,6 +173,7 @@ impl Command {
             Self::Template(command) => command.run(session),
             Self::Rollout(command) => command.run(session).await,
             Self::Workplan(command) => command.run(session).await,
+            Self::Report(command) => command.run(session).await,
             Self::Doctor(command) => command.run(session).await,
             Self::Completions(command) => command.run(session),
             Self::Demo(command) => command.run(session).await,

@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod documents;
 pub(crate) mod hosts;
 pub(crate) mod login;
+pub(crate) mod pipelines;
 pub(crate) mod plans;
 pub(crate) mod rollouts;
 pub(crate) mod status;

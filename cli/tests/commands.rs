@@ -192,6 +192,21 @@ fn an_agent_that_joins_is_shown_healthy_with_digest_and_commit() {
     assert!(shown.contains(&commit[..10]) && shown.contains("converged, 1 of 1 healthy"), "{shown}");
     assert!(scene.done(&["status", "host", "tim-pi"]).contains("healthy"));
     assert!(scene.done(&["why", "tim-pi", "prod"]).contains("every rule holds"));
+
+    // What a pipeline tells is seen above the release, and the rollout is a task.
+    let source = ["report", "source", "prod", "--commit", "3FA9C1E24B0D", "--branch", "main"];
+    assert_eq!(scene.done(&source), "workload temperature-sensor: recorded\n");
+    assert_eq!(scene.done(&source), "workload temperature-sensor: known already\n");
+    scene.done(&["report", "build", "prod", "--commit", "3fa9c1e24b0d", "--id", "42", "--state", "running"]);
+    let shown = scene.done(&["status", "prod"]);
+    for part in ["source 3fa9c1e24b0d", "└─ build 42", "release prod#1", "└─ 1 host", "converged, 1 of 1 healthy"]
+    {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let tasks = ["get", "tasks", "--task-kind", "rollout", "--deployment", "prod", "-o", "json"];
+    let tasks: Value = serde_json::from_str(&scene.done(&tasks)).expect("json");
+    let id = tasks["items"][0]["id"].as_str().expect("a rollout").to_owned();
+    assert!(scene.done(&["task", &id, "--wait", "--timeout", "20s"]).contains("completed"));
 }
 
 #[test]

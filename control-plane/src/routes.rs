@@ -10,6 +10,7 @@ pub mod enrolment;
 pub mod extract;
 pub mod health;
 pub mod hosts;
+pub mod pipelines;
 pub mod plans;
 pub mod polls;
 pub mod reports;

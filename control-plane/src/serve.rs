@@ -16,7 +16,7 @@ use crate::{
     routes::{documents::ensure_default_workspace, router::router},
     state::AppState,
     store::{Store, StoreError},
-    tasks::{follow, heartbeats, listen, planner::Planner, sweep, workplans::Runner},
+    tasks::{follow, heartbeats, listen, planner::Planner, sweep, work, workplans::Runner},
 };
 
 /// Why the control plane cannot start or go on.
@@ -103,6 +103,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     tasks.spawn(heartbeats::run(state.clone()));
     tasks.spawn(sweep::Sweeper::new(state.clone()).run());
     tasks.spawn(Runner::new(state.clone()).run());
+    tasks.spawn(work::run(state.clone()));
     tasks.spawn(load::run(state.clone()));
     if let Ok(address) = listener.local_addr() {
         let scheme = if tls.is_some() { "https" } else { "http" };

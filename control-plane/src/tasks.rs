@@ -8,4 +8,5 @@ pub mod listen;
 pub mod planner;
 pub mod reports;
 pub mod sweep;
+pub mod work;
 pub mod workplans;

@@ -5,8 +5,10 @@ pub mod expressions;
 
 use std::collections::{BTreeSet, VecDeque};
 
+use serde_json::{Value, json};
 use titan_api::{
     Code, Name, Problem, Revision,
+    tasks::{Task, TaskState, WORKPLAN},
     workplans::{PlanState, Signal, SignalAnswer, SignalRequest, WorkPlanSpec},
 };
 use uuid::Uuid;
@@ -75,6 +77,11 @@ pub async fn step(tx: &mut Tx, plan: Uuid, inputs: Vec<Input>, context: Context<
         let changed = !step.events.is_empty() || !step.nodes.is_empty();
         if changed {
             tx.put_step(&row, &step, context.actor, context.wall).await?;
+            let state = task_state(step.plan.state);
+            if state != task_state(row.plan.state) {
+                let result = state.is_final().then(|| json!({ "plan": step.plan.state, "reason": step.plan.reason }));
+                tx.move_task(id, state, result.as_ref(), context.wall).await?;
+            }
         }
         for order in step.orders {
             match order {
@@ -89,6 +96,9 @@ pub async fn step(tx: &mut Tx, plan: Uuid, inputs: Vec<Input>, context: Context<
                         spec.values = values;
                     }
                     tx.add_plan(&Plan::new(child), (&row.workspace, &name), Some(&parent), context.wall).await?;
+                    let task =
+                        task((child, WORKPLAN), (&row.workspace, "WorkPlan", &name), json!({ "node": node }), context);
+                    tx.add_task(&Task { parent: Some(id), ..task }).await?;
                     let made = Input::Make { spec: Box::new(spec), author: step.plan.author.clone() };
                     queue.push_back((child, vec![made, Input::Start]));
                 }
@@ -109,6 +119,28 @@ pub async fn step(tx: &mut Tx, plan: Uuid, inputs: Vec<Input>, context: Context<
         }
     }
     first.ok_or_else(|| Problem::not_found("plan", plan).into())
+}
+
+/// Returns the task of a plan that is made; both have one id.
+pub(crate) fn task(
+    (id, kind): (Uuid, &str),
+    (workspace, noun, name): (&Name, &str, &str),
+    payload: Value,
+    context: Context<'_>,
+) -> Task {
+    let subject = format!("{noun} {workspace}/{name}");
+    Task { workspace: Some(workspace.clone()), ..Task::new(id, kind, subject, payload, context.wall) }
+}
+
+/// Returns how far the task of a plan is.
+const fn task_state(state: PlanState) -> TaskState {
+    match state {
+        PlanState::Planning => TaskState::Pending,
+        PlanState::Running | PlanState::Paused | PlanState::Aborting | PlanState::RollingBack => TaskState::Running,
+        PlanState::Succeeded => TaskState::Completed,
+        PlanState::Failed | PlanState::RolledBack => TaskState::Failed,
+        PlanState::Aborted | PlanState::Superseded => TaskState::Cancelled,
+    }
 }
 
 /// Decides a step, reading what it asks for.
@@ -159,6 +191,7 @@ pub async fn declare(
         Some(row) => (vec![Input::Declare { spec: spec_box, before }], row.plan.state == PlanState::Planning),
         None => {
             tx.add_plan(&Plan::new(id), (workspace, name), None, context.wall).await?;
+            tx.add_task(&task((id, WORKPLAN), (workspace, "WorkPlan", name), json!({}), context)).await?;
             (vec![Input::Make { spec: spec_box, author: context.actor.to_owned() }], true)
         }
     };

@@ -13,7 +13,7 @@ use titan_api::{
     changes::{Action, ApplyAnswer, ApplyResult, Operation},
     documents::Declared,
     problems::Fault,
-    tasks::{Task, TaskState},
+    tasks::{ENROL, ENROL_ALL, REMOVE, Task, TaskState},
 };
 use uuid::Uuid;
 
@@ -160,6 +160,9 @@ pub async fn write(
     let (results, documents): (Vec<_>, Vec<_>) = done.into_iter().flatten().unzip();
     let changed = results.iter().any(|result| result.action != Action::Unchanged);
     let kept = changed && !dry_run;
+    if intents.iter().all(|intent| matches!(intent, Intent::Create(_))) {
+        writer.gather(&author.request_id);
+    }
     let tasks = writer.tasks.iter().map(|task| task.id).collect();
     let answer = ApplyAnswer { revision: kept.then_some(revision), results, tasks };
     if kept {
@@ -284,18 +287,35 @@ impl Writer<'_> {
         Ok((action, after, Some(stored)))
     }
 
+    /// Gives hosts that are made at once a task that theirs are parts of: how far all of them are is one question then.
+    fn gather(&mut self, request: &str) {
+        let count = self.tasks.iter().filter(|task| task.kind == ENROL).count();
+        if count < 2 {
+            return;
+        }
+        let payload = json!({ "hosts": count, "request": request });
+        let parent = Task::new(Uuid::now_v7(), ENROL_ALL, format!("{count} hosts"), payload, self.revision);
+        for task in self.tasks.iter_mut().filter(|task| task.kind == ENROL) {
+            task.parent = Some(parent.id);
+        }
+        self.tasks.insert(0, parent);
+    }
+
     /// Returns the task that waits for the agent of a host that was just made.
     fn enrolment(&self, host: &Stored) -> Task {
-        Task {
-            id: Uuid::now_v7(),
-            kind: "enrol".to_owned(),
-            state: TaskState::Pending,
-            subject: format!("Host {}", host.name),
-            payload: json!({ "host": host.name, "uid": host.uid, "generation": host.generation }),
-            result: None,
-            created_at: self.revision,
-            updated_at: self.revision,
-        }
+        let payload = json!({ "host": host.name, "uid": host.uid, "generation": host.generation });
+        Task::new(Uuid::now_v7(), ENROL, format!("Host {}", host.name), payload, self.revision)
+    }
+
+    /// Returns the task that ends once what was deleted is gone everywhere.
+    fn removal(&self, place: &Place, uid: Uuid, generation: i64) -> Task {
+        let subject = match &place.workspace {
+            Some(workspace) => format!("{} {workspace}/{}", place.kind, place.name),
+            None => format!("{} {}", place.kind, place.name),
+        };
+        let payload = json!({ "kind": place.kind, "name": place.name, "uid": uid, "generation": generation });
+        let task = Task::new(Uuid::now_v7(), REMOVE, subject, payload, self.revision);
+        Task { workspace: place.workspace.clone(), due_at: Some(self.revision), ..task }
     }
 
     async fn delete(&mut self, place: &Place, current: Stored, force: bool) -> Result<Document, Problem> {
@@ -306,11 +326,13 @@ impl Writer<'_> {
         match place.kind {
             // They wait until every host has confirmed the removal.
             Kind::Deployment | Kind::Host => {
+                let generation = current.generation;
                 self.tx.put_document(&Stored { deleted: Some(self.revision), ..current }).await?;
+                self.tasks.push(self.removal(place, uid, generation));
                 if place.kind == Kind::Host {
                     let subject = format!("Host {}", place.name);
                     let result = json!({ "reason": "the host was deleted" });
-                    self.tx.end_tasks("enrol", &subject, TaskState::Cancelled, &result, self.revision).await?;
+                    self.tx.end_tasks(ENROL, &subject, TaskState::Cancelled, &result, self.revision).await?;
                     self.tx.remove_host_tokens(uid, Some(crate::store::TokenKind::Join)).await?;
                     if force || self.tx.observed_host(uid).await?.is_none_or(|host| host.enrolled_at.is_none()) {
                         self.tx.purge_assignments_of_host(uid).await?;
@@ -334,7 +356,12 @@ impl Writer<'_> {
                 }
                 self.tx.purge_document(uid).await?;
             }
-            _ => self.tx.purge_document(uid).await?,
+            kind => {
+                if kind == Kind::Workload {
+                    self.tx.purge_pipeline_log(uid).await?;
+                }
+                self.tx.purge_document(uid).await?;
+            }
         }
         Ok(before)
     }

@@ -3,7 +3,13 @@
 use reqwest::Method;
 
 use super::{Client, Result};
-use crate::{Kind, status::DeploymentStatus, values::MergedValues, workplans::PlanStatus};
+use crate::{
+    Kind,
+    pipelines::{PipelineAnswer, PipelineEvent, PipelineLog},
+    status::DeploymentStatus,
+    values::MergedValues,
+    workplans::PlanStatus,
+};
 
 impl Client {
     /// Returns how far a deployment is.
@@ -20,5 +26,16 @@ impl Client {
     pub async fn values(&self, workspace: &str, name: &str, host: &str) -> Result<MergedValues> {
         let path = format!("{}/values", Kind::Deployment.path(Some(workspace), Some(name)));
         self.json(self.with_query(Method::GET, &path, &[("host", host.to_owned())])).await
+    }
+
+    /// Reports a commit or a build of a workload, named itself or by a deployment of it.
+    pub async fn report_pipeline(&self, of: (Kind, &str, &str), event: &PipelineEvent) -> Result<PipelineAnswer> {
+        let (kind, workspace, name) = of;
+        self.post_json(&format!("{}/events", kind.path(Some(workspace), Some(name))), event).await
+    }
+
+    /// Returns the commits and builds that pipelines reported of a workload.
+    pub async fn pipeline_log(&self, workspace: &str, workload: &str) -> Result<PipelineLog> {
+        self.get_json(&format!("{}/events", Kind::Workload.path(Some(workspace), Some(workload)))).await
     }
 }

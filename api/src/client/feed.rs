@@ -6,7 +6,12 @@ use reqwest::Method;
 use uuid::Uuid;
 
 use super::{Client, Result};
-use crate::{Revision, changes::ChangePage, pages::Page, tasks::Task};
+use crate::{
+    Revision,
+    changes::ChangePage,
+    pages::Page,
+    tasks::{Task, TaskFilter},
+};
 
 impl Client {
     /// Returns what changed at or after `since`, waiting up to `wait` seconds for a first change.
@@ -23,8 +28,16 @@ impl Client {
         self.json(request.timeout(Duration::from_secs(wait + 30))).await
     }
 
-    /// Returns the newest tasks.
-    pub async fn tasks(&self) -> Result<Page<Task>> {
-        self.get_json("/v1/tasks").await
+    /// Returns a page of tasks, the newest first.
+    pub async fn tasks(&self, filter: &TaskFilter) -> Result<Page<Task>> {
+        let mut query = Vec::new();
+        query.extend(filter.state.map(|state| ("state", state.as_str().to_owned())));
+        query.extend(filter.kind.clone().map(|kind| ("kind", kind)));
+        query.extend(filter.workspace.as_ref().map(|workspace| ("workspace", workspace.to_string())));
+        query.extend(filter.parent.map(|parent| ("parent", parent.to_string())));
+        query.extend(filter.subject.clone().map(|subject| ("subject", subject)));
+        query.extend(filter.limit.map(|limit| ("limit", limit.to_string())));
+        query.extend(filter.next.clone().map(|next| ("continue", next)));
+        self.json(self.with_query(Method::GET, "/v1/tasks", &query)).await
     }
 }

@@ -26,6 +26,7 @@ use crate::{
     values,
 };
 
+mod graph;
 pub(crate) mod status;
 pub(crate) mod wait;
 

@@ -12,20 +12,21 @@ use crate::{
     session::Session,
 };
 
-/// Show how far a deployment is on each of its hosts, or what a host runs.
+/// Show a deployment's way from its source to its hosts and how far each of them is, or what a host runs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  titan status deployment prod
+  titan status prod
+  titan status deployment prod -o json
   titan status deployment prod --watch
   titan status deployment prod --wait --timeout 10m       ends with 1 if it does not become healthy
   titan status host tim-pi")]
 pub(crate) struct Status {
-    /// Kind: deployment or host.
-    #[arg(value_parser = kind)]
-    kind: Kind,
+    /// Kind: deployment or host; deployment if only a name is given.
+    #[arg(value_name = "KIND|DEPLOYMENT")]
+    first: String,
     /// Name of the deployment or host.
-    name: Name,
+    name: Option<Name>,
     /// Go on showing what changes.
     #[arg(long)]
     watch: bool,
@@ -45,17 +46,34 @@ fn kind(text: &str) -> Result<Kind, String> {
 }
 
 impl Status {
+    /// Returns what the status is of.
+    fn of(&self) -> Result<(Kind, Name), CliError> {
+        let hint = "titan status DEPLOYMENT, or titan status host HOST";
+        match &self.name {
+            Some(name) => Ok((kind(&self.first).map_err(|why| CliError::usage(why, hint))?, name.clone())),
+            // `titan status host` is the beginning of something else, whatever there may be of that name.
+            None if self.first.parse::<Kind>().is_ok() => {
+                Err(CliError::usage(format!("no name is given after {:?}", self.first), hint))
+            }
+            None => {
+                let name = Name::new(&self.first).map_err(|error| CliError::usage(error.to_string(), hint))?;
+                Ok((Kind::Deployment, name))
+            }
+        }
+    }
+
     /// Shows the status.
     pub(crate) async fn run(self, session: &Session) -> Result<Exit, CliError> {
+        let (kind, name) = self.of()?;
         let client = session.client()?;
         let workspace = session.workspace()?;
         if self.wait {
-            if self.kind == Kind::Host {
+            if kind == Kind::Host {
                 return Err(CliError::usage("--wait is for deployments", "wait for one of the host's deployments"));
             }
-            let one = [(workspace.clone(), self.name.clone())].into();
+            let one = [(workspace.clone(), name.clone())].into();
             let waited = deployments::wait::converged(&client, session.output, &one, None, self.timeout).await;
-            let status = client.deployment_status(&workspace, &self.name).await;
+            let status = client.deployment_status(&workspace, &name).await;
             if let Ok(status) = status {
                 session.output.show(&deployments::status::view(&status, ages::now()))?;
             }
@@ -64,9 +82,9 @@ impl Status {
         let mut shown = watch::Watch::new(session.output);
         loop {
             let now = ages::now();
-            let view = match self.kind {
-                Kind::Host => hosts::status::view(&client, &self.name, now).await?,
-                _ => deployments::status::view(&client.deployment_status(&workspace, &self.name).await?, now),
+            let view = match kind {
+                Kind::Host => hosts::status::view(&client, &name, now).await?,
+                _ => deployments::status::view(&client.deployment_status(&workspace, &name).await?, now),
             };
             if !self.watch {
                 session.output.show(&view)?;

@@ -1,18 +1,22 @@
 //! Tasks: units of asynchronous work.
 
-use clap::Args;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
 use serde_json::json;
 use titan_api::{
+    Kind, Name,
     client::Client,
     limits,
-    tasks::{Task as Record, TaskState},
+    tasks::{Task as Record, TaskFilter, TaskState},
 };
 use uuid::Uuid;
 
 use crate::{
     errors::CliError,
     output::{
-        Exit, Tone, View, ages,
+        Exit, Output, Tone, View, ages,
+        progress::Progress,
         tables::{Cell, Table},
     },
     session::Session,
@@ -21,45 +25,157 @@ use crate::{
 /// Show a task; list them with `titan get tasks`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  titan task 0198f2c4-7d3e-7a11-9c55-0d6c1f1e2a3b --wait")]
+Examples:
+  titan task 0198f2c4-7d3e-7a11-9c55-0d6c1f1e2a3b
+  titan task 0198f2c4-7d3e-7a11-9c55-0d6c1f1e2a3b --wait --timeout 10m    ends with 1 unless it was done")]
 pub(crate) struct Task {
-    /// Id of the task.
+    /// Id of the task; that of a rollout or plan is the plan's.
     id: Uuid,
-    /// Wait until it has ended; ends with 1 if it failed.
+    /// Wait until it has ended; ends with 1 unless it was done.
     #[arg(long)]
     wait: bool,
+    /// How long to wait at most.
+    #[arg(long, value_name = "TIME", default_value = "5m", requires = "wait", value_parser = ages::parse_duration)]
+    timeout: Duration,
 }
 
 impl Task {
-    /// Shows the task.
+    /// Shows the task and its parts.
     pub(crate) async fn run(self, session: &Session) -> Result<Exit, CliError> {
         let client = session.client()?;
-        let task = loop {
-            let task = client.task(self.id, if self.wait { limits::WAIT_SECONDS } else { 0 }).await?;
-            if task.state.is_final() || !self.wait {
-                break task;
-            }
-        };
+        let exit = if self.wait { ended(&client, session.output, &[self.id], self.timeout).await? } else { Exit::Done };
+        let task = client.task(self.id, 0).await?;
         let mut view = View::new(&task).name(format!("task/{}", task.id)).table(table(std::slice::from_ref(&task)));
+        if let Some(error) = &task.error {
+            view = view.text(format!("{} {error}", Tone::Bad.paint("error:")));
+        }
         if let Some(result) = &task.result {
             view = view.text(format!("result: {result}"));
         }
+        if !task.children.is_empty() {
+            let parts: Vec<String> = task.children.iter().map(|(state, count)| format!("{count} {state}")).collect();
+            let command = Tone::Faint.paint(&format!("titan get tasks --parent {}", task.id));
+            view = view.text(format!("parts: {} ({command})", parts.join(", ")));
+        }
         session.output.show(&view)?;
-        Ok(if self.wait && task.state == TaskState::Failed { Exit::Failed } else { Exit::Done })
+        Ok(exit)
     }
 }
 
-/// Returns the newest tasks.
-pub(crate) async fn list(client: &Client) -> Result<View, CliError> {
-    let tasks = client.tasks().await?.items;
+/// Waits until tasks have ended. Ends with [`Exit::Failed`] unless all of them were done in time.
+pub(crate) async fn ended(
+    client: &Client,
+    output: Output,
+    tasks: &[Uuid],
+    timeout: Duration,
+) -> Result<Exit, CliError> {
+    let (mut progress, begin) = (Progress::new(output), Instant::now());
+    let mut exit = Exit::Done;
+    for id in tasks {
+        loop {
+            let left = timeout.saturating_sub(begin.elapsed());
+            let task = client.task(*id, left.as_secs().min(limits::WAIT_SECONDS)).await?;
+            if task.state.is_final() {
+                if task.state != TaskState::Completed {
+                    exit = Exit::Failed;
+                }
+                break;
+            }
+            if left.is_zero() {
+                output.note(&format!("{} of {} is still {}", task.kind, task.subject, task.state.as_str()));
+                return Ok(Exit::Failed);
+            }
+            progress.say(&format!("{} of {}: {}", task.kind, task.subject, task.state.as_str()));
+            // Less than a second is left: the control plane is not asked to hold the answer any more.
+            tokio::time::sleep(left.min(Duration::from_millis(100))).await;
+        }
+    }
+    Ok(exit)
+}
+
+/// Which tasks to list.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Tasks")]
+pub(crate) struct Filter {
+    /// Tasks in this state.
+    #[arg(long, value_enum)]
+    state: Option<State>,
+    /// Tasks of this kind: enrol, enrolAll, remove, rollout, workplan.
+    #[arg(long = "task-kind", value_name = "KIND")]
+    task_kind: Option<String>,
+    /// Parts of this task or plan.
+    #[arg(long, value_name = "ID")]
+    parent: Option<Uuid>,
+    /// Tasks about this deployment.
+    #[arg(long, value_name = "NAME", conflicts_with = "host")]
+    deployment: Option<Name>,
+    /// Tasks about this host.
+    #[arg(long, value_name = "NAME")]
+    host: Option<Name>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum State {
+    /// Not begun.
+    Pending,
+    /// Being done.
+    Running,
+    /// Done.
+    Completed,
+    /// Could not be done.
+    Failed,
+    /// No longer wanted.
+    Cancelled,
+}
+
+impl Filter {
+    /// Whether any tasks are left out.
+    pub(crate) const fn is_given(&self) -> bool {
+        self.state.is_some()
+            || self.task_kind.is_some()
+            || self.parent.is_some()
+            || self.deployment.is_some()
+            || self.host.is_some()
+    }
+
+    /// Returns what the control plane is asked for; `given`: the workspace that was named, `own`: that of names without.
+    fn wanted(&self, given: Option<&Name>, own: &Name) -> TaskFilter {
+        let deployment = self.deployment.as_ref().map(|name| format!("{} {own}/{name}", Kind::Deployment));
+        let host = self.host.as_ref().map(|name| format!("{} {name}", Kind::Host));
+        let state = self.state.map(|state| match state {
+            State::Pending => TaskState::Pending,
+            State::Running => TaskState::Running,
+            State::Completed => TaskState::Completed,
+            State::Failed => TaskState::Failed,
+            State::Cancelled => TaskState::Cancelled,
+        });
+        TaskFilter {
+            state,
+            kind: self.task_kind.clone(),
+            workspace: given.cloned(),
+            parent: self.parent,
+            subject: deployment.or(host),
+            ..TaskFilter::default()
+        }
+    }
+}
+
+/// Returns the newest tasks: of all workspaces unless one is named.
+pub(crate) async fn list(client: &Client, session: &Session, filter: &Filter) -> Result<View, CliError> {
+    let wanted = filter.wanted(session.given_workspace(), &session.workspace()?);
+    let page = client.tasks(&wanted).await?;
+    let tasks = page.items;
+    if page.next.is_some() {
+        session.output.note(&Tone::Faint.paint(&format!("there are more than these {}", tasks.len())));
+    }
     let view = View::new(&json!({ "items": tasks })).table(table(&tasks));
     Ok(tasks.iter().fold(view, |view, task| view.name(format!("task/{}", task.id))))
 }
 
 fn table(tasks: &[Record]) -> Table {
     let now = ages::now();
-    let mut table = Table::new(&["ID", "KIND", "SUBJECT", "STATE", "UPDATED", "AGE"]);
+    let mut table =
+        Table::new(&["ID", "KIND", "SUBJECT", "STATE", "PARTS", "TRIES", "+PARENT", "+HOLDER", "UPDATED", "AGE"]);
     for task in tasks {
         let tone = match task.state {
             TaskState::Completed => Tone::Good,
@@ -67,14 +183,59 @@ fn table(tasks: &[Record]) -> Table {
             TaskState::Pending | TaskState::Running => Tone::Care,
             TaskState::Cancelled => Tone::Faint,
         };
+        let ended = [TaskState::Completed, TaskState::Failed, TaskState::Cancelled];
+        let done: u64 = ended.iter().filter_map(|state| task.children.get(state.as_str())).sum();
+        let parts = (!task.children.is_empty()).then(|| format!("{done}/{}", task.children.values().sum::<u64>()));
         table.row([
             task.id.to_string().into(),
             task.kind.as_str().into(),
             task.subject.as_str().into(),
             Cell::toned(task.state.as_str(), tone),
+            Cell::maybe(parts),
+            Cell::maybe((task.attempts > 0).then(|| task.attempts.to_string())),
+            Cell::maybe(task.parent.map(|parent| parent.to_string())),
+            Cell::maybe(task.holder.as_deref()),
             ages::age(task.updated_at, now).into(),
             ages::age(task.created_at, now).into(),
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Format;
+
+    #[test]
+    fn parts_and_tries_are_shown_where_there_are_any() {
+        let now = ages::now();
+        let whole = Record {
+            children: [("completed".to_owned(), 97), ("failed".to_owned(), 1), ("pending".to_owned(), 2)].into(),
+            state: TaskState::Running,
+            ..Record::new(Uuid::nil(), "enrolAll", "100 hosts".to_owned(), json!({}), now)
+        };
+        let part = Record { attempts: 3, ..Record::new(Uuid::nil(), "remove", "Host a".to_owned(), json!({}), now) };
+        let text = table(&[whole, part]);
+        let text = View::new(&json!({})).table(text).render(Format::Table, None);
+        let text = anstream::adapter::strip_str(&text).to_string();
+        let row = |word: &str| {
+            let line = text.lines().find(|line| line.contains(word)).unwrap_or_default();
+            line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(row("enrolAll"), "enrolAll 100 hosts running 98/100 - 0s 0s", "{text}");
+        assert_eq!(row("remove"), "remove Host a pending - 3 0s 0s", "{text}");
+    }
+
+    #[test]
+    fn names_are_looked_for_in_their_workspace() {
+        let name = |text: &str| Name::new(text).expect("a name");
+        let filter = Filter { deployment: Some(name("web")), ..Filter::default() };
+        let wanted = filter.wanted(None, &name("iot"));
+        assert_eq!((wanted.subject.as_deref(), wanted.workspace), (Some("Deployment iot/web"), None));
+        let filter = Filter { host: Some(name("pi")), ..Filter::default() };
+        let wanted = filter.wanted(Some(&name("iot")), &name("iot"));
+        assert_eq!((wanted.subject.as_deref(), wanted.workspace), (Some("Host pi"), Some(name("iot"))));
+        assert!(filter.is_given() && !Filter::default().is_given());
+    }
 }

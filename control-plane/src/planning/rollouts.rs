@@ -6,10 +6,12 @@ use std::{
 };
 
 use roaring::RoaringBitmap;
+use serde_json::json;
 use titan_api::{
     Kind, Name, Problem, Revision,
     problems::Code,
     strategies::Strategy,
+    tasks::ROLLOUT,
     workplans::{PlanState, WorkPlanSpec},
     workspaces,
 };
@@ -42,6 +44,8 @@ pub struct Rollout {
     pub spec: WorkPlanSpec,
     /// The plan's workspace.
     pub workspace: Name,
+    /// The deployment's name.
+    pub deployment: Name,
     /// The plan's name, that of the release.
     pub name: String,
     /// Who changed what it is made of: nobody approves his own.
@@ -69,6 +73,9 @@ impl Rollout {
         }
         tx.put_gate(gate, revision).await?;
         tx.add_plan(&Plan::new(gate.plan), (&self.workspace, &self.name), None, wall).await?;
+        let subject = (&self.workspace, "Deployment", self.deployment.as_str());
+        let payload = json!({ "release": self.name, "deployment": gate.deployment, "number": gate.to });
+        tx.add_task(&workplans::task((gate.plan, ROLLOUT), subject, payload, context)).await?;
         let made = || Input::Make { spec: Box::new(self.spec.clone()), author: self.author.clone() };
         let begun = self.held.clone().map_or(Input::Start, Input::Hold);
         match workplans::step(tx, gate.plan, vec![made(), begun], context).await {
@@ -214,6 +221,7 @@ impl Planning<'_> {
             barrier: Arc::new(barrier),
             spec,
             workspace: deployment.workspace.clone(),
+            deployment: deployment.name.clone(),
             name: moves::release_name(&deployment.name, release),
             author,
             held,

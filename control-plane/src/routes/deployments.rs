@@ -6,11 +6,13 @@ use axum::{Json as JsonBody, extract::State};
 use roaring::RoaringBitmap;
 use serde::Deserialize;
 use titan_api::{
-    Kind, Name, Problem, Revision,
+    Kind, Name, Problem, Revision, Spec, limits,
+    pipelines::PipelineLog,
     reports::Phase,
     status::{DeploymentStatus, HostDeployment, Rollout, StatusCounts, Why},
     values::MergedValues,
-    workplans::PlanStatus,
+    workplans::{NodeView, PlanStatus},
+    workspaces,
 };
 use uuid::Uuid;
 
@@ -18,6 +20,7 @@ use crate::{
     fleet::{
         bookings::Bookings,
         contexts,
+        graphs::{self, Givers, Known, Touch},
         holders::Holders,
         model::{Deployment, Model},
         moves,
@@ -31,7 +34,7 @@ use crate::{
         respond::Answer,
     },
     state::AppState,
-    store::{Assignment, ObservedDeployment, Tx},
+    store::{Assignment, ObservedDeployment, Release, Stored, Tx},
     writing::Place,
 };
 
@@ -71,6 +74,9 @@ pub(crate) async fn read(state: &AppState, place: Place) -> Result<DeploymentSta
     let release = tx.newest_release(stored.uid).await?;
     let planned = tx.planned().await?;
     let rollout = handed_out(&mut tx, stored.uid).await?;
+    let way = Way::read(&mut tx, &stored, release).await?;
+    let now = state.clock.now();
+    let givers = Givers::of(way.known(now));
     let model = state.model();
     let unplaced = match model.deployment(stored.uid) {
         Some(deployment) => {
@@ -102,12 +108,15 @@ pub(crate) async fn read(state: &AppState, place: Place) -> Result<DeploymentSta
             seen.get(&uid).copied().flatten(),
         );
         statuses::count(&mut counts, &row);
-        hosts.insert(host, row);
+        let newest = row.digest.is_some() && way.name.as_ref() == Some(&row.release);
+        let after = givers.as_ref().filter(|_| newest).map(|givers| givers.at(row.revision).to_owned());
+        hosts.insert(host, HostDeployment { after, ..row });
     }
     Ok(DeploymentStatus {
         name: stored.name.clone(),
         workspace: place.workspace.unwrap_or_else(|| stored.name.clone()),
-        release: release.map(|release| moves::release_name(&stored.name, &release)),
+        graph: graphs::steps(way.known(now)),
+        release: way.name,
         revision: stored.deleted.unwrap_or(stored.revision),
         planned,
         counts,
@@ -122,6 +131,75 @@ async fn handed_out(tx: &mut Tx, deployment: Uuid) -> Result<Option<Rollout>, Pr
     let Some(gate) = tx.gate(deployment).await?.filter(|gate| !gate.is_settled()) else { return Ok(None) };
     let row = tx.plan(gate.plan).await?;
     Ok(row.map(|row| Rollout { plan: gate.plan, state: row.plan.state, reason: row.plan.reason }))
+}
+
+/// The way of a deployment's newest release, as it is written down.
+struct Way {
+    log: PipelineLog,
+    change: Option<Touch>,
+    release: Option<Release>,
+    name: Option<String>,
+    plan: Option<PlanStatus>,
+    nodes: Vec<NodeView>,
+}
+
+impl Way {
+    async fn read(tx: &mut Tx, stored: &Stored, release: Option<Release>) -> Result<Self, Problem> {
+        let workspace = stored.workspace.as_deref().unwrap_or_default();
+        let inputs: serde_json::Value =
+            release.as_ref().and_then(|release| serde_json::from_str(&release.inputs).ok()).unwrap_or_default();
+        let mut places = vec![(Kind::Deployment, workspace, stored.name.as_str())];
+        // By what it is now, until there is a release.
+        let Spec::Deployment(spec) = &stored.spec else { return Err(Problem::not_found("deployment", &stored.name)) };
+        let workload = inputs["context"]["workload"]["name"].as_str().unwrap_or(&spec.workload);
+        places.push((Kind::Workload, workspace, workload));
+        if let Some(template) = inputs["template"]["name"].as_str() {
+            places.push((Kind::Template, workspace, template));
+            places.push((Kind::Template, workspaces::DEFAULT, template));
+        }
+        let upto = release.as_ref().map_or(Revision::from_micros(i64::MAX), |release| release.revision);
+        let mut change: Option<Touch> = None;
+        for (kind, workspace, name) in places {
+            let touch = tx.last_touch(kind, workspace, name, upto).await?;
+            if touch.as_ref().map(|touch| touch.revision) > change.as_ref().map(|change| change.revision) {
+                change = touch;
+            }
+        }
+        let log = match tx.document(Kind::Workload, workspace, workload).await? {
+            Some(workload) => tx.pipeline_log(workload.uid).await?,
+            None => PipelineLog::default(),
+        };
+        let (mut plan, mut nodes) = (None, Vec::new());
+        if let (Some(release), Some(gate)) = (&release, tx.gate(stored.uid).await?)
+            && gate.to == release.number
+            && let Some(row) = tx.plan(gate.plan).await?
+        {
+            let mut after = String::new();
+            loop {
+                let page = tx.plan_node_views(gate.plan, (None, None, &after), limits::PAGE).await?;
+                let full = page.len() == limits::PAGE;
+                after = page.last().map(|node| node.name.to_string()).unwrap_or_default();
+                nodes.extend(page);
+                if !full {
+                    break;
+                }
+            }
+            plan = Some(super::workplans::status(tx, row, true).await?);
+        }
+        let name = release.as_ref().map(|release| moves::release_name(&stored.name, release));
+        Ok(Self { log, change, release, name, plan, nodes })
+    }
+
+    fn known(&self, now: Revision) -> Known<'_> {
+        Known {
+            log: &self.log,
+            change: self.change.as_ref(),
+            release: self.release.as_ref().zip(self.name.as_deref()),
+            plan: self.plan.as_ref(),
+            nodes: &self.nodes,
+            now,
+        }
+    }
 }
 
 /// Returns what is taken of some hosts, if it matters to a deployment.
@@ -170,6 +248,8 @@ fn host_deployment(
         drift: report.map(|report| report.drift.clone()).unwrap_or_default(),
         commit: report.and_then(|report| report.commit.clone()),
         reported_at: observed.map(|observed| observed.reported_at),
+        age_seconds: observed.map(|observed| graphs::age(observed.reported_at, state.clock.now())),
+        after: None,
         last_seen,
         problem,
     }

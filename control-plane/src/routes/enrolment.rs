@@ -7,7 +7,7 @@ use serde_json::json;
 use titan_api::{
     Code, Kind, Problem,
     enrolment::{EnrolAnswer, EnrolRequest, EnrolmentToken, EnrolmentTokenRequest},
-    tasks::TaskState,
+    tasks::{ENROL, TaskState},
 };
 use uuid::Uuid;
 
@@ -104,7 +104,7 @@ pub async fn enrol(State(state): State<AppState>, Json(request): Json<EnrolReque
     tx.put_observed_host(&observed).await?;
     tx.queue_facts(host, now).await?;
     let subject = format!("Host {}", request.host);
-    tx.end_tasks("enrol", &subject, TaskState::Completed, &json!({ "enrolledAt": now }), now).await?;
+    tx.end_tasks(ENROL, &subject, TaskState::Completed, &json!({ "enrolledAt": now }), now).await?;
     tx.commit().await?;
     access::forget_host(&state, host);
     // It counts its reports from the beginning.

@@ -13,6 +13,7 @@ use titan_api::{
     drift::{AdoptAnswer, AdoptRequest, HostDrift},
     enrolment::{EnrolAnswer, EnrolRequest, EnrolmentToken, EnrolmentTokenRequest, NewToken, Token, TokenRequest},
     hosts::BulkCreate,
+    pipelines::{PipelineAnswer, PipelineEvent, PipelineLog},
     plans::Plan,
     poll::{Bundle, PollAnswer},
     reports::{PruneAnswer, PruneRequest, Report},
@@ -36,7 +37,7 @@ use crate::{
     routes::{
         apply, changes, deployments,
         docs::{self, Operation, Shape},
-        documents, drift, enrolment, health, hosts, plans, polls, reports,
+        documents, drift, enrolment, health, hosts, pipelines, plans, polls, reports,
         respond::{COMPRESSED, around, no_method, no_route, panicked},
         tasks, tokens, workplans,
     },
@@ -113,7 +114,13 @@ fn routes() -> Routes {
             ),
             get(changes::changes),
         )
-        .on(answer(op("get", "/v1/tasks", "The newest tasks"), Shape::page_of::<Task>()), get(tasks::list))
+        .on(
+            query(
+                answer(op("get", "/v1/tasks", "Tasks, the newest first"), Shape::page_of::<Task>()),
+                &["state", "kind", "workspace", "parent", "subject", "limit", "continue"],
+            ),
+            get(tasks::list),
+        )
         .on(
             query(answer(op("get", "/v1/tasks/{id}", "A task; waits for its end"), Shape::of::<Task>()), &["wait"]),
             get(tasks::get),
@@ -218,6 +225,33 @@ fn routes() -> Routes {
                 Shape::of::<PlanStatus>(),
             ),
             get(deployments::rollout),
+        )
+        .on(
+            both(
+                op(
+                    "post",
+                    "/v1/workspaces/{workspace}/deployments/{name}/events",
+                    "What a pipeline reports of its workload: a commit, a build",
+                ),
+                Shape::of::<PipelineEvent>(),
+                Shape::of::<PipelineAnswer>(),
+            ),
+            post(pipelines::of_deployment),
+        )
+        .on(
+            both(
+                op("post", "/v1/workspaces/{workspace}/workloads/{name}/events", "What a pipeline reports"),
+                Shape::of::<PipelineEvent>(),
+                Shape::of::<PipelineAnswer>(),
+            ),
+            post(pipelines::of_workload),
+        )
+        .on(
+            answer(
+                op("get", "/v1/workspaces/{workspace}/workloads/{name}/events", "Commits and builds, newest first"),
+                Shape::of::<PipelineLog>(),
+            ),
+            get(pipelines::log),
         )
         .on(
             query(

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use axum::{Json as JsonBody, extract::State};
 use serde::Deserialize;
-use titan_api::{Problem, limits, pages::Page, tasks::Task};
+use titan_api::{
+    Code, Problem, Revision, limits,
+    pages::Page,
+    tasks::{Task, TaskFilter},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -22,10 +26,34 @@ pub struct WaitParams {
     wait: Option<u64>,
 }
 
-/// `GET /v1/tasks`: the newest.
-pub async fn list(State(state): State<AppState>, _admin: Admin) -> Answer<JsonBody<Page<Task>>> {
-    let items = state.store.read().await?.tasks(limits::PAGE).await?;
-    Ok(JsonBody(Page { items, next: None }))
+/// `GET /v1/tasks`: the newest first.
+pub async fn list(
+    State(state): State<AppState>,
+    _admin: Admin,
+    Params(filter): Params<TaskFilter>,
+) -> Answer<JsonBody<Page<Task>>> {
+    for (name, text) in [("kind", &filter.kind), ("subject", &filter.subject)] {
+        if text.as_ref().is_some_and(|text| text.len() > limits::SIGNAL_TEXT_BYTES) {
+            let detail = format!("{name}: more than {} bytes", limits::SIGNAL_TEXT_BYTES);
+            return Err(Problem::new(Code::BadParameter, detail).into());
+        }
+    }
+    let limit = filter.limit.unwrap_or(limits::PAGE).clamp(1, limits::PAGE);
+    let before = filter.next.as_deref().map(parse_next).transpose()?;
+    let mut items = state.store.read().await?.tasks(&filter, before, limit + 1).await?;
+    let next = (items.len() > limit).then(|| items.swap_remove(limit)).and_then(|_| items.last()).map(next_of);
+    Ok(JsonBody(Page { items, next }))
+}
+
+fn next_of(last: &Task) -> String {
+    format!("{}.{}", last.created_at.micros(), last.id)
+}
+
+fn parse_next(text: &str) -> Result<(Revision, Uuid), Problem> {
+    let parts = text.split_once('.').and_then(|(at, id)| Some((at.parse().ok()?, id.parse().ok()?)));
+    let (at, id): (i64, Uuid) =
+        parts.ok_or_else(|| Problem::new(Code::BadParameter, "continue: take it from the page before"))?;
+    Ok((Revision::from_micros(at), id))
 }
 
 /// `GET /v1/tasks/{id}`.

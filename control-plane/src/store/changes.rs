@@ -6,6 +6,7 @@ use titan_api::{
 };
 
 use super::{Result, Tx, both, clean, from_word, json, parsed, readable, word};
+use crate::fleet::graphs::Touch;
 
 /// A change with who made it and why, before it has a revision.
 #[derive(Debug, Clone)]
@@ -141,6 +142,18 @@ impl Tx {
             .bind(kind.as_str()).bind(workspace).bind(name).bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(&mut **conn).await?);
         rows.into_iter().map(Change::try_from).collect()
+    }
+
+    /// Returns who last changed one document at or before `at`, and why.
+    pub async fn last_touch(&mut self, kind: Kind, workspace: &str, name: &str, at: Revision) -> Result<Option<Touch>> {
+        const SQL: &str = "SELECT operation, actor, reason, revision FROM changes WHERE kind = $1 AND workspace = $2 \
+             AND name = $3 AND revision <= $4 ORDER BY revision DESC, ordinal DESC LIMIT 1";
+        let row: Option<(String, String, Option<String>, i64)> = both!(self, conn => sqlx::query_as(SQL)
+            .bind(kind.as_str()).bind(workspace).bind(name).bind(at.micros()).fetch_optional(&mut **conn).await?);
+        let Some((operation, actor, reason, revision)) = row else { return Ok(None) };
+        let operation = from_word("changes", "operation", &revision.to_string(), &operation)?;
+        let revision = Revision::from_micros(revision);
+        Ok(Some(Touch { kind, name: name.to_owned(), operation, actor, reason, revision }))
     }
 
     /// Returns the documents of a kind as they were right after `at`: of one `name`, or all that there were after

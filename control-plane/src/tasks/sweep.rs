@@ -20,6 +20,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const LONG_INTERVAL: Duration = Duration::from_secs(3600);
 /// How long an unused bundle and an idempotency key are kept.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How long a task is kept that has ended.
+const TASKS_KEPT: Duration = Duration::from_hours(90 * 24);
 /// Rows removed, or hosts looked at, by one transaction.
 const CHUNK: usize = 500;
 
@@ -184,6 +186,9 @@ async fn clear(state: &AppState) -> Result<(), StoreError> {
         }
         written(state, async |tx| tx.remove_tokens(&ended).await).await?;
     }
+    let before = state.clock.before(TASKS_KEPT);
+    while written(state, async |tx| tx.forget_tasks(before, limit()).await).await? > 0 {}
+    let before = state.clock.before(KEPT);
     loop {
         let expired = state.store.read().await?.answers_before(before, limit()).await?;
         if expired.is_empty() {

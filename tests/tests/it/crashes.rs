@@ -18,6 +18,7 @@ use titan_api::{
     Kind, Revision,
     changes::{Action, ApplyRequest, Change, Operation},
     client::{Client, WriteOptions},
+    tasks::{ENROL, TaskFilter},
 };
 use titan_tests::{fleets::document, nodes::PlaneNode};
 use tokio::task::JoinSet;
@@ -214,7 +215,8 @@ async fn changes_since_start(admin: &Client) -> Vec<Change> {
 }
 
 async fn open_tasks(admin: &Client) -> usize {
-    let tasks = admin.tasks().await.expect("tasks").items;
+    let enrolments = TaskFilter { kind: Some(ENROL.to_owned()), ..TaskFilter::default() };
+    let tasks = admin.tasks(&enrolments).await.expect("tasks").items;
     tasks.iter().filter(|task| !task.state.is_final()).count()
 }
 

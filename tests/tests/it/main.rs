@@ -27,6 +27,7 @@ mod laws_store;
 mod laws_store_view;
 mod layers;
 mod outages;
+mod pipelines;
 mod placements;
 mod plan_examples;
 mod podman;
@@ -40,6 +41,7 @@ mod smoke;
 mod store;
 mod store_replicas;
 mod systemd;
+mod tasks;
 mod workplans;
 
 /// This crate's binary: every Titan program, with fault points.

@@ -7,8 +7,10 @@ mod history;
 mod leases;
 mod migrations;
 mod observed;
+mod pipelines;
 mod schema;
 mod tampering;
+mod tasks;
 mod tokens;
 mod workplans;
 

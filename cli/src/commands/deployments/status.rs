@@ -7,6 +7,7 @@ use titan_api::{
     status::{DeploymentStatus, HostDeployment, HostState, StatusCounts},
 };
 
+use super::graph;
 use crate::output::{
     Tone, View,
     ages::{age, maybe_age},
@@ -15,7 +16,11 @@ use crate::output::{
 
 /// Returns the whole status as a view.
 pub(crate) fn view(status: &DeploymentStatus, now: Revision) -> View {
-    blocks(View::new(status).name(format!("deployment/{}", status.name)), status, now)
+    let mut view = View::new(status).name(format!("deployment/{}", status.name));
+    if !status.graph.is_empty() {
+        view = view.table(graph::table(status, now)).text("");
+    }
+    blocks(view, status, now)
 }
 
 /// Returns `view` with the hosts, the problems and the summary of `status`.

@@ -1,6 +1,6 @@
 //! `titan delete`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use titan_api::{
@@ -10,7 +10,12 @@ use titan_api::{
 };
 
 use super::{answer_view, apply};
-use crate::{errors::CliError, output::Exit, session::Session};
+use crate::{
+    commands::tasks,
+    errors::CliError,
+    output::{Exit, ages},
+    session::Session,
+};
 
 /// Delete documents.
 ///
@@ -19,7 +24,7 @@ use crate::{errors::CliError, output::Exit, session::Session};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  titan delete deployment prod
+  titan delete deployment prod --wait
   titan delete host tim-pi --force
   titan delete -f fleet.yaml")]
 pub(crate) struct Delete {
@@ -41,6 +46,12 @@ pub(crate) struct Delete {
     /// Why, for the history.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Wait until every host has removed it; ends with 1 if that takes longer than --timeout.
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait at most.
+    #[arg(long, value_name = "TIME", default_value = "5m", requires = "wait", value_parser = ages::parse_duration)]
+    timeout: Duration,
 }
 
 impl Delete {
@@ -68,7 +79,10 @@ impl Delete {
             }
         }
         session.output.show(&answer_view(&whole, false))?;
-        Ok(Exit::Done)
+        match self.wait {
+            true => tasks::ended(&client, session.output, &whole.tasks, self.timeout).await,
+            false => Ok(Exit::Done),
+        }
     }
 
     async fn one(

@@ -25,7 +25,8 @@ Examples:
   titan get hosts -l platform=kubernetes -o wide
   titan get deployments -A --watch
   titan get template device-service -o yaml
-  titan get deployment prod --at 2026-11-20T15:04:05Z")]
+  titan get deployment prod --at 2026-11-20T15:04:05Z
+  titan get tasks --state running --deployment prod")]
 pub(crate) struct Get {
     /// What to list: hosts, templates, workloads, targets, deployments, workplans, workspaces or tasks.
     #[arg(value_name = "KIND")]
@@ -45,6 +46,8 @@ pub(crate) struct Get {
     /// Go on showing what changes.
     #[arg(long)]
     watch: bool,
+    #[command(flatten)]
+    tasks: tasks::Filter,
 }
 
 /// What can be listed.
@@ -71,11 +74,14 @@ impl FromStr for Noun {
 impl Get {
     /// Shows the documents.
     pub(crate) async fn run(self, session: &Session) -> Result<Exit, CliError> {
+        if self.noun != Noun::Tasks && self.tasks.is_given() {
+            return Err(CliError::usage("this filter is for tasks", "titan get tasks --state failed"));
+        }
         let client = session.client()?;
         let mut shown = watch::Watch::new(session.output);
         loop {
             let view = match self.noun {
-                Noun::Tasks => tasks::list(&client).await?,
+                Noun::Tasks => tasks::list(&client, session, &self.tasks).await?,
                 Noun::Documents(kind) => self.documents(&client, session, kind).await?,
             };
             if !self.watch {

@@ -5,7 +5,7 @@ use titan_api::{
     Digest, Kind, Revision,
     drift::Drift,
     reports::{DeploymentReport, Orphan, Phase},
-    tasks::{Task, TaskState},
+    tasks::{Task, TaskFilter, TaskState},
 };
 use titan_control_plane::store::{Assignment, Counted, ObservedDeployment, ObservedHost};
 use uuid::Uuid;
@@ -248,15 +248,9 @@ async fn host_that_is_gone_takes_all_that_was_observed_of_it_along() {
 async fn tasks_end_once_and_only_those_that_were_asked_for() {
     for (database, store) in stores().await {
         let engine = database.engine;
-        let task = |kind: &str, subject: &str, state, created: i64| Task {
-            id: Uuid::now_v7(),
-            kind: kind.to_owned(),
-            state,
-            subject: subject.to_owned(),
-            payload: json!({ "host": subject }),
-            result: None,
-            created_at: at(created),
-            updated_at: at(created),
+        let task = |kind: &str, subject: &str, state, created: i64| {
+            let payload = json!({ "host": subject });
+            Task { state, ..Task::new(Uuid::now_v7(), kind, subject.to_owned(), payload, at(created)) }
         };
         let pending = task("enrol", "Host a", TaskState::Pending, 1);
         let running = task("enrol", "Host a", TaskState::Running, 2);
@@ -279,7 +273,8 @@ async fn tasks_end_once_and_only_those_that_were_asked_for() {
         for untouched in [&failed, &other, &another] {
             assert_eq!(tx.task(untouched.id).await.expect("read").as_ref(), Some(untouched), "{engine}");
         }
-        let newest: Vec<_> = tx.tasks(2).await.expect("read").iter().map(|task| task.id).collect();
+        let newest: Vec<_> =
+            tx.tasks(&TaskFilter::default(), None, 2).await.expect("read").iter().map(|task| task.id).collect();
         assert_eq!(newest, [another.id, other.id], "{engine}");
         assert_eq!(tx.task(Uuid::now_v7()).await.expect("read"), None, "{engine}");
         assert_eq!(tx.bookmark("tasks").await.expect("read"), Revision::ZERO, "{engine}");

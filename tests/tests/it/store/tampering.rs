@@ -1,9 +1,6 @@
 //! Rows that somebody changed by hand: an error that says where, never a panic.
 
-use titan_api::{
-    Code, Digest, Kind, Problem, Revision,
-    tasks::{Task, TaskState},
-};
+use titan_api::{Code, Digest, Kind, Problem, Revision, tasks::Task};
 use titan_control_plane::store::{
     ChangeFilter, ObservedHost, Release, Result, Store, StoreError, TokenKind, TokenRow, Tx,
 };
@@ -119,16 +116,7 @@ async fn unreadable_rows_of_every_other_table_name_their_place() {
         tx.put_observed_host(&ObservedHost { uid, ..ObservedHost::default() }).await.expect("put");
         tx.queue_facts(uid, at(1)).await.expect("queue");
         tx.set_render_problem(uid, uid, Some((&Problem::new(Code::Invalid, "x"), at(1)))).await.expect("set");
-        let task = Task {
-            id: uid,
-            kind: "k".to_owned(),
-            state: TaskState::Pending,
-            subject: String::new(),
-            payload: serde_json::json!({}),
-            result: None,
-            created_at: at(1),
-            updated_at: at(1),
-        };
+        let task = Task::new(uid, "k", String::new(), serde_json::json!({}), at(1));
         tx.add_task(&task).await.expect("add");
         let token = TokenRow {
             id: uid,
@@ -160,7 +148,9 @@ async fn unreadable_rows_of_every_other_table_name_their_place() {
             tx.render_problems(uid).await
         })
         .await;
-        for (column, bad) in [("payload", "'{'"), ("result", "'{'")] {
+        for (column, bad) in
+            [("payload", "'{'"), ("result", "'{'"), ("workspace", "'A B'"), ("parent", "'x'"), ("attempts", "-1")]
+        {
             tampered(database, store, at_place("tasks", column), bad, async |tx| tx.task(uid).await).await;
         }
         for (column, bad) in [("name", "'A B'"), ("host_uid", "'h'")] {
