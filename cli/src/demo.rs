@@ -230,12 +230,7 @@ fn more(place: &Place) -> Vec<String> {
 }
 
 /// Prints what to type next.
-fn next(
-    output: Output,
-    directory: &Path,
-    (client, fleet): (&Client, &Fleet),
-    more: &[String],
-) -> Result<(), CliError> {
+fn next(output: Output, directory: &Path, (client, fleet): (&Client, &Fleet), more: &[String]) -> Result<(), CliError> {
     let token = fleet.token_file().display().to_string();
     let config = directory.join("titan.yaml").display().to_string();
     output.line(&format!("\n{}", Tone::Strong.paint("It stays up until Ctrl-C. In another terminal:")))?;

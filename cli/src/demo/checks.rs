@@ -39,7 +39,9 @@ type Judge = fn(&str) -> Option<Verdict>;
 
 /// Shows it.
 pub(super) async fn show(mut play: Play<'_>) -> Result<(), CliError> {
-    let title = format!("a commit: 50 shards of tests by {WORKERS} workers; one of three reviews says no, one of two mirrors is away");
+    let title = format!(
+        "a commit: 50 shards of tests by {WORKERS} workers; one of three reviews says no, one of two mirrors is away"
+    );
     let judge: Judge = |node| match node {
         "style" => Some(Verdict::Failed),
         "mirror-a" => None,
@@ -96,7 +98,7 @@ async fn commit(
             return Ok(Vec::new());
         }
         let each: Vec<usize> = done.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-        let text = format!("jobs done by each worker: {each:?}, {} in all", each.iter().sum::<usize>());
+        let text = format!("  jobs done by each worker: {each:?}, {} in all", each.iter().sum::<usize>());
         Ok(vec![Line::new().add(Tone::Faint, text)])
     };
     play.follow(&mut plan, &mut beside, Follow::is_over).await?;

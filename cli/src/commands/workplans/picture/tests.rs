@@ -62,7 +62,8 @@ fn counts() -> Value {
 }
 
 fn gated() -> Follow {
-    let passed = json!({ "state": "final", "outcome": "passed", "message": "stage canary: 1 of 1 hosts healthy; passed" });
+    let passed =
+        json!({ "state": "final", "outcome": "passed", "message": "stage canary: 1 of 1 hosts healthy; passed" });
     let gate = json!({ "kind": "check", "state": "waiting", "executor": "approval", "dueAt": at(3600 * 23),
         "spec": { "kind": "check", "after": { "edges": ["canary"] }, "run": { "approval": { "minimum": 2 } } } });
     let mut plan = plan(
@@ -102,7 +103,9 @@ fn a_gate_says_how_many_it_waits_for_and_what_to_type() {
     }
     let rows: Vec<usize> = ["canary ", "canary-check-1", "early", "all "]
         .iter()
-        .map(|name| lines.iter().position(|line| line.contains(name) && line.starts_with(['✓', '◆', '○'])).expect("a row"))
+        .map(|name| {
+            lines.iter().position(|line| line.contains(name) && line.starts_with(['✓', '◆', '○'])).expect("a row")
+        })
         .collect();
     assert!(rows.is_sorted(), "nodes come after what they wait for: {rows:?}\n{text}");
     // Nothing is undone, so that nobody wants to read about it.
