@@ -36,6 +36,7 @@ mod smoke;
 mod store;
 mod store_replicas;
 mod systemd;
+mod watches;
 mod workplans;
 
 /// This crate's binary: every Titan program, with fault points.
