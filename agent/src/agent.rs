@@ -14,7 +14,7 @@ use std::{
 
 use titan_api::{
     Code, Digest, Name,
-    client::{Client, ClientError},
+    client::{Client, ClientError, SystemTrust},
     hosts::Facts,
 };
 use tokio::{runtime::Handle, sync::Mutex};
@@ -29,7 +29,6 @@ use crate::{
     state::StateDir,
     status::Contact,
     summary::OnceSummary,
-    trust,
     wake::Wake,
 };
 use polling::PollFault;
@@ -94,7 +93,8 @@ impl Agent {
         let server = settings.server.as_deref().unwrap_or(&identity.server);
         let wake = Wake::default();
         let worker = Worker::open(&settings, io, &wake)?;
-        let client = trust::client(server, Some(credential.reveal().to_owned()), worker.saved_cursor())?;
+        let trust = SystemTrust::on_a_host(worker.saved_cursor());
+        let client = Client::trusting(server, Some(credential.reveal().to_owned()), trust)?;
         let worker = Arc::new(Mutex::new(worker));
         let contact = Contact::read(&state);
         let facts = facts::gather();

@@ -2,7 +2,10 @@
 
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
-use titan_api::Revision;
+use titan_api::{
+    Revision,
+    client::{Client, SystemTrust},
+};
 
 use crate::{
     apply::root::Root,
@@ -12,7 +15,6 @@ use crate::{
     ledger::Ledger,
     settle::{chain, now},
     state::{StateDir, StateError},
-    trust,
 };
 
 /// One thing that was looked at.
@@ -105,7 +107,8 @@ async fn control_plane(settings: &Settings, state: &StateDir) -> Vec<Finding> {
     let (identity, credential) = identity;
     let server = settings.server.as_deref().unwrap_or(&identity.server);
     let mut found = vec![finding("identity", Verdict::Good, format!("host {}", identity.host))];
-    let client = match trust::client(server, Some(credential.reveal().to_owned()), None) {
+    let secret = Some(credential.reveal().to_owned());
+    let client = match Client::trusting(server, secret, SystemTrust::on_a_host(None)) {
         Ok(client) => client,
         Err(error) => {
             found.push(finding(what, Verdict::Bad, chain(&error)));

@@ -1,7 +1,11 @@
 //! Enrolling: a one-time token is traded for the host's own credential.
 
 use serde::{Deserialize, Serialize};
-use titan_api::{Digest, Name, client::ClientError, enrolment::EnrolRequest};
+use titan_api::{
+    Digest, Name,
+    client::{Client, ClientError, SystemTrust},
+    enrolment::EnrolRequest,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -11,7 +15,6 @@ use crate::{
     identity::Identity,
     ledger::Ledger,
     state::{StateDir, StateError},
-    trust,
 };
 
 const ATTEMPT: &str = "enrolment.json";
@@ -54,7 +57,7 @@ struct Attempt {
 /// Enrols the host at `server` with a one-time `token`, and writes identity and credential into the state directory.
 /// The same call again, after an answer that got lost, gets a credential again.
 pub async fn enrol(settings: &Settings, server: &str, host: &Name, token: &Secret) -> Result<(), EnrolError> {
-    let client = trust::client(server, None, None)?;
+    let client = Client::trusting(server, None, SystemTrust::on_a_host(None))?;
     let state = StateDir::new(&settings.state_dir);
     let _lock = state.lock_soon()?;
     if let Some(other) = Identity::read(&state)?.filter(|known| known.host != *host) {

@@ -38,7 +38,6 @@ mod state;
 mod status;
 mod summary;
 pub mod trials;
-mod trust;
 mod wake;
 mod watches;
 

@@ -1,6 +1,9 @@
 //! What is to be reported: kept on disk and sent again until the control plane has it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 use titan_api::{
@@ -21,6 +24,8 @@ use crate::{
 const FILE: &str = "outbox.json";
 /// Sequence numbers are set aside in blocks, so that sending a report does not cost a write.
 const BLOCK: u64 = 1000;
+/// How long it may be until everything is told again though the control plane knows it: for what nobody has thought of.
+const EVERYTHING: Duration = Duration::from_hours(24);
 
 /// What is to be reported.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -42,8 +47,18 @@ pub(crate) struct Outbox {
     next: u64,
     #[serde(skip)]
     dirty: bool,
+    /// Whether everything is to be told.
     #[serde(skip)]
     all: bool,
+    /// Whether it is to be told that nothing changed.
+    #[serde(skip)]
+    beat: bool,
+    /// The number of the report under way that tells everything.
+    #[serde(skip)]
+    whole: Option<u64>,
+    /// When the control plane was last told everything.
+    #[serde(skip)]
+    told: Option<Instant>,
     /// Whether the disk does not take it, which was said.
     #[serde(skip)]
     unwritten: bool,
@@ -118,15 +133,26 @@ impl Outbox {
         self.all = true;
     }
 
-    /// Whether everything is to be reported.
-    pub(crate) const fn is_all_due(&self) -> bool {
-        self.all
+    /// Has the control plane told that this host is as it was, or everything if that is long ago.
+    pub(crate) fn beat_due(&mut self, now: Instant) {
+        match self.told {
+            Some(told) if now.duration_since(told) < EVERYTHING => self.beat = true,
+            _ => self.all = true,
+        }
     }
 
-    /// Returns the report that is due: what changed, or with `all` everything. `None` if there is nothing to say.
-    pub(crate) fn due(&mut self, cursor: Option<Revision>, facts: &Facts, all: bool, usage: Usage) -> Option<Report> {
+    /// Whether the next report says what the agent uses.
+    pub(crate) const fn tells_usage(&self) -> bool {
+        self.all || self.beat
+    }
+
+    /// Returns the report that is due: everything, what changed, or at a beat that nothing did. `None` if there is nothing
+    /// to say.
+    pub(crate) fn due(&mut self, cursor: Option<Revision>, facts: &Facts, usage: Usage) -> Option<Report> {
+        let all = self.all;
         let facts_new = self.facts != Some(digest(facts));
-        if !all && !facts_new && !self.orphans_unsent && self.unsent.is_empty() {
+        let unchanged = !all && !facts_new && !self.orphans_unsent && self.unsent.is_empty();
+        if unchanged && !self.beat {
             return None;
         }
         if self.next >= self.reserved {
@@ -136,14 +162,16 @@ impl Outbox {
         }
         let seq = self.next;
         self.next += 1;
+        self.whole = all.then_some(seq);
         let due = |id: &Uuid| all || self.unsent.contains(id);
         Some(Report {
             seq,
             acked_cursor: cursor,
+            unchanged,
             facts: (facts_new || all).then(|| facts.clone()),
             deployments: self.reports.iter().filter(|(id, _)| due(id)).map(|(_, report)| report.clone()).collect(),
             orphans: (self.orphans_unsent || all).then(|| self.orphans.clone()),
-            usage: all.then_some(usage),
+            usage: self.tells_usage().then_some(usage),
         })
     }
 
@@ -159,7 +187,10 @@ impl Outbox {
 
     /// Notes that the control plane has a report.
     pub(crate) fn sent(&mut self, report: &Report) {
-        self.all &= report.usage.is_none();
+        self.beat &= report.usage.is_none();
+        if self.whole == Some(report.seq) {
+            (self.all, self.whole, self.told) = (false, None, Some(Instant::now()));
+        }
         for sent in &report.deployments {
             if self.reports.get(&sent.id) == Some(sent) {
                 self.dirty |= self.unsent.remove(&sent.id);
@@ -216,7 +247,36 @@ mod tests {
     }
 
     fn due(outbox: &mut Outbox) -> Option<Report> {
-        outbox.due(None, &Facts::new(), false, Usage::default())
+        outbox.due(None, &Facts::new(), Usage::default())
+    }
+
+    #[test]
+    fn a_beat_says_in_a_few_bytes_that_nothing_changed_unless_everything_was_never_said_or_long_ago() {
+        let mut outbox = Outbox::default();
+        outbox.note(report(Phase::Healthy, ""));
+        let now = Instant::now();
+        outbox.beat_due(now);
+        let first = due(&mut outbox).expect("due");
+        assert!(!first.unchanged && first.facts.is_some() && first.orphans.is_some());
+        assert_eq!(first.deployments.len(), 1);
+        outbox.sent(&first);
+        outbox.beat_due(now);
+        let beat = due(&mut outbox).expect("due");
+        assert!(beat.unchanged && beat.usage.is_some() && beat.facts.is_none() && beat.deployments.is_empty());
+        let bytes = serde_json::to_vec(&beat).expect("JSON").len();
+        assert!(bytes < 100, "{bytes} bytes without a cursor and figures");
+        assert!(due(&mut outbox).is_some(), "until it has arrived");
+        outbox.sent(&beat);
+        assert_eq!(due(&mut outbox), None);
+        // What happens meanwhile goes along, and is no longer nothing.
+        outbox.beat_due(now);
+        outbox.note(report(Phase::Degraded, "why"));
+        let news = due(&mut outbox).expect("due");
+        assert!(!news.unchanged && news.usage.is_some() && news.deployments.len() == 1);
+        outbox.sent(&news);
+        outbox.beat_due(Instant::now() + EVERYTHING);
+        let daily = due(&mut outbox).expect("due");
+        assert!(!daily.unchanged && daily.facts.is_some() && daily.deployments.len() == 1);
     }
 
     #[test]
@@ -252,7 +312,8 @@ mod tests {
         for _ in 0..3 {
             let mut outbox = Outbox::read(&state).expect("read");
             for _ in 0..2 {
-                let seq = outbox.due(None, &Facts::new(), true, Usage::default()).expect("due").seq;
+                outbox.all_due();
+                let seq = due(&mut outbox).expect("due").seq;
                 outbox.save(&state);
                 assert!(seq > last);
                 last = seq;

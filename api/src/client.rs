@@ -9,7 +9,7 @@ mod hosts;
 mod trust;
 mod workplans;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
@@ -153,12 +153,17 @@ pub struct ListOptions {
 impl Client {
     /// Returns a client of the control plane at `server` that shows `token`, and trusts whom the system trusts.
     pub fn new(server: &str, token: Option<String>) -> Result<Self> {
+        Self::trusting(server, token, SystemTrust::default())
+    }
+
+    /// Returns a client like [`Client::new`] that takes the certificates that `trust` takes.
+    pub fn trusting(server: &str, token: Option<String>, trust: SystemTrust) -> Result<Self> {
         // A second provider in the process would panic at the first handshake; whoever comes first wins.
         let _already_set = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(10))
             .redirect(reqwest::redirect::Policy::none())
-            .tls_backend_preconfigured(tls(Arc::new(SystemTrust::default())).map_err(ClientError::Tls)?)
+            .tls_backend_preconfigured(tls(trust).map_err(ClientError::Tls)?)
             .build()
             .map_err(ClientError::Setup)?;
         Self::over(http, server, token)

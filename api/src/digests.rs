@@ -1,6 +1,6 @@
 //! Digests: of one bundle's bytes, and of a host's complete set of assignments.
 
-use std::{fmt, io, str::FromStr};
+use std::{fmt, io, num::NonZeroU8, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -109,6 +109,56 @@ impl SetDigest {
     }
 }
 
+/// The beginning of a [`SetDigest`], as a poll names the set that a host holds: 8 to 32 of its digits, of which the first 16
+/// count. A poll is sent too often for all of them, and a set that differs begins alike in 8 digits once in 2^32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct SetDigestStart {
+    start: u64,
+    digits: NonZeroU8,
+}
+
+impl SetDigestStart {
+    /// Digits that are counted at most.
+    const MOST: u8 = 16;
+
+    /// Returns the first 8 digits, as an agent sends them.
+    #[must_use]
+    pub fn text(digest: SetDigest) -> String {
+        digest.to_string()[..8].to_owned()
+    }
+
+    /// Whether `digest` begins like this.
+    #[must_use]
+    pub fn fits(self, digest: SetDigest) -> bool {
+        let start = (digest.0 >> 64) as u64;
+        start >> (4 * (Self::MOST - self.digits.get())) == self.start
+    }
+}
+
+impl FromStr for SetDigestStart {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let hexadecimal = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let read = || {
+            let counted = text.get(..text.len().min(Self::MOST.into()))?;
+            let digits = NonZeroU8::new(u8::try_from(counted.len()).ok()?)?;
+            Some(Self { start: u64::from_str_radix(counted, 16).ok()?, digits })
+        };
+        let read = if hexadecimal && (8..=32).contains(&text.len()) { read() } else { None };
+        read.ok_or_else(|| DigestError(text.to_owned(), 32))
+    }
+}
+
+impl TryFrom<String> for SetDigestStart {
+    type Error = DigestError;
+
+    fn try_from(text: String) -> Result<Self, DigestError> {
+        text.parse()
+    }
+}
+
 fn element(assignment: Uuid, revision: Revision) -> u128 {
     // Written in place: a control plane that starts does this for every assignment.
     let mut text = [b' '; ID_TEXT + 1 + REVISION_TEXT];
@@ -204,6 +254,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_beginning_of_a_set_digest_fits_it_and_none_that_begins_otherwise(of in any::<u128>(), other in any::<u128>(), digits in 8_usize..=32) {
+            let (digest, other) = (SetDigest(of), SetDigest(other));
+            let start: SetDigestStart = digest.to_string()[..digits].parse().expect("a beginning");
+            prop_assert!(start.fits(digest));
+            let counted = digits.min(16);
+            prop_assert_eq!(start.fits(other), digest.to_string()[..counted] == other.to_string()[..counted]);
+            prop_assert!(digest.to_string()[..7].parse::<SetDigestStart>().is_err());
+            let sent: SetDigestStart = SetDigestStart::text(digest).parse().expect("as an agent sends it");
+            let last = SetDigest(of ^ (1 << 96));
+            prop_assert!(sent.fits(digest) && !sent.fits(last), "each of its digits counts");
+        }
+
         #[test]
         fn set_digest_ignores_order_and_undoes(mut set in prop::collection::vec((any::<u128>(), 0..i64::MAX / 2), 0..20)) {
             let of = |set: &[(u128, i64)]| {

@@ -42,7 +42,7 @@ pub mod workloads;
 pub mod workplans;
 pub mod workspaces;
 
-pub use digests::{Digest, SetDigest};
+pub use digests::{Digest, SetDigest, SetDigestStart};
 pub use documents::{Document, Kind, Metadata, Spec};
 pub use names::Name;
 pub use problems::{Code, Problem};

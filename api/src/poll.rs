@@ -109,6 +109,9 @@ pub enum RemovalReason {
     Pruned,
     /// The release was taken back, and there was none before it.
     RolledBack,
+    /// One that only a newer control plane knows. The removal is no less meant.
+    #[serde(other)]
+    Other,
 }
 
 impl RemovalReason {
@@ -123,6 +126,7 @@ impl RemovalReason {
             Self::ReplicaMoved => "replicaMoved",
             Self::Pruned => "pruned",
             Self::RolledBack => "rolledBack",
+            Self::Other => "other",
         }
     }
 }
@@ -183,5 +187,17 @@ impl BundleFile {
             (None, Some(text)) => STANDARD.decode(text).ok().map(Into::into),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_of_a_newer_control_plane_is_still_a_removal() {
+        let read = |text: &str| serde_json::from_str::<RemovalReason>(text).expect("a reason");
+        assert_eq!(read("\"rolledBack\""), RemovalReason::RolledBack);
+        assert_eq!(read("\"movedToTheMoon\""), RemovalReason::Other);
     }
 }

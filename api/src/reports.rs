@@ -15,11 +15,16 @@ pub struct Report {
     /// The newest cursor that the host has accepted and written down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acked_cursor: Option<Revision>,
+    /// Whether all that was reported before still stands; of what follows only `usage` is told then. Refused with `stale` at
+    /// `/unchanged` unless `seq` follows directly on the newest report that was taken in: the host then reports everything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unchanged: bool,
     /// All facts, when one changed since the last report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub facts: Option<Facts>,
-    /// Each deployment whose state changed, or all of them at the slow beat.
+    /// Each deployment whose state changed, or all of them: in the first report of an agent's process, after an answer that
+    /// was full, after one that was refused, and once a day.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deployments: Vec<DeploymentReport>,
     /// What runs though the last full answer left it out. Absent: as before.

@@ -1,8 +1,9 @@
 //! Status: how far a deployment is, host by host, and why.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use crate::{Digest, Name, Problem, Revision, drift::Drift, reports::Phase};
+use crate::{Digest, Name, Problem, Revision, drift::Drift, reports::Phase, workplans::PlanState};
 
 /// The answer to `GET .../deployments/{d}/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,8 +26,25 @@ pub struct DeploymentStatus {
     /// What keeps the deployment from being placed at all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
+    /// How the newest release is handed out; absent once every host is to have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
     /// Each host that has it, is to have it, or is removing it; by name.
     pub hosts: Vec<HostDeployment>,
+}
+
+/// How far the plan is that hands a release out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Rollout {
+    /// The plan.
+    pub plan: Uuid,
+    /// How far it is.
+    pub state: PlanState,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// How many hosts are how far. Each host counts once, but for the last three.
@@ -58,11 +76,13 @@ pub struct StatusCounts {
 }
 
 impl DeploymentStatus {
-    /// Whether every desired host is healthy, nothing is left to remove and the planner has seen the document.
+    /// Whether every desired host is healthy with the newest release, nothing is left to remove and the planner has seen
+    /// the document.
     #[must_use]
     pub fn converged(&self) -> bool {
         self.planned >= self.revision
             && self.problems.is_empty()
+            && self.rollout.is_none()
             && self.counts.healthy == self.counts.desired
             && self.counts.removing == 0
     }

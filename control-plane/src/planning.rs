@@ -34,7 +34,7 @@ use crate::{
     store::{Assignment, Description, Release, Store},
 };
 
-pub use rollouts::Rollout;
+pub use rollouts::{Moved, Rollout};
 pub use standing::Standing;
 pub use written::{WriteError, Writing};
 

@@ -31,6 +31,7 @@ pub use assignments::{Assignment, assignment_id, told_id};
 pub use changes::{ChangeFilter, Written};
 pub use descriptions::{Description, Descriptions};
 pub use documents::{Listing, Stored};
+pub use gates::Veto;
 pub use hosts::{Counted, ObservedHost};
 pub use leases::Lease;
 pub use problems::RenderProblem;

@@ -7,14 +7,14 @@ use std::collections::{BTreeSet, VecDeque};
 
 use titan_api::{
     Code, Name, Problem, Revision,
-    workplans::{PlanState, SignalAnswer, SignalRequest, WorkPlanSpec},
+    workplans::{PlanState, Signal, SignalAnswer, SignalRequest, WorkPlanSpec},
 };
 use uuid::Uuid;
 
 use crate::{
     fleet::workplans::{Input, Need, Order, Plan, Step, Stop, Told, Working, signals::merge},
     state::AppState,
-    store::{Parent, PlanRow, StoreError, TakenSignal, Tx},
+    store::{Parent, PlanRow, StoreError, TakenSignal, Tx, Veto},
     writing,
 };
 
@@ -237,6 +237,9 @@ async fn told(
             writing::plans::fits(&WorkPlanSpec { values, ..row.plan.head.clone() })?;
         }
     }
+    if signal == Signal::Start && row.plan.state == PlanState::Planning {
+        lift_veto(&mut tx, plan, request).await?;
+    }
     let context = Context { actor, wall: state.clock.now() };
     let input = Input::Told(Told { request: request.clone(), actor: actor.to_owned() });
     let stepped = step(&mut tx, plan, vec![input], context).await?;
@@ -247,6 +250,24 @@ async fn told(
     tx.notify().await?;
     tx.commit().await?;
     Ok(SignalAnswer { signal, accepted_at, version, repeated: false })
+}
+
+/// Lifts the veto of the release that a plan hands out: whoever starts it says why. A release that was never taken back
+/// starts without.
+async fn lift_veto(tx: &mut Tx, plan: Uuid, request: &SignalRequest) -> Result<(), StepError> {
+    let Some((deployment, inputs, veto)) = tx.veto_of_plan(plan).await? else { return Ok(()) };
+    if request.reason.as_deref().unwrap_or_default().trim().is_empty() {
+        let detail =
+            format!("the release was taken back before, {}; to hand it out all the same takes a reason", why(&veto));
+        let problem = Problem::new(Code::Invalid, detail).at("/reason", "it is kept in the history of the rollout");
+        return Err(problem.hint("titan rollout retry DEPLOYMENT --reason '...'").into());
+    }
+    Ok(tx.lift_veto(deployment, &inputs).await?)
+}
+
+/// Returns why and when a release was taken back.
+pub(crate) fn why(veto: &Veto) -> String {
+    format!("as #{} at {}: {}", veto.number, veto.at, veto.reason)
 }
 
 /// Returns the problem of a plan that moved on since it was read.

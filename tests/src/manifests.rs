@@ -76,6 +76,16 @@ pub fn deployment(name: &str, workload: &str, template: &str, target: &str, more
     document("Deployment", None, name, &spec)
 }
 
+/// Returns a strategy that holds nothing up: every host has a release at once, and failures change nothing.
+#[must_use]
+pub fn free() -> Value {
+    json!({
+        "stages": [{ "name": "all", "hosts": "100%" }],
+        "maxFailures": "100%",
+        "onFailure": "continue",
+    })
+}
+
 /// Returns a document in a workspace of its own.
 #[must_use]
 pub fn within(workspace: &str, mut document: Value) -> Value {

@@ -128,8 +128,18 @@ impl PlaneNode {
 
     /// The same with a command that is changed before it is run.
     pub fn start_with(node: &str, folder: &Path, url: &str, change: impl FnOnce(&mut Command)) -> anyhow::Result<Self> {
+        Self::start_at(node, folder, url, crate::postgres::free_port()?, change)
+    }
+
+    /// The same at a port of the caller's choice, such as that of one that was killed.
+    pub fn start_at(
+        node: &str,
+        folder: &Path,
+        url: &str,
+        port: u16,
+        change: impl FnOnce(&mut Command),
+    ) -> anyhow::Result<Self> {
         crate::planes::choose_tls();
-        let port = crate::postgres::free_port()?;
         let mut command = command(node, "control-plane");
         command.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--database-url", url, "--admin-token-file"]);
         command.arg(folder.join("token"));

@@ -51,6 +51,16 @@ pub fn switches(id: u32) -> anyhow::Result<u64> {
     Ok(sum)
 }
 
+/// Returns how many bytes process `id` has sent to the disk.
+pub fn written(id: u32) -> anyhow::Result<u64> {
+    parse_written(&read(id, "io")?)
+}
+
+fn parse_written(text: &str) -> anyhow::Result<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes:"));
+    Ok(line.context("no write_bytes in it")?.trim().parse()?)
+}
+
 fn parse_switches(status: &str) -> anyhow::Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
     Ok(line.context("no voluntary_ctxt_switches in it")?.trim().parse()?)
@@ -114,6 +124,8 @@ mod tests {
             parse_switches("x:\t1\nvoluntary_ctxt_switches:\t37\nnonvoluntary_ctxt_switches:\t5\n").expect("switches")
                 == 37
         );
+        assert_eq!(parse_written("wchar: 9\nwrite_bytes: 4096\ncancelled_write_bytes: 1\n").expect("bytes"), 4096);
+        assert!(written(id).is_ok() && parse_written("").is_err());
         assert!(switches(id).is_ok() && parse_switches("").is_err());
         assert!(processor(id).is_ok() && threads(id).expect("threads") > 0);
     }

@@ -84,6 +84,10 @@ impl Agent {
                         tracing::warn!("the bundle of {} is not kept: {message}", deployment.name);
                     }
                 }
+                if answer.full {
+                    // Who does not know what this host was told may not know either what it said.
+                    worker.outbox.all_due();
+                }
                 note_desired(worker);
             }
             folded

@@ -48,6 +48,11 @@ impl Agent {
             fault!("report-noted");
             return None;
         };
+        if report.unchanged && is_missed(&error) {
+            // Reports were lost there, or never written down: an older state came back.
+            self.with_worker(|worker| worker.outbox.all_due()).await;
+            return None;
+        }
         let Some(seen) = newest_seen(&error).filter(|_| !self.recounted) else { return Some(error) };
         let counted = self.with_worker(|worker| {
             let possible = worker.outbox.count_from(seen);
@@ -65,12 +70,12 @@ impl Agent {
     /// Returns what is to be reported now.
     pub(super) async fn due(&self) -> Option<Report> {
         let due = self.with_worker(|worker| {
-            let all = worker.outbox.is_all_due();
+            let told = worker.outbox.tells_usage();
             let usage = Usage {
-                memory_bytes: facts::resident_bytes().filter(|_| all),
-                state_bytes: if all { directory_bytes(worker.state.path()) } else { None },
+                memory_bytes: facts::resident_bytes().filter(|_| told),
+                state_bytes: if told { directory_bytes(worker.state.path()) } else { None },
             };
-            let report = worker.outbox.due(worker.saved_cursor(), &self.facts, all, usage);
+            let report = worker.outbox.due(worker.saved_cursor(), &self.facts, usage);
             worker.outbox.save(&worker.state);
             report
         });
@@ -83,6 +88,12 @@ fn newest_seen(error: &ClientError) -> Option<u64> {
     let ClientError::Refused { problem, .. } = error else { return None };
     let fault = problem.errors.iter().find(|fault| fault.pointer == "/seq").filter(|_| problem.code == Code::Stale)?;
     fault.detail.parse().ok()
+}
+
+/// Whether a report that nothing changed was refused because the one before it is not known.
+fn is_missed(error: &ClientError) -> bool {
+    let ClientError::Refused { problem, .. } = error else { return false };
+    problem.code == Code::Stale && problem.errors.iter().any(|fault| fault.pointer == "/unchanged")
 }
 
 /// Returns the bytes of all files below a directory, as far as they can be seen.

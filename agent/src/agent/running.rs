@@ -168,8 +168,7 @@ impl Agent {
             self.work(&scope).await?;
         }
         if whole {
-            rhythm.beat = Some(Instant::now());
-            self.with_worker(|worker| worker.outbox.all_due()).await;
+            self.beat(rhythm).await;
         }
         if self.push(false, Duration::ZERO).await {
             rhythm.report = Instant::now();
@@ -186,9 +185,15 @@ impl Agent {
     /// Counts the first attempt to reach the control plane as the first beat, whatever came of it.
     async fn first_look(&mut self, rhythm: &mut Rhythm) {
         if rhythm.beat.is_none() {
-            rhythm.beat = Some(Instant::now());
-            self.with_worker(|worker| worker.outbox.all_due()).await;
+            self.beat(rhythm).await;
         }
+    }
+
+    /// Notes that everything was checked, which is reported.
+    async fn beat(&self, rhythm: &mut Rhythm) {
+        let now = Instant::now();
+        rhythm.beat = Some(now);
+        self.with_worker(|worker| worker.outbox.beat_due(now)).await;
     }
 
     /// Notes that the control plane cannot be reached, or not be understood, and returns the pause before the next attempt.
@@ -220,9 +225,8 @@ impl Agent {
         let stirred =
             if Instant::now() >= rhythm.quiet.0 { std::mem::take(&mut rhythm.stirred) } else { BTreeSet::new() };
         if whole {
-            rhythm.beat = Some(Instant::now());
             self.facts = facts::gather();
-            self.with_worker(|worker| worker.outbox.all_due()).await;
+            self.beat(rhythm).await;
         }
         if whole || work || !stirred.is_empty() {
             self.work_and_tell(&Scope { all: whole, stirred, ..Scope::default() }, rhythm).await;

@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{self, Read},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -49,7 +48,7 @@ impl Http {
             let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| setup(&error))?;
             client = client.tls_certs_merge(certificates);
         } else {
-            let tls = tls(Arc::new(SystemTrust::default())).map_err(|error| setup(&error))?;
+            let tls = tls(SystemTrust::default()).map_err(|error| setup(&error))?;
             client = client.tls_backend_preconfigured(tls);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

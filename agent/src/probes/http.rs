@@ -45,7 +45,7 @@ impl Callers {
         client = if local {
             client.tls_danger_accept_invalid_certs(true)
         } else {
-            client.tls_backend_preconfigured(tls(Arc::new(SystemTrust::default())).map_err(|error| chain(&error))?)
+            client.tls_backend_preconfigured(tls(SystemTrust::default()).map_err(|error| chain(&error))?)
         };
         let client = client.build().map_err(|error| chain(&error))?;
         Ok(place.get_or_init(|| client))

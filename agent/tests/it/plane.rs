@@ -50,6 +50,8 @@ pub(crate) struct Table {
     /// Reports with this number or an older one are refused.
     pub(crate) newest_report: Option<u64>,
     pub(crate) refused_reports: usize,
+    /// How many refusals it takes until it is believed that nothing changed.
+    pub(crate) disbelieved: usize,
 }
 
 pub(crate) struct Plane {
@@ -138,6 +140,11 @@ impl Table {
             self.newest_report = seq;
         }
         stale
+    }
+
+    fn is_missed(&self, report: &[u8]) -> bool {
+        let unchanged = serde_json::from_slice::<Value>(report).unwrap()["unchanged"] == Value::Bool(true);
+        unchanged && self.refused_reports < self.disbelieved
     }
 
     fn answer(&self, since: Option<i64>) -> Option<Value> {
@@ -253,6 +260,11 @@ fn serve(mut stream: TcpStream, table: &Mutex<Table>) {
             table.refused_reports += 1;
             let newest = table.newest_report.unwrap_or_default().to_string();
             let problem = titan_api::Problem::new(titan_api::Code::Stale, "older than another").at("/seq", newest);
+            ("412 Precondition Failed", "application/problem+json", serde_json::to_vec(&problem).unwrap())
+        }
+        ("POST", path) if path.ends_with("/report") && table.is_missed(&body) => {
+            table.refused_reports += 1;
+            let problem = titan_api::Problem::new(titan_api::Code::Stale, "one is missing").at("/unchanged", "not so");
             ("412 Precondition Failed", "application/problem+json", serde_json::to_vec(&problem).unwrap())
         }
         ("POST", path) if path.ends_with("/report") => {

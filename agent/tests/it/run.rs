@@ -46,6 +46,31 @@ fn a_running_agent_follows_changes_survives_trouble_and_stops_when_told() {
 }
 
 #[test]
+fn a_beat_says_that_nothing_changed_and_everything_where_that_is_not_believed() {
+    let plane = Plane::start();
+    let host = Host::with(&plane, "polling: { maxBackoff: 100ms, beat: 200ms }");
+    plane.table().disbelieved = 1;
+    plane.deploy("one", &[("a", "1")]);
+    let mut child = host.command(&["run"], &[]).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("a beat that is not believed", || plane.table().refused_reports == 1);
+    let before = plane.table().reports.len();
+    wait_for("beats that are", || plane.table().reports.len() > before + 3);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let reports = plane.table().reports.clone();
+    let whole = |report: &serde_json::Value| {
+        report["facts"].is_object() && report["orphans"].is_array() && report["deployments"][0]["phase"] == "healthy"
+    };
+    assert!(whole(&reports[before]), "everything at once after the refusal: {reports:?}");
+    for beat in &reports[before + 1..] {
+        assert_eq!(beat["unchanged"], true, "{beat}");
+        assert!(beat["usage"]["memoryBytes"].is_u64(), "{beat}");
+        assert!(beat.get("facts").is_none() && beat.get("deployments").is_none(), "{beat}");
+    }
+}
+
+#[test]
 fn a_pause_that_was_asked_for_is_kept() {
     let plane = Plane::start();
     let host = Host::with(&plane, "polling: { maxBackoff: 10ms }");

@@ -9,7 +9,7 @@ use reqwest::{
 
 use super::{Client, Download, Polled, Result, WriteOptions, download, media_type, path_with, written};
 use crate::{
-    Digest, Revision, SetDigest,
+    Digest, Revision, SetDigest, SetDigestStart,
     drift::{AdoptAnswer, AdoptRequest, HostDrift},
     limits,
     poll::{CURSOR_HEADER, POLL_AFTER_HEADER},
@@ -31,7 +31,7 @@ impl Client {
     ) -> Result<Polled> {
         let mut query = Vec::new();
         query.extend(since.map(|since| ("since", since.to_string())));
-        query.extend(have.map(|have| ("have", have.to_string())));
+        query.extend(have.map(|have| ("have", SetDigestStart::text(have))));
         query.extend((wait > 0).then(|| ("wait", wait.to_string())));
         let request = self.plain(Method::GET, &path_with(&format!("/v1/hosts/{host}/changes"), &query));
         // What a poll answers is settled. An empty list of types keeps the usual one, which is longer, away.
@@ -69,7 +69,8 @@ impl Client {
 
     /// Tells what was observed on `host`.
     pub async fn report(&self, host: &str, report: &Report) -> Result<()> {
-        let request = self.request(Method::POST, &format!("/v1/hosts/{host}/report")).json(report);
+        let request = self.plain(Method::POST, &format!("/v1/hosts/{host}/report")).json(report);
+        let request = request.header(header::ACCEPT, HeaderValue::from_static(""));
         let response = self.send(request).await?;
         if response.status() == StatusCode::NO_CONTENT {
             Ok(())

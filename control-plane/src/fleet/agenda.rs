@@ -113,6 +113,13 @@ impl Agenda {
         }
     }
 
+    /// Adds hosts, as numbers of the model's table, for which one deployment alone is to be decided.
+    pub fn add_hosts(&mut self, deployment: Uuid, hosts: &RoaringBitmap) {
+        if !hosts.is_empty() {
+            self.begun.entry(deployment).or_default().present |= hosts;
+        }
+    }
+
     /// Adds hosts of which more or less is taken than before.
     pub fn shift(&mut self, hosts: impl IntoIterator<Item = Uuid>) {
         self.shifted.extend(hosts);

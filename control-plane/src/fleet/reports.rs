@@ -24,6 +24,8 @@ pub struct Said {
     pub at: Revision,
     /// The report's number.
     pub seq: i64,
+    /// Whether it says that all that was said before stands.
+    pub unchanged: bool,
     /// The newest cursor that the host has written down.
     pub acked_cursor: Option<Revision>,
     /// All facts, if they are told.
@@ -61,8 +63,8 @@ impl Said {
                 deployments.push(ObservedDeployment { host, deployment, report, reported_at: at });
             }
         }
-        let Report { acked_cursor, facts, orphans, .. } = report;
-        Self { host, at, seq, acked_cursor, facts, orphans, deployments, removals, print }
+        let Report { unchanged, acked_cursor, facts, orphans, .. } = report;
+        Self { host, at, seq, unchanged, acked_cursor, facts, orphans, deployments, removals, print }
     }
 
     /// Returns about how many bytes it holds.
@@ -96,9 +98,9 @@ fn cut(text: &mut String, limit: usize) {
 
 /// Returns what stands for everything that a report says, but its number, its cursor and what the agent uses.
 fn print(report: &Report, set: SetDigest, key: &RandomState) -> u64 {
-    let Report { seq: _, acked_cursor: _, facts, deployments, orphans, usage: _ } = report;
+    let Report { seq: _, acked_cursor: _, unchanged, facts, deployments, orphans, usage: _ } = report;
     let mut hasher = key.build_hasher();
-    set.hash(&mut hasher);
+    (set, unchanged).hash(&mut hasher);
     serde_json::to_vec(&(facts, deployments, orphans)).unwrap_or_default().hash(&mut hasher);
     hasher.finish()
 }
@@ -112,6 +114,9 @@ pub enum Taken {
     Before,
     /// It is older than the one of this number: late, or from an agent that was restored from the past.
     Stale(i64),
+    /// It says that nothing changed since the one before it, which is not the one of this number, the newest that was taken
+    /// in: what is in between was lost, as when a backup is restored.
+    Missed(i64),
 }
 
 /// What is written of many reports.
@@ -136,6 +141,9 @@ impl Batch {
         }
         if said.seq < known.report_seq {
             return Taken::Stale(known.report_seq);
+        }
+        if said.unchanged && known.report_seq.checked_add(1) != Some(said.seq) {
+            return Taken::Missed(known.report_seq);
         }
         let mut host = known.clone();
         host.uid = said.host;
@@ -228,6 +236,24 @@ mod tests {
         let other = SetDigest::default().with(Uuid::from_u128(10), at(5));
         let moved = Said::new((HOST, at(50), 1), report(Phase::Healthy), (other, &key), |_| None);
         assert_ne!(print(1, report(Phase::Healthy)), moved.print);
+    }
+
+    #[test]
+    fn that_nothing_changed_is_believed_only_without_a_gap() {
+        let unchanged = || Report { unchanged: true, ..Report::default() };
+        let mut batch = Batch::default();
+        let known = ObservedHost { uid: HOST, report_seq: 3, ..ObservedHost::default() };
+        assert_eq!(batch.take(&known, &said(3, unchanged())), Taken::Before, "its answer was lost");
+        assert_eq!(batch.take(&known, &said(5, unchanged())), Taken::Missed(3));
+        assert!(batch.hosts.is_empty(), "it is not counted: the next one must not seem to follow");
+        assert_eq!(batch.take(&known, &said(4, unchanged())), Taken::News);
+        assert_eq!(batch.take(&known, &said(5, unchanged())), Taken::News, "the one before is in the same batch");
+        let everything = Report { deployments: vec![about(10, Phase::Healthy)], ..Report::default() };
+        assert_eq!(
+            batch.take(&known, &said(9, everything)),
+            Taken::News,
+            "what is said in full needs nothing before it"
+        );
     }
 
     #[test]

@@ -5,8 +5,13 @@ use std::{
     sync::Arc,
 };
 
+use roaring::RoaringBitmap;
 use titan_api::{
-    Kind, Name, Problem, Revision, problems::Code, strategies::Strategy, workplans::WorkPlanSpec, workspaces,
+    Kind, Name, Problem, Revision,
+    problems::Code,
+    strategies::Strategy,
+    workplans::{PlanState, WorkPlanSpec},
+    workspaces,
 };
 use uuid::Uuid;
 
@@ -15,12 +20,13 @@ use crate::{
     fleet::{
         agenda::Item,
         model::{Deployment, Model},
-        moves, placements,
+        moves,
+        placements::{self, Footing},
         releases::{self, Resolution, Restored},
         rollouts::{Gate, barriers::Barrier, compile},
         workplans::{Input, Plan},
     },
-    store::{Description, Release, Tx},
+    store::{Description, PlanRow, Release, StoreError, Tx},
     workplans::{self, Context, StepError},
 };
 
@@ -40,8 +46,8 @@ pub struct Rollout {
     pub name: String,
     /// Who changed what it is made of: nobody approves his own.
     pub author: String,
-    /// Whether it begins by itself.
-    pub starts: bool,
+    /// Why it does not begin by itself; `None`: it does.
+    pub held: Option<String>,
 }
 
 impl Rollout {
@@ -50,18 +56,41 @@ impl Rollout {
         let gate = self.barrier.gate();
         let context = Context { actor: &self.author, wall };
         if let Some(before) = tx.gate(gate.deployment).await?
-            && let Some(row) = tx.plan(before.plan).await?
-            && !row.plan.state.is_final()
+            && let Some(row) = tx.plan_for_step(before.plan).await?
         {
-            let reason = format!("{} takes its place", self.name);
-            workplans::step(tx, before.plan, vec![Input::Halt { reason, superseded: true }], context).await?;
+            if succeeded(Some(&row)) && gate.from != Some(before.to) && !gate.is_settled() {
+                // It came to its end since this was decided: the release before is another one.
+                return Err(StoreError::Overtaken(before.plan).into());
+            }
+            if !row.plan.state.is_final() {
+                let reason = format!("{} takes its place", self.name);
+                workplans::step(tx, before.plan, vec![Input::Halt { reason, superseded: true }], context).await?;
+            }
         }
         tx.put_gate(gate, revision).await?;
         tx.add_plan(&Plan::new(gate.plan), (&self.workspace, &self.name), None, wall).await?;
-        let made = Input::Make { spec: Box::new(self.spec.clone()), author: self.author.clone() };
-        let start = self.starts.then_some(Input::Start);
-        workplans::step(tx, gate.plan, [Some(made), start].into_iter().flatten().collect(), context).await.map(drop)
+        let made = || Input::Make { spec: Box::new(self.spec.clone()), author: self.author.clone() };
+        let begun = self.held.clone().map_or(Input::Start, Input::Hold);
+        match workplans::step(tx, gate.plan, vec![made(), begun], context).await {
+            // One that cannot begin holds up nobody else. Of what is refused nothing was written.
+            Err(StepError::Refused(problem)) if self.held.is_none() => {
+                let held = Input::Hold(format!("it cannot begin: {}", problem.detail));
+                workplans::step(tx, gate.plan, vec![made(), held], context).await.map(drop)
+            }
+            stepped => stepped.map(drop),
+        }
     }
+}
+
+/// Whom a gate means something else for since it moved.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Moved {
+    /// Nobody: it is as it was.
+    Nobody,
+    /// These hosts, as numbers of the model's table.
+    Some(RoaringBitmap),
+    /// Whoever has the deployment or is to have it.
+    All,
 }
 
 /// A release that some hosts are to have.
@@ -84,17 +113,37 @@ impl<'a> Choice<'a> {
 }
 
 impl Standing {
-    /// Takes in a gate. Returns whether it is another one than before.
-    pub fn put_gate(&mut self, gate: Gate) -> bool {
+    /// Takes in a gate. Returns for whom it is another one than before.
+    pub fn put_gate(&mut self, gate: Gate, model: &Model) -> Moved {
         let deployment = gate.deployment;
-        if self.barriers.get(&deployment).is_some_and(|known| *known.gate() == gate) {
-            return false;
+        let before = self.barriers.get(&deployment).cloned();
+        if before.as_ref().is_some_and(|before| *before.gate() == gate) {
+            return Moved::Nobody;
         }
         match Barrier::new(gate) {
-            Ok(barrier) => drop(self.barriers.insert(deployment, Arc::new(barrier))),
-            Err(fault) => tracing::error!("the gate of deployment {deployment} cannot be read: {}", fault.detail),
+            Ok(barrier) => {
+                let barrier = Arc::new(barrier);
+                self.barriers.insert(deployment, Arc::clone(&barrier));
+                before.map_or(Moved::All, |before| self.moved(model, &before, &barrier))
+            }
+            Err(fault) => {
+                tracing::error!("the gate of deployment {deployment} cannot be read: {}", fault.detail);
+                Moved::All
+            }
         }
-        true
+    }
+
+    /// Returns the hosts that may be to have another release since a gate moved: deciding costs more than asking the gate.
+    fn moved(&self, model: &Model, before: &Barrier, now: &Barrier) -> Moved {
+        let footing = Footing { model, bookings: &self.bookings, absences: &self.absences };
+        let held = self.holders.of(now.gate().deployment);
+        let deployment = model.deployment(now.gate().deployment).filter(|of| of.spec.replicas.is_none());
+        let Some(present) = deployment.and_then(|deployment| placements::place_set(footing, deployment, &held)) else {
+            return Moved::All;
+        };
+        let concerned = held | present;
+        let moved = model.hosts().among(&concerned).filter(|host| now.moves(before, *host));
+        Moved::Some(moved.map(|host| host.number().0).collect())
     }
 
     /// Returns up to when gates were read with everything else.
@@ -126,12 +175,16 @@ impl Planning<'_> {
         release: &Release,
         before: Option<i64>,
     ) -> Result<Rollout, Problem> {
-        let from = match self.standing.barriers.get(&deployment.uid) {
-            Some(barrier) => barrier.gate().from,
+        let mut tx = self.store.read().await?;
+        let from = match self.standing.barriers.get(&deployment.uid).map(|barrier| barrier.gate()) {
+            // Proven, though nobody wrote that on the gate yet.
+            Some(gate) if succeeded(tx.plan(gate.plan).await?.as_ref()) => Some(gate.to),
+            Some(gate) => gate.from,
             None => before,
         };
-        let mut tx = self.store.read().await?;
-        let starts = !tx.is_vetoed(deployment.uid, &release.inputs_digest).await?;
+        let veto = tx.veto_of(deployment.uid, &release.inputs_digest).await?;
+        let told = |veto| format!("waits for a person: the release was taken back before, {}", workplans::why(&veto));
+        let held = veto.map(told);
         let author = author(&mut tx, self.model, deployment).await?;
         drop(tx);
         let present = placements::place_set(self.footing(), deployment, &self.standing.holders.of(deployment.uid));
@@ -148,7 +201,7 @@ impl Planning<'_> {
             Some(strategy) => strategy.is_free(),
             None => Strategy::usual(present.len()).is_free(),
         };
-        let free = starts && free;
+        let free = held.is_none() && free;
         let gate = Gate {
             deployment: deployment.uid,
             plan: Uuid::now_v7(),
@@ -163,7 +216,7 @@ impl Planning<'_> {
             workspace: deployment.workspace.clone(),
             name: moves::release_name(&deployment.name, release),
             author,
-            starts,
+            held,
         })
     }
 
@@ -227,6 +280,10 @@ impl Planning<'_> {
     }
 }
 
+fn succeeded(row: Option<&PlanRow>) -> bool {
+    row.is_some_and(|row| row.plan.state == PlanState::Succeeded)
+}
+
 /// Returns who made the newest change that a deployment's release is made of.
 async fn author(tx: &mut Tx, model: &Model, deployment: &Deployment) -> Result<String, Problem> {
     let own = deployment.workspace.as_str();
@@ -247,4 +304,73 @@ async fn author(tx: &mut Tx, model: &Model, deployment: &Deployment) -> Result<S
         }
     }
     Ok(newest.map_or_else(|| "system".to_owned(), |change| change.actor))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use titan_api::Document;
+
+    use super::*;
+    use crate::fleet::rollouts::{Opening, rank};
+
+    const DEPLOYMENT: Uuid = Uuid::from_u128(1 << 64);
+
+    fn document(kind: Kind, uid: Uuid, name: &str, spec: &Value) -> Document {
+        let mut document = json!({"apiVersion": "titan/v1", "kind": kind, "spec": spec,
+            "metadata": {"name": name, "uid": uid}});
+        if kind.in_workspace() {
+            document["metadata"]["workspace"] = json!("default");
+        }
+        serde_json::from_value(document).expect("document")
+    }
+
+    fn fleet(hosts: u128) -> Model {
+        let mut model = Model::default();
+        let target = document(Kind::Target, Uuid::from_u128(2 << 64), "all", &json!({"expression": "true"}));
+        model.put(&target).expect("target");
+        for number in 0..hosts {
+            let host = document(Kind::Host, Uuid::from_u128(number), &format!("h{number}"), &json!({}));
+            model.put(&host).expect("host");
+        }
+        let spec = json!({"workload": "w", "target": "all"});
+        model.put(&document(Kind::Deployment, DEPLOYMENT, "d", &spec)).expect("deployment");
+        model
+    }
+
+    fn opened(up_to: Option<u64>) -> Gate {
+        let mut gate = Gate::closed(DEPLOYMENT, Uuid::nil(), 2, Some(1));
+        let stage = Name::new("all").expect("name");
+        gate.open(&Opening { stage, selector: None, up_to, reach: None });
+        gate
+    }
+
+    /// What is decided anew when a gate opens further is what it lets through now and did not before.
+    #[test]
+    fn gates_that_open_further_concern_those_alone_whom_they_let() {
+        let model = fleet(100);
+        let mut ranks: Vec<u64> = (0..100).map(|number| rank(DEPLOYMENT, Uuid::from_u128(number))).collect();
+        ranks.sort_unstable();
+        let mut standing = Standing::default();
+        let mut moved = |gate: Gate| match standing.put_gate(gate, &model) {
+            Moved::Some(hosts) => {
+                let ranks = model.hosts().among(&hosts).map(|host| rank(DEPLOYMENT, host.uid()));
+                Some(ranks.collect::<BTreeSet<_>>())
+            }
+            Moved::Nobody => Some(BTreeSet::new()),
+            Moved::All => None,
+        };
+        assert_eq!(moved(Gate::closed(DEPLOYMENT, Uuid::nil(), 2, Some(1))), None, "nobody knows what was before");
+        assert_eq!(moved(opened(Some(ranks[9]))), Some(ranks[..10].iter().copied().collect()));
+        assert_eq!(moved(opened(Some(ranks[11]))), Some(ranks[10..12].iter().copied().collect()));
+        assert_eq!(moved(opened(Some(ranks[11]))), Some(BTreeSet::new()));
+        assert_eq!(moved(opened(None)), Some(ranks[12..].iter().copied().collect()));
+        let settled = Gate { from: Some(2), openings: Vec::new(), ..opened(None) };
+        assert_eq!(moved(settled.clone()), Some(BTreeSet::new()), "they have it");
+        // Another release begins: whoever has none of its openings goes back to what was before, or stays.
+        let next = Gate { to: 3, from: Some(2), openings: Vec::new(), ..settled };
+        assert_eq!(moved(next.clone()).map(|all| all.len()), Some(100));
+        let back = Gate { from: None, ..next };
+        assert_eq!(moved(back).map(|all| all.len()), Some(100), "there is nothing to return to");
+    }
 }

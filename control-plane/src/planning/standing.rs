@@ -55,7 +55,7 @@ impl Standing {
         let mut standing = Self { holders, problems, bookings, ..Self::default() };
         for (gate, revision) in store.read().await?.gates_after(Revision::ZERO).await? {
             standing.gates = standing.gates.max(revision);
-            standing.put_gate(gate);
+            standing.put_gate(gate, model);
         }
         Ok(standing)
     }

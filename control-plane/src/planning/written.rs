@@ -43,6 +43,7 @@ pub enum WriteError {
 impl From<StepError> for WriteError {
     fn from(error: StepError) -> Self {
         match error {
+            StepError::Store(StoreError::Overtaken(_)) => Self::Overtaken,
             StepError::Store(error) => Self::Store(error),
             StepError::Refused(problem) => Self::Refused(problem),
         }

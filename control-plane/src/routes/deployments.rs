@@ -8,7 +8,7 @@ use serde::Deserialize;
 use titan_api::{
     Kind, Name, Problem, Revision,
     reports::Phase,
-    status::{DeploymentStatus, HostDeployment, StatusCounts, Why},
+    status::{DeploymentStatus, HostDeployment, Rollout, StatusCounts, Why},
     values::MergedValues,
     workplans::PlanStatus,
 };
@@ -70,6 +70,7 @@ pub(crate) async fn read(state: &AppState, place: Place) -> Result<DeploymentSta
         tx.observed_hosts_of(&placed).await?.into_iter().map(|host| (host.uid, host.last_seen)).collect();
     let release = tx.newest_release(stored.uid).await?;
     let planned = tx.planned().await?;
+    let rollout = handed_out(&mut tx, stored.uid).await?;
     let model = state.model();
     let unplaced = match model.deployment(stored.uid) {
         Some(deployment) => {
@@ -111,8 +112,16 @@ pub(crate) async fn read(state: &AppState, place: Place) -> Result<DeploymentSta
         planned,
         counts,
         problems: unplaced.into_iter().collect(),
+        rollout,
         hosts: hosts.into_values().collect(),
     })
+}
+
+/// Returns how the newest release is handed out, while not all hosts are to have it.
+async fn handed_out(tx: &mut Tx, deployment: Uuid) -> Result<Option<Rollout>, Problem> {
+    let Some(gate) = tx.gate(deployment).await?.filter(|gate| !gate.is_settled()) else { return Ok(None) };
+    let row = tx.plan(gate.plan).await?;
+    Ok(row.map(|row| Rollout { plan: gate.plan, state: row.plan.state, reason: row.plan.reason }))
 }
 
 /// Returns what is taken of some hosts, if it matters to a deployment.

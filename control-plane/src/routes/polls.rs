@@ -17,7 +17,7 @@ use axum::{
 };
 use futures_util::FutureExt as _;
 use titan_api::{
-    Digest, Problem, Revision, SetDigest,
+    Digest, Problem, Revision, SetDigestStart,
     poll::{CURSOR_HEADER, POLL_AFTER_HEADER},
 };
 use tokio::time::Instant;
@@ -95,7 +95,7 @@ pub(crate) fn moved(
     state: &AppState,
     slot: &Slot,
     since: Option<Revision>,
-    have: Option<SetDigest>,
+    have: Option<SetDigestStart>,
 ) -> Result<Box<Moved>, Revision> {
     // The revision first and the set after it: the set has everything up to that revision.
     let cursor = state.view.revision().next();

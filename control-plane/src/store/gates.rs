@@ -6,6 +6,19 @@ use uuid::Uuid;
 use super::{Result, Tx, both, json, parsed};
 use crate::fleet::rollouts::gates::Gate;
 
+/// Why what resolves to some inputs is not handed out by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Veto {
+    /// The number of the release that was taken back.
+    pub number: i64,
+    /// Why it was.
+    pub reason: String,
+    /// Who changed what it was made of.
+    pub actor: String,
+    /// When it was taken back.
+    pub at: Revision,
+}
+
 type Row = (String, String, i64, Option<i64>, String, i64);
 
 fn gate((deployment, plan, to, from, openings, revision): Row) -> Result<(Gate, Revision)> {
@@ -56,9 +69,10 @@ impl Tx {
         Ok(row.map(|(revision,)| Revision::from_micros(revision)))
     }
 
-    /// Returns the plans whose gates are not settled.
-    pub async fn plans_with_gates(&mut self) -> Result<Vec<Uuid>> {
-        const SQL: &str = "SELECT plan_id FROM gates WHERE from_number IS NULL OR from_number <> to_number";
+    /// Returns the plans that succeeded though their gates are not settled.
+    pub async fn plans_to_settle(&mut self) -> Result<Vec<Uuid>> {
+        const SQL: &str = "SELECT g.plan_id FROM gates g JOIN workplans w ON w.id = g.plan_id \
+             WHERE (g.from_number IS NULL OR g.from_number <> g.to_number) AND w.state = 'succeeded'";
         let rows: Vec<(String,)> = both!(self, conn => sqlx::query_as(SQL).fetch_all(&mut **conn).await?);
         rows.into_iter().map(|(plan,)| parsed("gates", "plan_id", &plan, &plan)).collect()
     }
@@ -94,15 +108,24 @@ impl Tx {
         Ok(())
     }
 
-    /// Whether what resolves to `inputs` is not to be handed out by itself.
-    pub async fn is_vetoed(&mut self, deployment: Uuid, inputs: &Digest) -> Result<bool> {
-        const SQL: &str = "SELECT COUNT(*) FROM vetoes WHERE deployment_uid = $1 AND inputs_digest = $2";
-        let (count,): (i64,) = both!(self, conn => sqlx::query_as(SQL)
-            .bind(deployment.to_string()).bind(inputs.as_bytes().to_vec()).fetch_one(&mut **conn).await?);
-        Ok(count > 0)
+    /// Returns why what resolves to `inputs` is not to be handed out by itself, if it is not.
+    pub async fn veto_of(&mut self, deployment: Uuid, inputs: &Digest) -> Result<Option<Veto>> {
+        const SQL: &str = "SELECT number, reason, actor, vetoed_at FROM vetoes \
+             WHERE deployment_uid = $1 AND inputs_digest = $2";
+        let row: Option<(i64, String, String, i64)> = both!(self, conn => sqlx::query_as(SQL)
+            .bind(deployment.to_string()).bind(inputs.as_bytes().to_vec()).fetch_optional(&mut **conn).await?);
+        Ok(row.map(|(number, reason, actor, at)| Veto { number, reason, actor, at: Revision::from_micros(at) }))
     }
 
-    /// Takes a veto back: a person wants it all the same.
+    /// Returns why the release that a plan hands out does not begin by itself, with the digest of its inputs.
+    pub async fn veto_of_plan(&mut self, plan: Uuid) -> Result<Option<(Uuid, Digest, Veto)>> {
+        let Some(gate) = self.gate_of_plan(plan).await? else { return Ok(None) };
+        let Some(release) = self.release(gate.deployment, gate.to).await? else { return Ok(None) };
+        let veto = self.veto_of(gate.deployment, &release.inputs_digest).await?;
+        Ok(veto.map(|veto| (gate.deployment, release.inputs_digest, veto)))
+    }
+
+    /// Takes a veto back: it was proven all the same.
     pub async fn lift_veto(&mut self, deployment: Uuid, inputs: &Digest) -> Result<()> {
         const SQL: &str = "DELETE FROM vetoes WHERE deployment_uid = $1 AND inputs_digest = $2";
         both!(self, conn => sqlx::query(SQL)

@@ -1,11 +1,14 @@
 //! What was observed of hosts.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use titan_api::{Revision, hosts::Facts, reports::Orphan};
 use uuid::Uuid;
 
 use super::{Result, Tx, both, json, over_rows, parsed, per_engine, readable, rows};
+
+/// Hosts that are asked for in one statement.
+const ASKED: usize = 10_000;
 
 /// What was observed of a host.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -83,6 +86,26 @@ impl Tx {
         let hosts = rows(hosts.iter().map(|uid| [uid]));
         let rows: Vec<Row> = both!(self, conn => sqlx::query_as(sql).bind(hosts).fetch_all(&mut **conn).await?);
         Ok(rows.into_iter().map(ObservedHost::try_from).filter_map(readable).collect())
+    }
+
+    /// Returns when these hosts were seen last, as far as it is written down.
+    pub async fn seen_of(&mut self, hosts: &[Uuid]) -> Result<HashMap<Uuid, Revision>> {
+        let sql = over_rows!(
+            self,
+            "SELECT host_uid, last_seen FROM host_status WHERE last_seen IS NOT NULL AND host_uid IN \
+             (SELECT j.value ->> 0 FROM",
+            ")"
+        );
+        let mut seen = HashMap::with_capacity(hosts.len());
+        for hosts in hosts.chunks(ASKED) {
+            let hosts = rows(hosts.iter().map(|uid| [uid]));
+            let found: Vec<(String, i64)> =
+                both!(self, conn => sqlx::query_as(sql).bind(hosts).fetch_all(&mut **conn).await?);
+            for (host, at) in found {
+                seen.insert(parsed("host_status", "host_uid", &host, &host)?, Revision::from_micros(at));
+            }
+        }
+        Ok(seen)
     }
 
     /// Returns what was observed of the hosts whose names are between `first` and `last`, both included.

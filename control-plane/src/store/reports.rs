@@ -1,5 +1,6 @@
 //! What was observed of deployments on hosts.
 
+use futures_util::TryStreamExt as _;
 use titan_api::{
     Digest, Revision,
     drift::Drift,
@@ -250,6 +251,22 @@ impl Tx {
         rows.into_iter().map(ObservedDeployment::try_from).collect()
     }
 
+    /// Gives `take` what each host of a deployment said, without what may be long. It is streamed: there may be a million.
+    pub async fn each_report_of_deployment(
+        &mut self,
+        deployment: Uuid,
+        mut take: impl FnMut(&ObservedDeployment),
+    ) -> Result<()> {
+        const SQL: &str = concat!(brief!(), "deployment = $1");
+        both!(self, conn => {
+            let mut rows = sqlx::query_as::<_, Row>(SQL).bind(bytes_of(deployment)).fetch(&mut **conn);
+            while let Some(row) = rows.try_next().await? {
+                take(&ObservedDeployment::try_from(row)?);
+            }
+        });
+        Ok(())
+    }
+
     /// Returns what was said of a deployment at or after `since`, by the control plane's clock, without what may be long.
     pub async fn reports_of_deployment_since(
         &mut self,
@@ -259,6 +276,24 @@ impl Tx {
         const SQL: &str = concat!(brief!(), "deployment = $1 AND reported_at >= $2");
         let rows: Vec<Row> = both!(self, conn => sqlx::query_as(SQL)
             .bind(bytes_of(deployment)).bind(since.micros()).fetch_all(&mut **conn).await?);
+        rows.into_iter().map(ObservedDeployment::try_from).collect()
+    }
+
+    /// Returns what these hosts said of a deployment, without what may be long.
+    pub async fn reports_of_deployment_on(
+        &mut self,
+        deployment: Uuid,
+        hosts: &[Uuid],
+    ) -> Result<Vec<ObservedDeployment>> {
+        macro_rules! sql {
+            ($rows:literal, $bytes:literal, $hex:literal, $lock:literal) => {
+                concat!(brief!(), "deployment = $2 AND host_uid IN (SELECT j.value ->> 0 FROM ", $rows, ")")
+            };
+        }
+        let sql = per_engine!(self, sql);
+        let hosts = rows(hosts.iter().map(|host| [host]));
+        let rows: Vec<Row> = both!(self, conn => sqlx::query_as(sql)
+            .bind(hosts).bind(bytes_of(deployment)).fetch_all(&mut **conn).await?);
         rows.into_iter().map(ObservedDeployment::try_from).collect()
     }
 

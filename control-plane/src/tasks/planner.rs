@@ -26,7 +26,7 @@ use crate::{
         hosts::Loader,
         model::Model,
     },
-    planning::{Planning, Standing, WriteError, Writing},
+    planning::{Moved, Planning, Standing, WriteError, Writing},
     state::AppState,
     store::{ChangeFilter, Lease, StoreError, Tx},
     tasks::{absences::Lookout, follow, sweep},
@@ -202,15 +202,18 @@ impl Planner {
         Ok(more)
     }
 
-    /// Puts on the agenda the deployments whose gates moved since the last time.
+    /// Puts on the agenda whom the gates that moved since the last time mean something else for.
     async fn read_gates(&self, leading: &mut Leading) -> Result<(), PlannerError> {
         let moved = self.state.store.read().await?.gates_after(leading.gates).await?;
+        let model = self.state.model();
         let mut deployments = std::collections::BTreeSet::new();
         for (gate, revision) in moved {
             leading.gates = leading.gates.max(revision);
             let deployment = gate.deployment;
-            if leading.standing.put_gate(gate) {
-                deployments.insert(deployment);
+            match leading.standing.put_gate(gate, &model) {
+                Moved::Nobody => {}
+                Moved::Some(hosts) => leading.agenda.add_hosts(deployment, &hosts),
+                Moved::All => drop(deployments.insert(deployment)),
             }
         }
         leading.agenda.add(&Affected { deployments, ..Affected::default() });

@@ -3,6 +3,8 @@
 //! A report waits in a bounded queue until the transaction is committed that it is part of. There is no task that idles:
 //! whoever finds nobody writing begins to, and writes until the queue is empty.
 
+pub mod listeners;
+
 use std::{
     collections::{HashMap, VecDeque},
     hash::RandomState,
@@ -14,6 +16,7 @@ use titan_api::{Code, Problem};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use uuid::Uuid;
 
+use self::listeners::Listeners;
 use crate::{
     fleet::{
         reports::{Batch, Said, Taken},
@@ -43,6 +46,8 @@ const RACES: usize = 5;
 pub struct Reports {
     /// Another one in each process, for [`Said::new`].
     pub key: RandomState,
+    /// Whoever waits for what hosts say.
+    pub listeners: Arc<Listeners>,
     room: Arc<Semaphore>,
     units: usize,
     queue: Mutex<Queue>,
@@ -74,7 +79,8 @@ impl Default for Reports {
 impl Reports {
     fn with_room(bytes: usize) -> Self {
         let units = bytes / UNIT;
-        Self { key: RandomState::new(), room: Arc::new(Semaphore::new(units)), units, queue: Mutex::default() }
+        let (key, listeners, queue) = (RandomState::new(), Arc::default(), Mutex::default());
+        Self { key, listeners, room: Arc::new(Semaphore::new(units)), units, queue }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -242,6 +248,7 @@ async fn attempt(state: &AppState, mut tx: Tx, batch: &[Waiting]) -> Result<Outc
     }
     let removed = save(&mut tx, state, &written).await?;
     tx.commit().await?;
+    state.reports.listeners.tell(written.deployments.values());
     state.reported.send_modify(|commits| *commits += 1);
     for (slot, said) in fresh {
         slot.told().written(said.print, said.seq);
@@ -285,6 +292,13 @@ fn outcome(taken: Taken, seq: i64) -> Result<(), Problem> {
             Err(Problem::new(Code::Stale, format!("report {seq} is older than {newest}, which was taken in before"))
                 .at("/seq", newest.to_string())
                 .hint("go on counting from the newest number"))
+        }
+        Taken::Missed(newest) => {
+            let detail =
+                format!("report {seq} says that nothing changed, but the newest that was taken in is {newest}");
+            Err(Problem::new(Code::Stale, detail)
+                .at("/unchanged", format!("{newest} is not the number before {seq}"))
+                .hint("report everything"))
         }
     }
 }

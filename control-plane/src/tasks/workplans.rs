@@ -89,6 +89,11 @@ impl Runner {
         for (plan, node) in due {
             self.one(lease, plan, Input::Due(node)).await?;
         }
+        // The last word may have been a person's or a worker's, or that of a process that was killed after it.
+        let over = self.state.store.read().await?.plans_to_settle().await?;
+        for plan in over {
+            self.over(lease, plan).await?;
+        }
         self.end_what_is_over().await?;
         Ok(self.take(lease).await? || did)
     }
@@ -102,13 +107,10 @@ impl Runner {
         }
         let context = Context { actor: "system", wall: self.state.clock.now() };
         match step(&mut tx, plan, vec![input], context).await {
-            Ok(stepped) => {
+            Ok(_) => {
                 tx.notify().await?;
                 tx.commit().await?;
                 self.state.committed();
-                if stepped.row.plan.state.is_final() {
-                    self.over(lease, plan).await?;
-                }
                 Ok(true)
             }
             Err(StepError::Refused(problem)) => {
@@ -132,6 +134,10 @@ impl Runner {
         gate.from = Some(gate.to);
         gate.openings.clear();
         tx.put_gate(&gate, revision).await?;
+        // Whoever was right about it before, it is proven now.
+        if let Some(release) = tx.release(gate.deployment, gate.to).await? {
+            tx.lift_veto(gate.deployment, &release.inputs_digest).await?;
+        }
         tx.notify().await?;
         tx.commit().await?;
         self.state.committed();
@@ -216,10 +222,6 @@ impl Runner {
             if !here {
                 self.one(lease, plan, Input::Interrupted { node, number }).await?;
             }
-        }
-        let unsettled = self.state.store.read().await?.plans_with_gates().await?;
-        for plan in unsettled {
-            self.over(lease, plan).await?;
         }
         Ok(())
     }

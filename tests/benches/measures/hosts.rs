@@ -77,10 +77,10 @@ pub(crate) fn text(template: &str) -> String {
     if template == "own" { format!("{FILE}{OWN}") } else { FILE.to_owned() }
 }
 
-/// Returns a deployment to `target`; its `serial` is one of its values.
+/// Returns a deployment to `target` that reaches all hosts at once; its `serial` is one of its values.
 pub(crate) fn deployment(name: &str, template: &str, target: &str, serial: usize) -> Value {
-    let values = json!({ "values": values(serial) });
-    manifests::deployment(name, "service", template, target, &values)
+    let more = json!({ "values": values(serial), "strategy": manifests::free() });
+    manifests::deployment(name, "service", template, target, &more)
 }
 
 /// Returns the values that the templates of [`ground`] read.

@@ -13,9 +13,11 @@ mod polls;
 mod renders;
 mod reports;
 mod roles;
+mod rollouts;
 mod rows;
 mod views;
 mod wire;
+mod workplans;
 
 use std::process::ExitCode;
 
@@ -70,6 +72,8 @@ async fn taken(measure: Measure, options: &Options) -> anyhow::Result<Vec<Figure
         Measure::Bodies => bodies::speed(options).await,
         Measure::Memory => views::memory(options).await,
         Measure::Reports => reports::speed(options).await,
+        Measure::Rollouts => rollouts::speed(options).await,
+        Measure::Workplans => workplans::steps(options).await,
     }
 }
 

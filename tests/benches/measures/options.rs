@@ -27,10 +27,14 @@ pub(crate) enum Measure {
     Memory,
     /// Reports acknowledged per second.
     Reports,
+    /// From a write to a fleet that is proven healthy.
+    Rollouts,
+    /// What a step of a plan costs.
+    Workplans,
 }
 
 impl Measure {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Polls,
         Self::Bytes,
         Self::Renders,
@@ -41,6 +45,8 @@ impl Measure {
         Self::Bodies,
         Self::Memory,
         Self::Reports,
+        Self::Rollouts,
+        Self::Workplans,
     ];
 
     /// Returns its name on the command line.
@@ -56,6 +62,8 @@ impl Measure {
             Self::Bodies => "bodies",
             Self::Memory => "memory",
             Self::Reports => "reports",
+            Self::Rollouts => "rollouts",
+            Self::Workplans => "workplans",
         }
     }
 }

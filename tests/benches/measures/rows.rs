@@ -41,6 +41,16 @@ impl Rows {
         Ok(Self { connection, _folder: folder })
     }
 
+    /// Writes one row in a transaction of its own. Returns the milliseconds that it took, the commit included.
+    pub(crate) async fn one(&mut self, round: usize) -> anyhow::Result<f64> {
+        let begun = Instant::now();
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        let row = json!([[Uuid::now_v7(), "host", "service", round, "bundle"]]);
+        sqlx::query(ADD_ASSIGNMENTS).bind(row.to_string()).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(begun.elapsed().as_secs_f64() * 1e3)
+    }
+
     /// Renders and writes one assignment for each context, with a text for each or one for all. Returns the milliseconds
     /// that it took, the commit included.
     pub(crate) async fn write(&mut self, contexts: &[Arc<Value>], round: usize, each: bool) -> anyhow::Result<f64> {

@@ -49,10 +49,20 @@ pub fn template(name: &str, edition: u64) -> Value {
     manifests::template(name, &[("settings.conf.j2", &format!("{FILE}edition = {edition}\n"))])
 }
 
-/// Returns a deployment of the workload by the template and target of the given names.
+/// Returns a deployment of the workload by the template and target of the given names, whose releases reach all hosts at once.
 #[must_use]
 pub fn deployment(name: &str, template: &str, target: &str) -> Value {
-    manifests::deployment(name, WORKLOAD, template, target, &json!({ "values": { "serial": name } }))
+    free(name, template, target, name)
+}
+
+/// Returns such a deployment with another `serial` among its values.
+#[must_use]
+pub fn free(name: &str, template: &str, target: &str, serial: &str) -> Value {
+    let mut strategy = manifests::free();
+    // Most of these agents do not report, and nobody should go on waiting until they do.
+    strategy["progressDeadline"] = "1s".into();
+    let more = json!({ "values": { "serial": serial }, "strategy": strategy });
+    manifests::deployment(name, WORKLOAD, template, target, &more)
 }
 
 /// Returns a target that matches hosts whose label `key` is one of `values`.

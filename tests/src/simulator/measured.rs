@@ -2,6 +2,7 @@
 
 pub mod fanout;
 mod latency;
+mod rollouts;
 mod runs;
 mod targets;
 pub mod unchanged;
@@ -51,6 +52,8 @@ pub enum Measure {
     ChangeLatency,
     /// A target edit that concerns 10, 1000 or a tenth of the hosts: commit to planned
     TargetEdit,
+    /// A release through five stages, beside the same one to all hosts at once
+    Rollout,
     /// A day in one run: changes, hosts that are away, restarts
     Day,
     /// A restart to ready
@@ -61,6 +64,7 @@ impl Measure {
     /// Returns how many hosts there are unless told.
     const fn hosts(self) -> usize {
         match self {
+            Self::Rollout => 10_000,
             Self::WaitingOwn | Self::Storm => 15_000,
             Self::Fanout | Self::WaitingMux | Self::ChangeLatency | Self::Day => 100_000,
             _ => 1_000_000,
@@ -134,6 +138,7 @@ pub async fn take(measure: Measure, options: &Measuring) -> anyhow::Result<Vec<F
         }
         Measure::ChangeLatency => latency::measure(&stage, options.connections, rounds(200)).await,
         Measure::TargetEdit => targets::measure(&stage, rounds(3)).await,
+        Measure::Rollout => rollouts::measure(&stage, options.connections, rounds(3)).await,
         Measure::Start => start(&mut stage, rounds(3)).await,
     }
 }

@@ -32,17 +32,21 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new() -> Option<Self> {
+    /// A Compose of this program, if that and its engine's program are here.
+    async fn new(program: &str, engine: &str) -> Option<Self> {
         let ci = std::env::var("CI").is_ok_and(|value| value == "true");
-        if !ci && Command::new("podman-compose").arg("--version").output().is_err() {
-            let _nobody_listens = writeln!(std::io::stderr(), "left out: Compose (podman-compose is not installed)");
-            return None;
+        for needed in [program, engine] {
+            if !ci && Command::new(needed).arg("--version").output().is_err() {
+                let _nobody_listens = writeln!(std::io::stderr(), "left out: {program} ({needed} is not installed)");
+                return None;
+            }
         }
         let podman = podman_alone()?;
         let world = World::start(crate::NODE).await.expect("a control plane");
         let (key, value) = podman.environment();
-        let allowed =
-            format!("compose: {{ command: [/usr/bin/env, \"{key}={value}\", podman-compose], privileged: true }}");
+        // Docker's programs and podman's find the same service by different names.
+        let service = format!("\"{key}={value}\", \"DOCKER_HOST={value}\"");
+        let allowed = format!("compose: {{ command: [/usr/bin/env, {service}, {program}], privileged: true }}");
         let agent = AgentNode::allowing(crate::NODE, &allowed).expect("an agent");
         let documents = [
             host("pi", ""),
@@ -97,7 +101,17 @@ impl Stage {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_at_any_point_of_a_project_ends_with_what_was_declared() {
-    let Some(stage) = Stage::new().await else { return };
+    cut_everywhere("podman-compose", "podman").await;
+}
+
+/// Docker's own Compose (Debian has version 1.29, in Python), on podman's socket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_at_any_point_of_a_project_of_docker_compose_ends_with_what_was_declared() {
+    cut_everywhere("docker-compose", "docker").await;
+}
+
+async fn cut_everywhere(program: &str, engine: &str) {
+    let Some(stage) = Stage::new(program, engine).await else { return };
     stage.podman.run(&["run", "-d", "--network", "host", "--name", "theirs", IMAGE]).expect("a person's container");
     let up = ["files-applied", "project-written", "beside-applied", "project-up", "proved-good"];
     let down = ["project-down", "taken-down"];

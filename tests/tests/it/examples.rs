@@ -1,6 +1,12 @@
 //! Every example converges, and every ready-made template renders with nothing but its defaults.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use titan_api::{Kind, client::Client};
 use titan_tests::{
@@ -8,6 +14,7 @@ use titan_tests::{
     operators::Operator,
     worlds::{World, until},
 };
+use tokio::task::JoinHandle;
 
 /// Up to so many hosts get a real agent each; the hosts of larger fleets speak its protocol without one.
 const AGENTS: usize = 5;
@@ -41,6 +48,39 @@ async fn converged(admin: &Client) -> usize {
     hosts
 }
 
+/// Hosts that take what they are told, each as soon as its stage is open to it.
+struct Crowd {
+    /// How many files they were told of.
+    files: Arc<AtomicUsize>,
+    polls: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.polls.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Crowd {
+    async fn join(world: &World, names: &[String]) -> Self {
+        let files = Arc::new(AtomicUsize::new(0));
+        let mut polls = Vec::new();
+        for name in names {
+            let mut host = world.enrol(name).await.expect("enrolled");
+            let files = Arc::clone(&files);
+            polls.push(tokio::spawn(async move {
+                loop {
+                    let Some(news) = host.poll(20).await.expect("polled") else { continue };
+                    let told = news.moved.iter().filter_map(|title| host.held.get(title));
+                    files.fetch_add(told.map(|held| held.files.len()).sum(), Ordering::Relaxed);
+                    host.report(&news).await.expect("reported");
+                }
+            }));
+        }
+        Self { files, polls }
+    }
+}
+
 async fn example_converges(folder: &Path) {
     let title = folder.display();
     let world = World::start(crate::NODE).await.expect("a control plane");
@@ -67,16 +107,10 @@ async fn example_converges(folder: &Path) {
             .unwrap_or_else(|error| panic!("{title}: {name}: {error:#}"));
             applied += agent.files().expect("files").len();
         }
-    } else {
-        for name in &names {
-            let mut host = world.enrol(name).await.expect("enrolled");
-            let clock = world.clock().await.expect("clock");
-            let news = host.catch_up(clock).await.expect("polled");
-            host.report(&news).await.expect("reported");
-            applied += host.held.values().map(|held| held.files.len()).sum::<usize>();
-        }
     }
+    let crowd = if names.len() > AGENTS { Some(Crowd::join(&world, &names).await) } else { None };
     assert!(converged(&world.admin).await >= names.len(), "{title}: every host has something");
+    applied += crowd.map_or(0, |crowd| crowd.files.load(Ordering::Relaxed));
     assert!(applied >= names.len(), "{title}");
 }
 

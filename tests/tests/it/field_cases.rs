@@ -1,6 +1,5 @@
-//! Cases that at least one of the field's systems fails, each a test with the case's name, with real processes.
-//!
-//! Two of the fifteen lie where rollouts are tested: a group of which some succeed, and a host that never reports.
+//! Cases that at least one of the field's systems fails, each a test with the case's name, with real processes; rollouts
+//! with many agents in one.
 
 mod absences;
 mod answers;
@@ -8,6 +7,7 @@ mod changes;
 mod crowds;
 mod databases;
 mod power;
+mod rollouts;
 
 use serde_json::{Value, json};
 use titan_tests::{

@@ -30,6 +30,7 @@ mod plan_examples;
 mod podman;
 mod quadlets;
 mod reports;
+mod rollout_fleet;
 mod rollouts;
 mod simulator;
 mod smoke;

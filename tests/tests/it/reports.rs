@@ -113,7 +113,7 @@ impl Site {
 /// S5-1: a batch is as good as one report after the other, but for the commits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reports_of_a_moment_are_one_transaction_in_which_a_bad_one_fails_alone() {
-    const HOSTS: usize = 24;
+    const HOSTS: usize = 20;
     let site = Site::new(databases::sqlite(), HOSTS).await;
     site.say(3, 9, "applying").await;
     let tamper = format!("UPDATE host_status SET orphans = '[' WHERE host_uid = '{}'", site.uid(5));
@@ -140,6 +140,32 @@ async fn reports_of_a_moment_are_one_transaction_in_which_a_bad_one_fails_alone(
     assert_eq!(site.phase(3).await, "applying");
     assert_eq!(site.phase(5).await, Value::Null);
     assert_eq!(site.phase(7).await, "failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_nothing_changed_is_taken_directly_after_what_is_known_and_refused_where_a_report_is_missing() {
+    for database in databases::each() {
+        let site = Site::new(database, 1).await;
+        let beat = async |seq: i64| {
+            let answered = site.report(0, &json!({ "seq": seq, "unchanged": true })).await;
+            let problem: Value = serde_json::from_slice(&answered.body).unwrap_or_default();
+            (answered.status.as_u16(), problem["errors"][0]["pointer"].clone())
+        };
+        let missed = (412, json!("/unchanged"));
+        assert_eq!(beat(7).await, missed, "nothing was ever said");
+        site.say(0, 7, "healthy").await;
+        assert_eq!((beat(8).await, beat(9).await), ((204, Value::Null), (204, Value::Null)));
+        assert_eq!((site.metric("titan_reports_again_total") > 0.5, site.phase(0).await), (true, json!("healthy")));
+        assert_eq!(beat(11).await, missed, "10 was lost");
+        assert_eq!(beat(12).await, missed, "a number that was refused is none to follow on");
+        site.say(0, 13, "failed").await;
+        assert_eq!((beat(14).await, site.phase(0).await), ((204, Value::Null), json!("failed")));
+        // What an older backup brings back knows less.
+        let restore = format!("UPDATE host_status SET report_seq = 9 WHERE host_uid = '{}'", site.uid(0));
+        site._database.execute(&restore).await.expect("restore");
+        site.fleet.state.view.slot(site.uid(0)).told().forget();
+        assert_eq!(beat(15).await, missed);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,9 @@
 //! Rollouts: a new release reaches its hosts stage by stage, stops itself, and is taken back.
 
+mod budgets;
+mod ends;
+mod metrics;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -8,8 +12,10 @@ use std::{
 
 use serde_json::{Value, json};
 use titan_api::{
+    Code, Name,
+    client::ClientError,
     reports::Phase,
-    workplans::{PlanState, PlanStatus, Signal, SignalRequest},
+    workplans::{Event, PlanState, PlanStatus, Signal, SignalRequest},
 };
 use titan_tests::{
     manifests::{deployment, target, template, workload},
@@ -24,6 +30,8 @@ const TITLE: &str = "default/web";
 #[derive(Debug, Default)]
 struct Seen {
     now: BTreeMap<String, String>,
+    /// What was wrong with the hosts is right again: they take what they failed on before.
+    mended: bool,
     all: Vec<(String, String)>,
 }
 
@@ -54,9 +62,11 @@ impl Hosts {
                         continue;
                     };
                     let Some(news) = news else { continue };
+                    let mut mended = false;
                     let version = host.held.get(TITLE).map(|held| held.files["version"].trim().to_owned());
                     {
                         let mut seen = seen.lock().expect("seen");
+                        mended |= seen.mended;
                         match &version {
                             Some(version) => {
                                 seen.now.insert(name.clone(), version.clone());
@@ -66,7 +76,7 @@ impl Hosts {
                         }
                     }
                     let reported = match &version {
-                        Some(version) if version.starts_with("bad") => {
+                        Some(version) if version.starts_with("bad") && !mended => {
                             host.report_drift(TITLE, Phase::Failed, Vec::new()).await
                         }
                         _ => host.report(&news).await,
@@ -162,6 +172,11 @@ async fn a_gate_holds_the_rest_until_somebody_opens_it_and_a_newer_release_takes
     let waits = plan(&world, "web#2", |plan| plan.current.iter().any(|node| &*node.name == "some-check-1")).await;
     assert_eq!(hosts.count(), [("one".to_owned(), HOSTS - 3), ("two".to_owned(), 3)].into());
     assert_eq!(waits.state, PlanState::Running);
+    // All are well, and yet it is not there.
+    let (workspace, name) = (Name::new("default").expect("a name"), Name::new("web").expect("a name"));
+    let status = world.admin.deployment_status(&workspace, &name).await.expect("a status");
+    assert!(!status.converged() && status.counts.healthy == HOSTS, "{status:?}");
+    assert_eq!(status.rollout.map(|rollout| (rollout.plan, rollout.state)), Some((waits.id, PlanState::Running)));
 
     // A newer one begins with the same hosts; the others never had the one before.
     world.apply(documents("three", &gated)).await.expect("written");
@@ -176,4 +191,49 @@ async fn a_gate_holds_the_rest_until_somebody_opens_it_and_a_newer_release_takes
     plan(&world, "web#3", |plan| plan.state == PlanState::Aborted).await;
     world.settled().await.expect("decided");
     assert_eq!(hosts.count(), [("one".to_owned(), HOSTS - 3), ("three".to_owned(), 3)].into());
+}
+
+/// What was taken back is handed out again when a person says so and why, and by nobody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_that_was_taken_back_goes_out_again_when_a_person_says_why() {
+    let world = World::start(crate::NODE).await.expect("a control plane");
+    let hosts = Hosts::start(&world, HOSTS).await;
+    let strategy = stages(&json!({ "name": "all", "hosts": "100%" }));
+    world.apply(documents("one", &strategy)).await.expect("written");
+    plan(&world, "web#1", |plan| plan.state == PlanState::Succeeded).await;
+    world.apply(documents("bad", &strategy)).await.expect("written");
+    plan(&world, "web#2", |plan| plan.state == PlanState::RolledBack).await;
+    world.apply(documents("two", &strategy)).await.expect("written");
+    plan(&world, "web#3", |plan| plan.state == PlanState::Succeeded).await;
+    world.apply(documents("bad", &strategy)).await.expect("written");
+    let vetoed = plan(&world, "web#4", |_| true).await;
+    let reason = vetoed.reason.as_deref().unwrap_or_default();
+    assert!(reason.starts_with("waits for a person: the release was taken back before, as #2 at "), "{reason}");
+
+    // Nobody lifts a veto in passing.
+    let silent = world.admin.signal(vetoed.id, &SignalRequest::new(Signal::Start, "a")).await.expect_err("no reason");
+    let ClientError::Refused { problem, .. } = silent else { panic!("{silent}") };
+    assert_eq!((problem.code, problem.errors[0].pointer.as_str()), (Code::Invalid, "/reason"), "{problem:?}");
+    assert_eq!(plan(&world, "web#4", |_| true).await.state, PlanState::Planning);
+
+    hosts.seen.lock().expect("seen").mended = true;
+    let why = Some("the network was to blame".to_owned());
+    let again = SignalRequest { reason: why.clone(), ..SignalRequest::new(Signal::Start, "b") };
+    world.admin.signal(vetoed.id, &again).await.expect("started");
+    let done = plan(&world, "web#4", |plan| plan.state.is_final()).await;
+    assert_eq!(done.state, PlanState::Succeeded, "{done:#?}");
+    assert_eq!(hosts.count(), [("bad".to_owned(), HOSTS)].into());
+    let events = world.admin.plan_events(vetoed.id, 0, 0).await.expect("events").items;
+    let started = events.iter().find_map(|event| match &event.event {
+        Event::Signalled { signal: Signal::Start, reason, .. } => Some((event.actor.as_str(), reason.clone())),
+        _ => None,
+    });
+    let (actor, said) = started.expect("it is in the history");
+    assert!(actor.starts_with("token:") && said == why, "{actor} {said:?}");
+
+    // The veto is gone for good: the same release, after another one, begins by itself.
+    world.apply(documents("two", &strategy)).await.expect("written");
+    plan(&world, "web#5", |plan| plan.state == PlanState::Succeeded).await;
+    world.apply(documents("bad", &strategy)).await.expect("written");
+    plan(&world, "web#6", |plan| plan.state == PlanState::Succeeded).await;
 }

@@ -2,6 +2,7 @@
 
 mod assignments;
 mod documents;
+mod gates;
 mod history;
 mod leases;
 mod migrations;

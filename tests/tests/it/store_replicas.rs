@@ -39,10 +39,14 @@ use uuid::Uuid;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Returns the documents of one deployment onto every host.
+/// Returns the documents of one deployment onto every host, however many there are at once.
 pub(crate) fn deployment(name: &str, port: u32) -> Vec<Value> {
     let files = json!({ "files": { "app.conf.j2": { "content": "port={{ values.port }} on {{ host.name }}\n" } } });
-    let spec = json!({ "workload": "w", "template": "t", "target": "all", "values": { "port": port } });
+    let everybody =
+        json!({ "stages": [{ "name": "all", "hosts": "100%" }], "maxFailures": "100%", "onFailure": "continue" });
+    let spec = json!({
+        "workload": "w", "template": "t", "target": "all", "values": { "port": port }, "strategy": everybody
+    });
     vec![
         document("Deployment", None, name, &spec),
         document("Target", None, "all", &json!({ "expression": "true" })),

@@ -119,6 +119,9 @@ pub(crate) fn counts(status: &DeploymentStatus) -> String {
     if status.planned < status.revision {
         parts.push("planning".to_owned());
     }
+    if let Some(rollout) = &status.rollout {
+        parts.push(format!("rollout {}", rollout.state));
+    }
     parts.join(", ")
 }
 

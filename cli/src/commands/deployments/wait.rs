@@ -9,6 +9,7 @@ use titan_api::{
     Name, Revision,
     client::{Client, ClientError},
     status::DeploymentStatus,
+    workplans::PlanState,
 };
 
 use super::status;
@@ -42,6 +43,10 @@ fn verdict(status: &DeploymentStatus, since: Option<Revision>) -> Verdict {
     }
     if status.converged() {
         return Verdict::Converged;
+    }
+    if let Some(rollout) = &status.rollout {
+        let held = rollout.state.is_final() || matches!(rollout.state, PlanState::Planning | PlanState::Paused);
+        return if held { Verdict::Stuck } else { Verdict::Moving };
     }
     let counts = status.counts;
     let quiet = counts.progressing == 0 && counts.removing == 0 && counts.offline == 0;
@@ -128,7 +133,8 @@ fn sentence(statuses: &[DeploymentStatus]) -> String {
 /// Returns what is wrong with the deployments that have not converged, with the first reason of each.
 fn failure(what: &str, statuses: &[DeploymentStatus]) -> String {
     let lines = statuses.iter().filter(|status| !status.converged()).map(|status| {
-        let reason = status.problems.first().map(|problem| problem.detail.clone()).or_else(|| {
+        let rollout = status.rollout.as_ref().and_then(|rollout| rollout.reason.clone());
+        let reason = status.problems.first().map(|problem| problem.detail.clone()).or(rollout).or_else(|| {
             let host = status.hosts.iter().find(|host| host.problem.is_some() || !host.message.is_empty())?;
             let text = host.problem.as_ref().map_or(&host.message, |problem| &problem.detail);
             Some(format!("{}: {text}", host.host))
@@ -160,6 +166,22 @@ mod tests {
             (counts(2, 0, 0, 1), Verdict::Moving),
         ] {
             assert_eq!(verdict(&status(change.clone()), None), expected, "{change}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_are_well_with_the_release_before_are_not_waited_for_in_vain() {
+        for (state, expected) in [
+            ("running", Verdict::Moving),
+            ("rollingBack", Verdict::Moving),
+            ("planning", Verdict::Stuck),
+            ("paused", Verdict::Stuck),
+            ("rolledBack", Verdict::Stuck),
+        ] {
+            let rollout = json!({ "plan": uuid::Uuid::nil(), "state": state, "reason": "2 of 3 failed" });
+            let status = status(json!({ "rollout": rollout }));
+            assert_eq!(verdict(&status, None), expected, "{state}");
+            assert!(failure("is not there", &[status]).ends_with("; 2 of 3 failed"));
         }
     }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use h2::server::SendResponse;
 use http::HeaderValue;
-use titan_api::{Revision, SetDigest};
+use titan_api::{Revision, SetDigestStart};
 use tokio::time::Instant;
 
 use crate::{
@@ -49,7 +49,7 @@ struct Held {
     news: News,
     slot: Arc<Slot>,
     since: Option<Revision>,
-    have: Option<SetDigest>,
+    have: Option<SetDigestStart>,
     gzip: bool,
     deadline: Instant,
     back: Back,

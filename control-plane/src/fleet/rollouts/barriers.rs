@@ -44,6 +44,14 @@ impl Barrier {
         })
     }
 
+    /// Whether a host may be to have another release than it was `before` the gate moved.
+    #[must_use]
+    pub fn moves(&self, before: &Self, host: Host<'_>) -> bool {
+        let (was, is) = (before.lets(host), self.lets(host));
+        let (before, now) = (&before.gate, &self.gate);
+        before.to != now.to || was != is || (!is && before.from != now.from)
+    }
+
     /// Returns the number of the release that a host is to have, or `None` if it is to have none yet; `existing` is what
     /// it has. Whom the release has not reached keeps what it has: the proven one, or one that was superseded on its way.
     #[must_use]

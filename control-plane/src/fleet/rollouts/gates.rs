@@ -35,6 +35,9 @@ pub struct Opening {
     /// The highest rank that is in; absent: everybody whom the selector matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up_to: Option<u64>,
+    /// How far the stage reaches, as was found when it first let somebody through; absent: it reaches everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reach: Option<u64>,
 }
 
 impl Gate {
@@ -92,7 +95,7 @@ impl Gate {
 
     /// Lets everybody through: the release is the one that hosts have from now on.
     pub fn open_for_all(&mut self, stage: &Name) -> bool {
-        let all = Opening { stage: stage.clone(), selector: None, up_to: None };
+        let all = Opening { stage: stage.clone(), selector: None, up_to: None, reach: None };
         let known = self.openings == [all.clone()];
         self.openings = vec![all];
         !known
@@ -120,7 +123,7 @@ mod tests {
 
     fn opening(stage: &str, zone: Option<&str>, up_to: Option<u64>) -> Opening {
         let labels = |zone: &str| Selector::labels(BTreeMap::from([("zone".to_owned(), zone.to_owned())]));
-        Opening { stage: Name::new(stage).expect("name"), selector: zone.map(labels), up_to }
+        Opening { stage: Name::new(stage).expect("name"), selector: zone.map(labels), up_to, reach: None }
     }
 
     fn in_zone(zone: &'static str) -> impl Fn(&Selector) -> bool {
@@ -168,13 +171,15 @@ mod tests {
     fn gates_survive_their_json() {
         let mut gate = gate();
         gate.open(&opening("canary", None, Some(u64::MAX)));
-        gate.open(&opening("north", Some("north"), None));
+        gate.open(&Opening { reach: Some(7), ..opening("north", Some("north"), Some(5)) });
+        // What is known of the reach stays.
+        gate.open(&Opening { reach: Some(9), ..opening("north", Some("north"), Some(6)) });
         let value = serde_json::to_value(&gate).expect("value");
         assert_eq!(
             value["openings"],
             json!([
                 {"stage": "canary", "upTo": u64::MAX},
-                {"stage": "north", "selector": {"matchLabels": {"zone": "north"}}},
+                {"stage": "north", "selector": {"matchLabels": {"zone": "north"}}, "upTo": 6, "reach": 7},
             ])
         );
         assert_eq!(serde_json::from_str::<Gate>(&value.to_string()).expect("gate"), gate);

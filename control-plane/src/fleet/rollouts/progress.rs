@@ -3,7 +3,9 @@
 //! Hosts stand in their order, those that have the release first, so an opening is a place in that order. What is counted is
 //! moved when a host moves; a look costs what changed since the last one, however many hosts there are.
 
-use std::collections::{BTreeSet, HashMap};
+mod places;
+
+use std::collections::BTreeSet;
 
 use roaring::RoaringBitmap;
 use uuid::Uuid;
@@ -19,7 +21,8 @@ pub struct Progress {
     rules: Rules,
     reach: Option<u64>,
     members: Vec<Member>,
-    places: HashMap<Uuid, u32>,
+    /// Their places, in the order of their ids.
+    by_host: Vec<u32>,
     /// How many of the members have the release: the first ones.
     opened: usize,
     /// Whether one of them was opened by this stage, or was before it was taken up again.
@@ -95,15 +98,15 @@ impl Progress {
         let mut tally = [[0; Class::COUNT]; 2];
         tally[0][Class::Moving as usize] = (members.len() - opened) as u64;
         tally[1][Class::Moving as usize] = opened as u64;
-        let numbered = members.iter().zip(0..);
-        let places = numbered.map(|(member, place)| (member.host, place)).collect();
+        let mut by_host: Vec<u32> = (0..).take(members.len()).collect();
+        by_host.sort_unstable_by_key(|place| members.get(*place as usize).map(|member| member.host));
         let standing = Standing::default();
         let member = |ranked| Member { ranked, standing, class: Class::Moving, due: None };
         Self {
             rules,
             reach,
             members: members.into_iter().map(member).collect(),
-            places,
+            by_host,
             opened,
             begun: opened > 0,
             tally,
@@ -119,7 +122,7 @@ impl Progress {
     /// first was.
     pub fn tell(&mut self, host: Uuid, mut standing: Standing, now: i64) {
         self.pass_to(now);
-        let Some(place) = self.places.get(&host).copied() else { return };
+        let Some(place) = self.place(host) else { return };
         let Some(member) = self.members.get_mut(place as usize).filter(|member| member.class != Class::Gone) else {
             return;
         };
@@ -134,7 +137,7 @@ impl Progress {
     /// gone.
     #[must_use]
     pub fn standing(&self, host: Uuid) -> Option<(Standing, bool)> {
-        let place = *self.places.get(&host)? as usize;
+        let place = self.place(host)? as usize;
         let member = self.members.get(place)?;
         (member.class != Class::Gone).then_some((member.standing, place < self.opened))
     }
@@ -142,7 +145,7 @@ impl Progress {
     /// Takes in that a host was deleted or is no longer one of the deployment's: it is out of all numbers, for good.
     pub fn remove(&mut self, host: Uuid, now: i64) {
         self.pass_to(now);
-        if let Some(place) = self.places.get(&host).copied() {
+        if let Some(place) = self.place(host) {
             self.sort(place, Some(Class::Gone));
         }
     }
@@ -358,7 +361,12 @@ impl Progress {
     }
 
     fn opening(&self, ended_well: bool) -> Option<Opening> {
-        let opening = |up_to| Opening { stage: self.rules.stage.clone(), selector: self.rules.selector.clone(), up_to };
+        let opening = |up_to| Opening {
+            stage: self.rules.stage.clone(),
+            selector: self.rules.selector.clone(),
+            up_to,
+            reach: self.reach,
+        };
         if ended_well {
             return Some(opening(self.reach));
         }

@@ -21,13 +21,16 @@ impl Frozen {
     /// Returns the hosts of a stage that begins. `hosts` are those of the deployment in their order; `matches` says whether a
     /// selector matches one of them.
     ///
-    /// An opening of the stage itself is not looked at, so a stage that goes on after a restart has the same hosts, those
-    /// aside that came and went.
+    /// A stage that goes on after a restart reaches as far as it was found to when it began, and what it has opened itself is
+    /// not taken from it: it has the same hosts, those aside that came and went; whoever it let through stays one of them.
     #[must_use]
     pub fn of(stage: &ReleaseStage, gate: &Gate, hosts: &[Ranked], matches: impl Fn(&Selector, Uuid) -> bool) -> Self {
         let about = |host: &&Ranked| stage.selector.as_ref().is_none_or(|selector| matches(selector, host.host));
         let about: Vec<Ranked> = hosts.iter().filter(about).copied().collect();
-        let reach = reach(stage, &about);
+        let own = gate.opening(&stage.stage);
+        let open = || own.map_or(Some(0), |own| own.up_to);
+        let known = own.and_then(|own| own.reach);
+        let reach = known.or_else(|| reach(stage, &about).zip(open()).map(|(reach, open)| reach.max(open)));
         let earlier: Vec<&Opening> = gate.openings.iter().filter(|opening| opening.stage != stage.stage).collect();
         let closed = |host: &Ranked| {
             !earlier.iter().any(|opening| opening.lets(host.rank, |selector| matches(selector, host.host)))
@@ -84,7 +87,7 @@ mod tests {
     fn members(stage: &ReleaseStage, gate: &mut Gate, hosts: &[Ranked]) -> Vec<u128> {
         let frozen = Frozen::of(stage, gate, hosts, zones);
         let (stage, selector) = (stage.stage.clone(), stage.selector.clone());
-        gate.open(&Opening { stage, selector, up_to: frozen.reach });
+        gate.open(&Opening { stage, selector, up_to: frozen.reach, reach: frozen.reach });
         frozen.members.iter().map(|member| member.host.as_u128()).collect()
     }
 
@@ -105,8 +108,30 @@ mod tests {
         let mut gate = Gate::closed(Uuid::nil(), Uuid::nil(), 2, Some(1));
         let (half, hosts) = (stage("half", None, Share::Percent(50)), hosts(10));
         let before = Frozen::of(&half, &gate, &hosts, zones);
-        gate.open(&Opening { stage: half.stage.clone(), selector: None, up_to: Some(120) });
+        gate.open(&Opening { stage: half.stage.clone(), selector: None, up_to: Some(120), reach: before.reach });
         assert_eq!(Frozen::of(&half, &gate, &hosts, zones), before);
+        // Meanwhile some came who stand before them all, and some went.
+        let early = (20..23).map(|n| Ranked { rank: n as u64, host: Uuid::from_u128(n) });
+        let changed: Vec<Ranked> = early.chain(hosts.iter().filter(|host| host.rank != 110).copied()).collect();
+        let after = Frozen::of(&half, &gate, &changed, zones);
+        let stay: Vec<_> = after.members.iter().map(|member| member.host.as_u128()).filter(|host| *host < 20).collect();
+        assert_eq!((after.reach, stay), (before.reach, vec![0, 2, 3, 4]));
+    }
+
+    /// The canary is looked after though a host that comes before it joined while nobody looked.
+    #[test]
+    fn whoever_a_stage_let_through_stays_one_of_its_hosts() {
+        let mut gate = Gate::closed(Uuid::nil(), Uuid::nil(), 2, Some(1));
+        let (canary, grown) = (stage("canary", None, Share::Count(1)), hosts(3));
+        let alone = Frozen::of(&canary, &gate, &grown[1..], zones);
+        assert_eq!(alone, Frozen { members: grown[1..2].to_vec(), reach: Some(110) });
+        gate.open(&Opening { stage: canary.stage.clone(), selector: None, up_to: Some(110), reach: None });
+        assert_eq!(
+            Frozen::of(&canary, &gate, &grown, zones),
+            Frozen { members: grown[..2].to_vec(), reach: Some(110) }
+        );
+        gate.open(&Opening { stage: canary.stage.clone(), selector: None, up_to: None, reach: None });
+        assert_eq!(Frozen::of(&canary, &gate, &grown, zones), Frozen { members: grown, reach: None });
     }
 
     #[test]

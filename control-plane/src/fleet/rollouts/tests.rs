@@ -72,6 +72,21 @@ fn hosts_follow_as_others_are_proven() {
     assert_eq!((advance.opening.map(|opening| opening.up_to), advance.verdict), (Some(None), Some(Verdict::Passed)));
 }
 
+/// As when the plan was paused before it could be written: nobody counts for what he was not given.
+#[test]
+fn what_could_not_be_opened_is_closed_again() {
+    let mut stage = Progress::new(Rules { max_unavailable: Share::Count(2), ..rules() }, frozen(4), None, 0);
+    assert_eq!(open_to(&look(&mut stage, 0)), Some(20));
+    assert_eq!(stage.given_after(0).collect::<Vec<_>>(), [host(0), host(1)]);
+    stage.close_after(0);
+    let advance = stage.advance(SECOND, Doors::Closed { until: None });
+    assert_eq!((advance.opening, advance.counts.opened, advance.counts.moving), (None, 0, 0));
+    stage.tell(host(0), healthy(SECOND), SECOND);
+    assert_eq!(open_to(&look(&mut stage, SECOND)), Some(30), "proven ones take from nothing");
+    stage.close_after(2);
+    assert_eq!((stage.given(), open_to(&look(&mut stage, SECOND))), (3, Some(30)));
+}
+
 /// That a host was healthy once is no success if it does not stay so.
 #[test]
 fn a_later_mismatch_takes_the_proof_back() {
@@ -258,7 +273,7 @@ fn deleted_hosts_are_out_of_all_numbers_for_good() {
 #[test]
 fn a_stage_that_is_taken_up_again_goes_on_where_it_was() {
     let rules = Rules { max_unavailable: Share::Count(1), ..rules() };
-    let opening = Opening { stage: rules.stage.clone(), selector: None, up_to: Some(20) };
+    let opening = Opening { stage: rules.stage.clone(), selector: None, up_to: Some(20), reach: None };
     let mut stage = Progress::new(rules, frozen(3), Some(&opening), 5000 * SECOND);
     for n in 0..2 {
         stage.tell(host(n), healthy(SECOND), 5000 * SECOND);
@@ -425,7 +440,7 @@ proptest! {
                 Happens::TakeUp => {
                     let rules = rules.clone();
                     let opening =
-                        naive.up_to.map(|up_to| Opening { stage: rules.stage.clone(), selector: None, up_to: Some(up_to) });
+                        naive.up_to.map(|up_to| Opening { stage: rules.stage.clone(), selector: None, up_to: Some(up_to), reach: None });
                     stage = Progress::new(rules, frozen.clone(), opening.as_ref(), now);
                     for (ranked, standing, gone) in &naive.hosts {
                         if *gone { stage.remove(ranked.host, now) } else { stage.tell(ranked.host, *standing, now) }

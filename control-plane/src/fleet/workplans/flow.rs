@@ -3,10 +3,8 @@
 use titan_api::{
     Digest, Name,
     workplans::{
-        AttemptState, Event, Executor, NodeKind, NodeState, Outcome, PlanState,
-        attempts::Verdict,
-        events::Counted,
-        nodes::{Goal, OnNodeFailure},
+        AttemptState, Event, Executor, NodeKind, NodeState, Outcome, PlanState, attempts::Verdict, events::Counted,
+        nodes::Goal,
     },
 };
 use uuid::Uuid;
@@ -225,6 +223,9 @@ impl Working {
     /// The attempt of a node did the job.
     pub(super) fn judged(&mut self, name: &Name, verdict: Verdict, message: Option<String>) {
         match outcome(verdict) {
+            Some(Outcome::Failed) if self.node(name).is_some_and(Node::holds) => {
+                self.hold(name, message.as_deref().unwrap_or("it failed"));
+            }
             Some(outcome) => self.done(name, outcome == Outcome::Passed, message),
             None => self.hold(name, message.as_deref().unwrap_or("it cannot be told")),
         }
@@ -255,7 +256,7 @@ impl Working {
             return;
         };
         let message = format!("{message} ({concluded})");
-        if node.spec.on_failure == OnNodeFailure::Pause {
+        if node.holds() {
             self.hold(name, &message);
         } else {
             self.done(name, false, Some(message));

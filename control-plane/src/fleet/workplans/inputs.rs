@@ -43,6 +43,8 @@ pub enum Input {
     Write(BTreeMap<Name, NodeSpec>),
     /// It is started, because its document says so or its parent's attempt did.
     Start,
+    /// It is not to begin by itself, and why: a person may start it.
+    Hold(String),
     /// A person tells it something.
     Told(Told),
     /// A process takes an attempt.
@@ -131,6 +133,13 @@ impl Working {
             Input::Declare { spec, before } => self.declare(spec, before),
             Input::Write(nodes) => self.write(nodes, "/nodes"),
             Input::Start => self.start(),
+            Input::Hold(reason) => {
+                if self.plan.state == PlanState::Planning {
+                    let (state, reason, wall) = (PlanState::Planning, Some(reason.clone()), self.wall);
+                    self.emit(Event::Plan { state, reason, wall, ending: None });
+                }
+                Ok(())
+            }
             Input::Told(told) => self.told(told),
             Input::Claim { node, number, uid } => self.claim(node, *number, uid),
             Input::Beat { node, number, uid } => self.beat(node, *number, uid),

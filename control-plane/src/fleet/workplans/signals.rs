@@ -115,6 +115,7 @@ impl Working {
         let gate = matches!(node.spec.run, Some(Executor::Approval(_)));
         let running = node.live().filter(|attempt| attempt.state == AttemptState::Running);
         let running = running.map(|attempt| attempt.number);
+        let holds = node.holds();
         let begun = !matches!(node.state, NodeState::Planned | NodeState::Planning);
         match signal {
             Signal::Approve if gate => {
@@ -138,7 +139,8 @@ impl Working {
             Signal::Reject => {
                 self.signalled(&told.request);
                 let message = because("rejected");
-                match running.filter(|_| gate && begun) {
+                // Whoever rejects it has decided, though it is to wait for a person when it failed.
+                match running.filter(|_| gate && begun && !holds) {
                     Some(number) => self.complete(name, number, Verdict::Failed, message, None),
                     None => self.decide(name, Outcome::Failed, message),
                 }

@@ -383,6 +383,30 @@ fn what_cannot_be_told_waits_for_a_person() {
     assert_eq!((rejected.outcome("x"), rejected.working.plan.state), (Some(Outcome::Skipped), PlanState::Failed));
 }
 
+/// That the job was done and came out badly is a failure like one that could not be done.
+#[test]
+fn what_fails_waits_for_a_person_where_that_is_asked_for() {
+    let plan = json!({"nodes": {
+        "m": {"kind": "check", "run": external(), "onFailure": "pause"},
+        "gate": {"kind": "check", "run": {"approval": {}}, "onFailure": "pause"},
+        "x": {"after": {"edges": ["m", "gate"]}},
+    }});
+    let mut bench = Bench::of(plan.clone());
+    bench.work("m", Ok(Verdict::Failed));
+    assert!(bench.working.seen(&name("m")).expect("m").held);
+    assert_eq!((bench.outcome("m"), bench.working.plan.state), (None, PlanState::Paused));
+    bench.tell(Signal::Retry, Some("m"), "token:bob").expect("again");
+    assert_eq!(bench.working.plan.state, PlanState::Running);
+    bench.tick();
+    bench.work("m", Ok(Verdict::Failed));
+    bench.tell(Signal::Skip, Some("m"), "token:bob").expect("skipped");
+    assert_eq!((bench.outcome("m"), bench.working.plan.state), (Some(Outcome::Overridden), PlanState::Running));
+    // A person who says no has said it.
+    bench.tell(Signal::Reject, Some("gate"), "token:bob").expect("rejected");
+    assert_eq!((bench.outcome("gate"), bench.outcome("x")), (Some(Outcome::Failed), Some(Outcome::Skipped)));
+    assert_eq!(bench.working.plan.state, PlanState::Failed);
+}
+
 /// S4-12, S4-23: what was done is undone, what was not is left alone.
 #[test]
 fn a_plan_that_is_rolled_back_undoes_what_was_done() {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use titan_api::{Problem, Revision, SetDigest};
+use titan_api::{Problem, Revision, SetDigest, SetDigestStart};
 use uuid::Uuid;
 
 use crate::{
@@ -43,7 +43,7 @@ impl Moved {
         set: &HostSet,
         cursor: Revision,
         since: Option<Revision>,
-        have: Option<SetDigest>,
+        have: Option<SetDigestStart>,
     ) -> Option<Self> {
         let (told, full) = match polls::answer(set, since, have) {
             News::Unchanged => return None,

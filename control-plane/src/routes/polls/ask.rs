@@ -1,15 +1,15 @@
 //! What a host asks, read from the bytes of its request without allocating.
 
 use serde::Deserialize;
-use titan_api::{Revision, SetDigest, limits};
+use titan_api::{Revision, SetDigestStart, limits};
 
 /// What a host asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ask {
     /// Where it goes on; without it, it is told everything.
     pub since: Option<Revision>,
-    /// Of the set that it holds.
-    pub have: Option<SetDigest>,
+    /// How the digest of the set begins that it holds.
+    pub have: Option<SetDigestStart>,
     /// How many seconds the poll may be held, at most [`limits::WAIT_SECONDS`].
     pub wait: u8,
     /// Whether it takes gzip.
@@ -21,7 +21,7 @@ pub struct Ask {
 #[serde(deny_unknown_fields)]
 pub(crate) struct PollParams {
     since: Option<Revision>,
-    have: Option<SetDigest>,
+    have: Option<SetDigestStart>,
     wait: Option<u64>,
 }
 

@@ -3,6 +3,8 @@
 //! An attempt of a stage looks at its hosts, opens the gate as far as it may, and ends as they come to their end. Nothing of
 //! it is kept but the gate: one that was cut off begins anew and finds how far the gate is open.
 
+mod watches;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -11,7 +13,6 @@ use std::{
 
 use serde_json::{Map, Value, json};
 use titan_api::{
-    Revision,
     selectors::Selector,
     strategies::{
         ReleaseStage, ReleaseStep,
@@ -22,6 +23,7 @@ use titan_api::{
 };
 use uuid::Uuid;
 
+use self::watches::{Look, Watch};
 use super::{End, executors::Job};
 use crate::{
     fleet::{
@@ -30,13 +32,10 @@ use crate::{
         matchers::Matcher,
         model::Deployment,
         placements,
-        rollouts::{
-            Doors, Frozen, Gate, Opening, Progress, Rules, Said, Standing, Verdict, outcomes, preflight, ranked,
-        },
+        rollouts::{Doors, Frozen, Gate, Opening, Progress, Rules, Verdict, outcomes, preflight, ranked},
         workplans::Plan,
     },
     planning::{self, Planning},
-    routes::hosts,
     state::AppState,
     store::StoreError,
     tasks::follow,
@@ -48,25 +47,23 @@ const REST: Duration = Duration::from_millis(20);
 const LOOK: Duration = Duration::from_millis(500);
 /// How often people are told how far it is.
 const TOLD: Duration = Duration::from_secs(1);
-/// How often all hosts are looked at, for those of which nothing is heard; less often the more they are.
-const ROUND: Duration = Duration::from_secs(2);
 /// What people are told of one attempt, at most.
 const LINES: usize = 20;
-/// Reports that another replica wrote may come this much later than their time says.
-const LATE: Duration = Duration::from_secs(5);
+/// How long whatever failed for reasons of our own is left alone.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why an attempt did not come to its end.
 #[derive(Debug)]
 enum Halt {
-    /// The database failed.
-    Store(StoreError),
+    /// The database failed, or nothing can be rendered.
+    Again(String),
     /// It is not to go on.
     Over(&'static str, String),
 }
 
 impl From<StoreError> for Halt {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        Self::Again(error.to_string())
     }
 }
 
@@ -100,8 +97,11 @@ pub(super) async fn run(job: Job, step: &ReleaseStep) -> End {
             };
             End::known(verdict, Some(line), (!details.is_empty()).then_some(Value::Object(details)))
         }
-        // Made again at once, and not counted: nothing is known of the release by that.
-        Err(Halt::Store(error)) => End::broken("interrupted", error.to_string()),
+        // Made again after a moment, and not counted: nothing is known of the release by that.
+        Err(Halt::Again(why)) => {
+            tokio::time::sleep(AGAIN).await;
+            End::broken("interrupted", why)
+        }
         Err(Halt::Over(code, message)) => End::broken(code, message),
     }
 }
@@ -171,93 +171,6 @@ impl Job {
     }
 }
 
-/// What hosts of a stage say, moved along by what is new.
-struct Watch {
-    deployment: Uuid,
-    members: Vec<Uuid>,
-    /// When hosts were seen before this process began, as it was written down.
-    seen: HashMap<Uuid, Option<Revision>>,
-    /// Hosts that cannot have what they are to have.
-    refused: BTreeSet<Uuid>,
-    heard: Revision,
-    /// When all of them are looked at again, for those of which nothing is heard.
-    round: Instant,
-}
-
-impl Watch {
-    async fn begin(state: &AppState, deployment: Uuid, members: Vec<Uuid>) -> Result<Self, Halt> {
-        let seen = state.store.read().await?.observed_hosts_of(&members).await?;
-        let seen = seen.into_iter().map(|host| (host.uid, host.last_seen)).collect();
-        let (refused, heard) = (BTreeSet::new(), Revision::ZERO);
-        Ok(Self { deployment, members, seen, refused, heard, round: Instant::now() })
-    }
-
-    /// Reads what was said since the last time, or everything if `whole`, and tells it to the stage.
-    async fn look(&mut self, state: &AppState, progress: &mut Progress, plan: &Plan, whole: bool) -> Result<(), Halt> {
-        let clock = plan.clock(state.clock.now().micros());
-        let late = i64::try_from(LATE.as_micros()).unwrap_or(i64::MAX);
-        let since = Revision::from_micros(self.heard.micros().saturating_sub(late).max(0));
-        let mut tx = state.store.read().await?;
-        let problems = tx.render_problems(self.deployment).await?;
-        let problems: HashMap<_, _> = problems.into_iter().map(|found| (found.host, found.problem)).collect();
-        let refused: BTreeSet<Uuid> = problems.keys().copied().collect();
-        let whole = whole || self.heard == Revision::ZERO || refused != self.refused;
-        self.refused = refused;
-        let reports = match whole {
-            true => tx.reports_of_deployment(self.deployment).await?,
-            false => tx.reports_of_deployment_since(self.deployment, since).await?,
-        };
-        drop(tx);
-        let reports: HashMap<_, _> = reports.into_iter().map(|observed| (observed.host, observed)).collect();
-        self.heard = reports.values().map(|observed| observed.reported_at).fold(self.heard, Revision::max);
-        let round = whole || self.round <= Instant::now();
-        if round {
-            let every = ROUND.max(Duration::from_millis(self.members.len() as u64 / 20));
-            self.round = Instant::now() + every;
-            let model = state.model();
-            let matched = model.deployment(self.deployment).and_then(|deployment| model.target(deployment).cloned());
-            for host in &self.members {
-                let stays = model.host(*host).zip(matched.as_ref()).is_some_and(|(host, target)| target.matches(host));
-                if !stays {
-                    progress.remove(*host, clock);
-                }
-            }
-        }
-        let silence = hosts::online_since(state);
-        let asked: Box<dyn Iterator<Item = &Uuid> + Send> =
-            if round { Box::new(self.members.iter()) } else { Box::new(reports.keys()) };
-        for host in asked {
-            let Some((before, open)) = progress.standing(*host) else { continue };
-            let observed = reports.get(host);
-            let said = if !open {
-                // What it says is about the release before.
-                Said::OnItsWay
-            } else if whole || observed.is_some() {
-                let entry = state.view.find(*host).and_then(|slot| slot.set().of_deployment(self.deployment).cloned());
-                let assignment = entry.map(|entry| entry.assignment(*host));
-                // By the plan's clock, which stood still while it was paused.
-                let at = observed.map_or(clock, |observed| plan.clock(observed.reported_at.micros()).min(clock));
-                Said::of(assignment.as_ref(), observed, problems.get(host), at)
-            } else {
-                before.said
-            };
-            let seen = hosts::last_seen(state, *host, self.seen.get(host).copied().flatten());
-            // One that nobody ever saw is not there since it was first looked for.
-            let unseen_since = match (seen, before.unseen_since) {
-                (Some(seen), _) if seen >= silence => None,
-                (_, Some(since)) => Some(since),
-                (Some(seen), None) => Some(plan.clock(seen.micros()).min(clock)),
-                (None, None) => Some(clock),
-            };
-            let standing = Standing { said, unseen_since };
-            if standing != before {
-                progress.tell(*host, standing, clock);
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Looks at the hosts until the stage ends. `open` is called with how far the gate is to be open.
 async fn watch_over(
     job: &Job,
@@ -267,13 +180,13 @@ async fn watch_over(
     opens: bool,
 ) -> Result<Ended, Halt> {
     let (mut commits, mut reports) = (job.state.commits(), job.state.reported.subscribe());
-    let (mut whole, mut opened) = (true, None);
+    let (mut look, mut opened, mut given) = (Look::Whole, None, progress.given());
     let mut told: (Option<String>, Instant) = (None, Instant::now());
     loop {
         commits.mark_unchanged();
         reports.mark_unchanged();
-        let (plan, _) = job.standing().await?;
-        watch.look(&job.state, &mut progress, &plan, std::mem::take(&mut whole)).await?;
+        let (plan, gate) = job.standing().await?;
+        watch.look(&job.state, &mut progress, &plan, std::mem::replace(&mut look, Look::Given(Vec::new()))).await?;
         let (wall, paused) = (job.state.clock.now(), plan.state == PlanState::Paused);
         let now = plan.clock(wall.micros());
         let doors = match windows.map(|windows| windows.opening(wall, None)) {
@@ -290,22 +203,29 @@ async fn watch_over(
                 && !job.open(|gate| gate.open(opening)).await?
             {
                 // The plan was paused meanwhile, or went on without this.
+                progress.close_after(given);
+                let _hint = tokio::time::timeout(LOOK, commits.changed()).await;
                 tokio::time::sleep(REST).await;
-                whole = true;
                 continue;
             }
             opened.clone_from(&advance.opening);
             job.decided().await?;
-            whole = true;
+            // What they said until now was about the release before.
+            look = Look::Given(progress.given_after(given).collect());
+            given = progress.given();
         }
         if let Some(verdict) = advance.verdict {
+            let line = match &verdict {
+                Verdict::Failed(_) => line + &watches::blame(&job.state, gate.deployment, &progress).await?,
+                Verdict::Passed | Verdict::NoOp(_) => line,
+            };
             return Ok(Ended { verdict, line, counts: Some(advance.counts) });
         }
         if told.0.as_ref() != Some(&line) && (told.0.is_none() || told.1.elapsed() >= TOLD) {
             job.tell(&line, &advance.counts).await?;
             told = (Some(line), Instant::now());
         }
-        if whole {
+        if matches!(&look, Look::Given(hosts) if !hosts.is_empty()) {
             continue;
         }
         tokio::time::sleep(REST).await;
@@ -352,12 +272,11 @@ async fn hand_out(job: &Job, stage: &ReleaseStage) -> Result<Ended, Halt> {
     };
     let hosts = ranked(deployment.uid, present(&job.state, &deployment));
     let frozen = Frozen::of(stage, &gate, &hosts, matches);
-    let members = frozen.members.iter().map(|member| member.host).collect();
-    let all = Opening { stage: stage.stage.clone(), selector: None, up_to: None };
+    let all = Opening { stage: stage.stage.clone(), selector: None, up_to: None, reach: None };
     let opening = if gate.is_settled() { Some(&all) } else { gate.opening(&stage.stage) };
     let now = plan.clock(job.state.clock.now().micros());
     let progress = Progress::new(Rules::from(stage), frozen, opening, now);
-    let watch = Watch::begin(&job.state, deployment.uid, members).await?;
+    let watch = Watch::begin(&job.state, deployment.uid, &progress).await?;
     watch_over(job, progress, watch, windows.as_ref(), !gate.is_settled()).await
 }
 
@@ -387,10 +306,10 @@ async fn take_back(job: &Job, back: &Back) -> Result<Ended, Halt> {
     let members: Vec<Uuid> = if gate.from.is_none() { Vec::new() } else { members };
     let ranks = ranked(deployment.uid, members.iter().copied());
     let now = plan.clock(job.state.clock.now().micros());
-    let all = Opening { stage: job.node.name.clone(), selector: None, up_to: None };
+    let all = Opening { stage: job.node.name.clone(), selector: None, up_to: None, reach: None };
     let frozen = Frozen { members: ranks, reach: None };
     let progress = Progress::new(Rules::back(&job.node.name, back), frozen, Some(&all), now);
-    let watch = Watch::begin(&job.state, deployment.uid, members).await?;
+    let watch = Watch::begin(&job.state, deployment.uid, &progress).await?;
     watch_over(job, progress, watch, None, false).await
 }
 
@@ -413,8 +332,8 @@ async fn look_ahead(job: &Job, preflight: &Preflight) -> Result<Ended, Halt> {
         renderer: &state.renderer,
     };
     let affected = Affected { deployments: BTreeSet::from([deployment.uid]), ..Affected::default() };
-    let planned =
-        planning.preview(&affected).await.map_err(|problem| Halt::Over("unavailable", problem.to_string()))?;
+    // An error is not about the release: that it cannot be rendered for a host is part of the answer.
+    let planned = planning.preview(&affected).await.map_err(|problem| Halt::Again(problem.to_string()))?;
     let refused: Vec<_> =
         planned.problems.iter().filter_map(|(_, host, problem)| Some((host, problem.as_ref()?))).collect();
     let verdict = preflight::verdict(preflight, hosts, refused.len() as u64);

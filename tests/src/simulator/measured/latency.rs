@@ -7,7 +7,6 @@ use titan_api::{Kind, changes::ApplyRequest, client::WriteOptions};
 
 use super::{PATIENCE, differences, fanout};
 use crate::{
-    manifests,
     measures::{Figure, Goal, Samples},
     simulator::{
         credentials, documents,
@@ -64,8 +63,7 @@ pub(super) async fn measure(stage: &Stage, connections: usize, rounds: u64) -> a
 }
 
 fn deployment(serial: u64) -> serde_json::Value {
-    let values = json!({ "values": { "serial": format!("{ALONE}-{serial}") } });
-    manifests::deployment(ALONE, documents::WORKLOAD, ALONE, ALONE, &values)
+    documents::free(ALONE, ALONE, ALONE, &format!("{ALONE}-{serial}"))
 }
 
 async fn apply(stage: &Stage, resources: Vec<serde_json::Value>) -> anyhow::Result<()> {

@@ -1,0 +1,239 @@
+//! Watching: what the hosts of a stage say. All of them are looked at when it begins; then what is new, whoever was given the
+//! release, and everybody in turn, for those of which nothing is heard.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::{Duration, Instant},
+};
+
+use titan_api::{Problem, Revision, reports::Phase};
+use uuid::Uuid;
+
+use super::{Halt, LOOK};
+use crate::{
+    fleet::{
+        rollouts::{Progress, Said, Standing},
+        workplans::Plan,
+    },
+    routes::hosts,
+    state::AppState,
+    store::ObservedDeployment,
+    tasks::reports::listeners::Listener,
+};
+
+/// In what time everybody has his turn; in more the more hosts there are.
+const ROUND: Duration = Duration::from_secs(2);
+/// After so many hosts others may use the processor.
+const BREATH: usize = 4096;
+/// So many characters of what a host says are told.
+const BLAME: usize = 200;
+/// Reports that another replica wrote may come this much later than their time says.
+const LATE: Duration = Duration::from_secs(5);
+
+/// What hosts of a stage say.
+pub(super) struct Watch {
+    deployment: Uuid,
+    /// What is said to this process.
+    listener: Listener,
+    /// When hosts were seen before this process began, as it was written down, by their places in the stage.
+    seen: Vec<Option<Revision>>,
+    /// Hosts that cannot have what they are to have.
+    refused: BTreeSet<Uuid>,
+    /// Up to when reports were read, and when that was.
+    read: (Revision, Instant),
+    /// Whose turn it is next, by place, and since when.
+    turn: (usize, Instant),
+}
+
+/// What is looked at beside what is new.
+pub(super) enum Look {
+    /// All hosts.
+    Whole,
+    /// Hosts that were given the release since the last time.
+    Given(Vec<Uuid>),
+}
+
+/// What a host is judged by.
+struct Ground<'a> {
+    state: &'a AppState,
+    plan: &'a Plan,
+    clock: i64,
+    /// Who was not heard of since then is not there.
+    silence: Revision,
+    problems: HashMap<Uuid, Problem>,
+}
+
+impl Watch {
+    pub(super) async fn begin(state: &AppState, deployment: Uuid, progress: &Progress) -> Result<Self, Halt> {
+        let listener = state.reports.listeners.listen(deployment);
+        let mut seen = vec![None; progress.size()];
+        let mut tx = state.store.read().await?;
+        for first in (0..progress.size()).step_by(BREATH) {
+            let hosts: Vec<_> = progress.places(first, BREATH).collect();
+            for (host, at) in tx.seen_of(&hosts).await? {
+                if let Some(seen) = progress.place(host).and_then(|place| seen.get_mut(place as usize)) {
+                    *seen = Some(at);
+                }
+            }
+        }
+        let (now, refused) = (Instant::now(), BTreeSet::new());
+        Ok(Self { deployment, listener, seen, refused, read: (Revision::ZERO, now), turn: (0, now) })
+    }
+
+    /// Takes in what was said since the last time, and tells it to the stage.
+    pub(super) async fn look(
+        &mut self,
+        state: &AppState,
+        progress: &mut Progress,
+        plan: &Plan,
+        look: Look,
+    ) -> Result<(), Halt> {
+        let clock = plan.clock(state.clock.now().micros());
+        // First, so that what is read below is at least as new.
+        let mut reports = self.listener.take();
+        let mut tx = state.store.read().await?;
+        let problems = tx.render_problems(self.deployment).await?;
+        let problems: HashMap<_, _> = problems.into_iter().map(|found| (found.host, found.problem)).collect();
+        let refused: BTreeSet<Uuid> = problems.keys().copied().collect();
+        let mut anew: BTreeSet<Uuid> = self.refused.symmetric_difference(&refused).copied().collect();
+        self.refused = refused;
+        let ground = Ground { state, plan, clock, silence: hosts::online_since(state), problems };
+        let Look::Given(given) = look else {
+            self.leave(&ground, progress, 0, progress.size()).await;
+            for place in 0..progress.size() {
+                breathe(place).await;
+                let Some(host) = progress.places(place, 1).next() else { break };
+                self.judge(&ground, progress, host, None, true);
+            }
+            let mut newest = Revision::ZERO;
+            tx.each_report_of_deployment(self.deployment, |observed| {
+                newest = newest.max(observed.reported_at);
+                self.judge(&ground, progress, observed.host, Some(observed), true);
+            })
+            .await?;
+            self.read = (newest, Instant::now());
+            return Ok(());
+        };
+        anew.extend(given);
+        let mut read = Vec::new();
+        if !anew.is_empty() {
+            let hosts: Vec<_> = anew.iter().copied().collect();
+            read = tx.reports_of_deployment_on(self.deployment, &hosts).await?;
+        }
+        // What was said to other replicas is to be had from the database alone.
+        if state.store.postgres().is_some() && self.read.1.elapsed() >= LOOK {
+            let late = i64::try_from(LATE.as_micros()).unwrap_or(i64::MAX);
+            let since = Revision::from_micros(self.read.0.micros().saturating_sub(late).max(0));
+            let said = tx.reports_of_deployment_since(self.deployment, since).await?;
+            let newest = said.iter().map(|observed| observed.reported_at).fold(self.read.0, Revision::max);
+            self.read = (newest, Instant::now());
+            read.extend(said);
+        }
+        drop(tx);
+        reports.extend(read.into_iter().map(|observed| (observed.host, observed)));
+        let (first, count) = self.take_turn(progress.size());
+        self.leave(&ground, progress, first, count).await;
+        let turn: Vec<_> = progress.places(first, count).collect();
+        for (number, host) in turn.into_iter().enumerate() {
+            breathe(number).await;
+            self.judge(&ground, progress, host, None, false);
+        }
+        anew.extend(reports.keys());
+        for (number, host) in anew.into_iter().enumerate() {
+            breathe(number).await;
+            self.judge(&ground, progress, host, reports.get(&host), true);
+        }
+        Ok(())
+    }
+
+    /// Tells the stage how a host stands, `anew` also what it says of the release.
+    fn judge(
+        &self,
+        ground: &Ground<'_>,
+        progress: &mut Progress,
+        host: Uuid,
+        observed: Option<&ObservedDeployment>,
+        anew: bool,
+    ) {
+        let Ground { state, plan, clock, silence, problems } = ground;
+        let Some((before, open)) = progress.standing(host) else { return };
+        let said = if !open {
+            // What it says is about the release before.
+            Said::OnItsWay
+        } else if anew {
+            let entry = state.view.find(host).and_then(|slot| slot.set().of_deployment(self.deployment).cloned());
+            let assignment = entry.map(|entry| entry.assignment(host));
+            // By the plan's clock, which stood still while it was paused.
+            let at = observed.map_or(*clock, |observed| plan.clock(observed.reported_at.micros()).min(*clock));
+            Said::of(assignment.as_ref(), observed, problems.get(&host), at)
+        } else {
+            before.said
+        };
+        let written = progress.place(host).and_then(|place| self.seen.get(place as usize)).copied().flatten();
+        // One that nobody ever saw is not there since it was first looked for.
+        let unseen_since = match (hosts::last_seen(state, host, written), before.unseen_since) {
+            (Some(seen), _) if seen >= *silence => None,
+            (_, Some(since)) => Some(since),
+            (Some(seen), None) => Some(plan.clock(seen.micros()).min(*clock)),
+            (None, None) => Some(*clock),
+        };
+        let standing = Standing { said, unseen_since };
+        if standing != before {
+            progress.tell(host, standing, *clock);
+        }
+    }
+
+    /// Tells the stage which of the hosts of so many places are no longer the deployment's.
+    async fn leave(&self, ground: &Ground<'_>, progress: &mut Progress, first: usize, count: usize) {
+        let model = ground.state.model();
+        let target = model.deployment(self.deployment).and_then(|deployment| model.target(deployment));
+        let stays = |host| model.host(host).zip(target).is_some_and(|(host, target)| target.matches(host));
+        let mut gone = Vec::new();
+        for (number, host) in progress.places(first, count).enumerate() {
+            breathe(number).await;
+            if !stays(host) {
+                gone.push(host);
+            }
+        }
+        gone.into_iter().for_each(|host| progress.remove(host, ground.clock));
+    }
+
+    /// Returns the places whose turn it is, as the first and how many: in the time of a round it is everybody's once.
+    fn take_turn(&mut self, all: usize) -> (usize, usize) {
+        let (first, since) = self.turn;
+        let round = ROUND.max(Duration::from_millis(all as u64 / 20));
+        let part = since.elapsed().div_duration_f64(round);
+        let count = ((part * all as f64) as usize).min(all - first);
+        if count > 0 {
+            self.turn = ((first + count) % all, Instant::now());
+        }
+        (first, count)
+    }
+}
+
+/// Returns what the first of the hosts says that failed, for people; nothing if none did.
+pub(super) async fn blame(state: &AppState, deployment: Uuid, progress: &Progress) -> Result<String, Halt> {
+    let Some(host) = progress.failed().next() else { return Ok(String::new()) };
+    let mut tx = state.store.read().await?;
+    let problem = tx.render_problems(deployment).await?.into_iter().find(|found| found.host == host);
+    let said = match problem {
+        Some(found) => found.problem.detail,
+        None => {
+            let reports = tx.reports_of_deployment_on(deployment, &[host]).await?;
+            let failed = |phase| matches!(phase, Phase::Failed | Phase::Degraded | Phase::RolledBack);
+            // What one said before it fell silent was about something else.
+            let report = reports.into_iter().map(|observed| observed.report).find(|report| failed(report.phase));
+            report.map(|report| report.message).unwrap_or_default()
+        }
+    };
+    let name = state.model().host(host).map(|host| host.name().to_owned()).unwrap_or_default();
+    let said: String = said.chars().take(BLAME).collect();
+    Ok(if said.is_empty() { format!("; {name} is one of them") } else { format!("; {name}: {said}") })
+}
+
+/// Lets others go on between many hosts.
+async fn breathe(number: usize) {
+    if number % BREATH == BREATH - 1 {
+        tokio::task::yield_now().await;
+    }
+}

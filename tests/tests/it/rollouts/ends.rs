@@ -1,0 +1,100 @@
+//! How rollouts end when the last word is a person's.
+
+use serde_json::json;
+use titan_api::{
+    Name,
+    client::Client,
+    enrolment::TokenRequest,
+    workplans::{NodeState, PlanState, Signal, SignalRequest},
+};
+use titan_tests::worlds::{World, until};
+
+use super::{Hosts, documents, plan};
+
+const FEW: usize = 2;
+
+/// Returns a client of somebody who did not make the plans.
+async fn reviewer(world: &World) -> Client {
+    let request = TokenRequest { name: Name::new("reviewer").expect("a name"), ttl_seconds: None };
+    let token = world.admin.create_token(&request).await.expect("a token").token;
+    Client::new(&world.plane.server, Some(token)).expect("a client")
+}
+
+/// Rolls a version out whose last stage waits for an approval, and approves it.
+async fn approved(world: &World, reviewer: &Client, release: &str, version: &str) {
+    let strategy = json!({ "stages": [{ "name": "all", "hosts": "100%", "checks": [{ "approval": {} }] }] });
+    world.apply(documents(version, &strategy)).await.expect("written");
+    let gate = Name::new("all-check-1").expect("a name");
+    let waits = plan(world, release, |plan| plan.current.iter().any(|node| node.name == gate)).await;
+    let node = world.admin.plan_node(waits.id, &gate).await.expect("the gate");
+    assert_eq!(node.state, NodeState::Waiting);
+    let approve = SignalRequest {
+        node: Some(gate),
+        generation: Some(node.generation),
+        ..SignalRequest::new(Signal::Approve, release)
+    };
+    reviewer.signal(waits.id, &approve).await.expect("approved");
+    plan(world, release, |plan| plan.state == PlanState::Succeeded).await;
+}
+
+/// S4-23, S4-43: a release that a person said yes to is the one that hosts return to, and the one that newcomers get.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_whose_last_gate_a_person_opened_is_the_one_to_return_to() {
+    let world = World::start(crate::NODE).await.expect("a control plane");
+    let hosts = Hosts::start(&world, FEW).await;
+    let reviewer = reviewer(&world).await;
+    approved(&world, &reviewer, "web#1", "one").await;
+    approved(&world, &reviewer, "web#2", "two").await;
+    assert_eq!(hosts.count(), [("two".to_owned(), FEW)].into());
+    let strategy = json!({ "stages": [{ "name": "all", "hosts": "100%" }], "maxFailures": 0 });
+    world.apply(documents("bad", &strategy)).await.expect("written");
+    plan(&world, "web#3", |plan| plan.state == PlanState::RolledBack).await;
+    until("all returned", async || Ok((hosts.count() == [("two".to_owned(), FEW)].into()).then_some(())))
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {:?}", hosts.count()));
+    // Nobody was ever sent further back than that.
+    let seen = hosts.seen.lock().expect("seen");
+    let since_two = seen.all.iter().skip_while(|(_, version)| version != "two");
+    assert!(since_two.clone().count() > FEW);
+    let ever: std::collections::BTreeSet<_> = since_two.map(|(_, version)| version.as_str()).collect();
+    assert_eq!(ever, ["bad", "two"].into(), "{:?}", seen.all);
+}
+
+/// A release that was taken back waits for a person; once somebody starts it and it is proven, it is like any other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_veto_is_over_once_the_release_is_proven_after_all() {
+    let world = World::start(crate::NODE).await.expect("a control plane");
+    let hosts = Hosts::start(&world, FEW).await;
+    let gated = json!({ "stages": [
+        { "name": "one", "hosts": 1, "checks": [{ "approval": {} }] },
+        { "name": "all", "hosts": "100%" },
+    ] });
+    let free = json!({ "stages": [{ "name": "all", "hosts": "100%" }] });
+    world.apply(documents("one", &free)).await.expect("written");
+    plan(&world, "web#1", |plan| plan.state == PlanState::Succeeded).await;
+    world.apply(documents("two", &gated)).await.expect("written");
+    let waits = plan(&world, "web#2", |plan| plan.current.iter().any(|node| &*node.name == "one-check-1")).await;
+    let back = SignalRequest { reason: Some("not yet".to_owned()), ..SignalRequest::new(Signal::Rollback, "back") };
+    world.admin.signal(waits.id, &back).await.expect("taken back");
+    plan(&world, "web#2", |plan| plan.state == PlanState::RolledBack).await;
+    // The same again, by way of another: it is not begun.
+    world.apply(documents("three", &free)).await.expect("written");
+    plan(&world, "web#3", |plan| plan.state == PlanState::Succeeded).await;
+    world.apply(documents("two", &free)).await.expect("written");
+    let waits = plan(&world, "web#4", |_| true).await;
+    assert_eq!(waits.state, PlanState::Planning);
+    assert_eq!(hosts.count(), [("three".to_owned(), FEW)].into());
+    world.admin.signal(waits.id, &SignalRequest::new(Signal::Start, "start")).await.expect("started");
+    plan(&world, "web#4", |plan| plan.state == PlanState::Succeeded).await;
+    until("it is settled", async || {
+        let vetoes = world.database.texts("SELECT CAST(number AS TEXT) FROM vetoes").await?;
+        Ok(vetoes.is_empty().then_some(()))
+    })
+    .await
+    .expect("no veto is left");
+    world.apply(documents("three", &free)).await.expect("written");
+    plan(&world, "web#5", |plan| plan.state == PlanState::Succeeded).await;
+    world.apply(documents("two", &free)).await.expect("written");
+    plan(&world, "web#6", |plan| plan.state == PlanState::Succeeded).await;
+    assert_eq!(hosts.count(), [("two".to_owned(), FEW)].into());
+}
