@@ -98,7 +98,7 @@ async fn commit(
             return Ok(Vec::new());
         }
         let each: Vec<usize> = done.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-        let text = format!("jobs done by each worker: {each:?}, {} in all", each.iter().sum::<usize>());
+        let text = format!("  jobs done by each worker: {each:?}, {} in all", each.iter().sum::<usize>());
         Ok(vec![Line::new().add(Tone::Faint, text)])
     };
     play.follow(&mut plan, &mut beside, Follow::is_over).await?;

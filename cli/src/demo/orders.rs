@@ -15,7 +15,10 @@ use titan_api::{
 
 use super::plays::{Play, approve, because, gate};
 use crate::{
-    commands::{documents::apply, workplans::follow::Follow},
+    commands::{
+        documents::apply,
+        workplans::{follow::Follow, picture::spoken},
+    },
     errors::CliError,
     manifests,
 };
@@ -28,8 +31,6 @@ use shop::Shop;
 pub(super) const NAME: &str = "order-lifecycle";
 /// How long an order may take, by its plan.
 const IN_TIME: Duration = Duration::from_secs(15);
-/// How long people have to see what waits: the review itself waits for 4 s.
-const GLANCE: Duration = Duration::from_secs(1);
 
 /// Shows it.
 pub(super) async fn show(mut play: Play<'_>) -> Result<(), CliError> {
@@ -65,6 +66,8 @@ pub(super) async fn follow(play: &Play<'_>, example: &str, name: &str, values: V
 async fn shipped(play: &mut Play<'_>) -> Result<(), CliError> {
     let shop = Arc::new(Shop::default());
     let address = shop.open().await?;
+    // The review waits for 4 s, by the example: who answers it is there before.
+    let (customer, reviewer) = (play.somebody("customer").await?, play.somebody("reviewer").await?);
     play.act(
         "an order in a shop of which every step breaks once and hangs once; it has 15 s",
         &format!("titan workplan watch {NAME}"),
@@ -75,16 +78,15 @@ async fn shipped(play: &mut Play<'_>) -> Result<(), CliError> {
     play.follow(&mut plan, &mut beside, |plan| gate(plan).is_some()).await?;
 
     play.act("the customer moves", &format!("titan workplan update {NAME} --set address.city=Ulm"))?;
-    let customer = play.somebody("customer").await?;
     let moved = |city: &str| {
         let values = json!({ "address": { "city": city } }).as_object().cloned();
         SignalRequest { values, ..because(Signal::Update, "the customer moved") }
     };
     let nowhere = customer.signal(plan.status.id, &moved("")).await;
     customer.signal(plan.status.id, &moved("Ulm")).await?;
-    tokio::time::sleep(GLANCE).await;
+    play.pause(&mut plan, &mut beside).await?;
     play.act("the reviewer has looked at it", &format!("titan workplan approve {NAME} review"))?;
-    approve(&play.somebody("reviewer").await?, &plan, "a customer of old").await?;
+    approve(&reviewer, &plan, "a customer of old").await?;
     play.follow(&mut plan, &mut beside, Follow::is_over).await?;
     let took = begin.elapsed();
 
@@ -102,9 +104,9 @@ async fn shipped(play: &mut Play<'_>) -> Result<(), CliError> {
     );
     play.expect(
         told.payments == 1,
-        format!("it was charged {} time(s), asked {} times", told.payments, told.asked("charge")),
+        format!("it was charged {}, though that was asked for {}", times(told.payments), times(told.asked("charge"))),
     );
-    play.expect(told.refunds == 0, format!("{} refunds", told.refunds));
+    play.expect(told.refunds == 0, "nothing was given back");
     let city = told.city.unwrap_or_else(|| "nowhere".to_owned());
     play.expect(city == "Ulm", format!("it went to {city}, where the customer moved meanwhile"));
     play.expect(nowhere.is_err(), "an address without a city was refused");
@@ -120,10 +122,10 @@ async fn cancelled(play: &mut Play<'_>) -> Result<(), CliError> {
         "another order; the customer changes his mind when he has paid",
         &format!("titan workplan watch {OTHER}"),
     )?;
+    let reviewer = play.somebody("manager").await?;
     let mut plan = ordered(play, OTHER, &address, "o-1002").await?;
     let mut beside = || Ok(vec![shop.line()]);
     play.follow(&mut plan, &mut beside, |plan| gate(plan).is_some()).await?;
-    let reviewer = play.somebody("manager").await?;
     approve(&reviewer, &plan, "looks right").await?;
     let outcome = |plan: &Follow, name: &str| {
         plan.nodes.get(name).filter(|node| node.state == NodeState::Final).and_then(|node| node.outcome)
@@ -134,11 +136,21 @@ async fn cancelled(play: &mut Play<'_>) -> Result<(), CliError> {
     play.follow(&mut plan, &mut beside, Follow::is_over).await?;
 
     let status = &plan.status;
-    play.expect(status.state == PlanState::RolledBack, format!("order o-1002 ended as {}", status.state));
+    play.expect(status.state == PlanState::RolledBack, format!("order o-1002 was {}", spoken(status.state)));
     let shipped = outcome(&plan, "ship") == Some(Outcome::Passed);
     play.expect(!shipped, "it was not shipped");
     let told = shop.told();
     let paid = (told.payments, told.refunds);
-    play.expect(paid == (1, 1), format!("it was charged {} time(s) and refunded {} time(s)", paid.0, paid.1));
+    play.expect(paid == (1, 1), format!("it was charged {} and refunded {}", times(paid.0), times(paid.1)));
     Ok(())
+}
+
+/// Returns how often, in words.
+fn times(count: usize) -> String {
+    match count {
+        0 => "never".to_owned(),
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        more => format!("{more} times"),
+    }
 }

@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How long anything in a play may take.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long people have to see that something waits for a person, with `--once` and without.
-const SEEN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
+const SEEN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 
 /// A play on its way.
 pub(super) struct Play<'a> {
@@ -39,21 +39,37 @@ pub(super) struct Play<'a> {
     pub(super) directory: &'a Path,
     once: bool,
     found: Vec<(bool, String)>,
+    shown: Shown,
+}
+
+/// The picture that is shown, until something else is said.
+struct Shown {
+    canvas: Canvas,
+    lines: Lines,
+    beside: Vec<String>,
+}
+
+impl Shown {
+    fn nothing(output: Output) -> Self {
+        Self { canvas: Canvas::new(output), lines: Lines::default(), beside: Vec::new() }
+    }
 }
 
 impl<'a> Play<'a> {
     /// Returns a play of which nothing was shown yet.
-    pub(super) const fn new(
+    pub(super) fn new(
         (output, once): (Output, bool),
         client: &'a Client,
         fleet: &'a mut Fleet,
         directory: &'a Path,
     ) -> Self {
-        Self { output, client, fleet, directory, once, found: Vec::new() }
+        Self { output, client, fleet, directory, once, found: Vec::new(), shown: Shown::nothing(output) }
     }
 
     /// Says what comes next, and what a person would type for it.
-    pub(super) fn act(&self, title: &str, command: &str) -> Result<(), CliError> {
+    pub(super) fn act(&mut self, title: &str, command: &str) -> Result<(), CliError> {
+        // What is said once about a plan is not said again because of a new picture.
+        self.shown.canvas = Canvas::new(self.output);
         self.output.line(&format!("\n{}", Tone::Strong.paint(title)))?;
         Ok(self.output.line(&Tone::Faint.paint(command))?)
     }
@@ -65,23 +81,23 @@ impl<'a> Play<'a> {
         beside: &mut dyn FnMut() -> Result<Vec<Line>, CliError>,
         until: impl Fn(&Follow) -> bool,
     ) -> Result<(), CliError> {
-        let (mut canvas, mut lines) = (Canvas::new(self.output), Lines::default());
-        let (begin, mut said) = (Instant::now(), Vec::new());
+        let begin = Instant::now();
         loop {
             let news = plan.look(0).await?;
             let beside = beside()?;
             if self.output.repaints() {
                 let (columns, rows) = Canvas::size();
-                let mut picture = picture(plan, ages::now(), (columns, rows.saturating_sub(beside.len())));
+                let mut picture = picture(plan, ages::now(), (columns, rows.saturating_sub(beside.len() + 1)));
+                picture.push(Line::new());
                 picture.extend(beside);
-                canvas.paint(&picture)?;
+                self.shown.canvas.paint(&picture)?;
             } else {
-                lines.news(self.output, plan, &news)?;
-                let now: Vec<String> = beside.iter().map(|line| line.render(false)).collect();
-                for line in now.iter().filter(|line| !said.contains(*line)) {
+                self.shown.lines.news(self.output, plan, &news)?;
+                let beside: Vec<String> = beside.iter().map(|line| line.render(false)).collect();
+                for line in beside.iter().filter(|line| !self.shown.beside.contains(*line)) {
                     self.output.line(line)?;
                 }
-                said = now;
+                self.shown.beside = beside;
             }
             if until(plan) {
                 return Ok(());
@@ -97,9 +113,14 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// Lets people see that something waits for them.
-    pub(super) async fn pause(&self) {
-        tokio::time::sleep(if self.once { SEEN.0 } else { SEEN.1 }).await;
+    /// Lets people see for a while how a plan waits for them.
+    pub(super) async fn pause(
+        &mut self,
+        plan: &mut Follow,
+        beside: &mut dyn FnMut() -> Result<Vec<Line>, CliError>,
+    ) -> Result<(), CliError> {
+        let until = Instant::now() + if self.once { SEEN.0 } else { SEEN.1 };
+        self.follow(plan, beside, |_| Instant::now() >= until).await
     }
 
     /// Returns a connection as somebody else, who may approve what the demo itself began.

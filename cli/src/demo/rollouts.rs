@@ -21,7 +21,10 @@ use super::{
     plays::{Play, approve, gate},
 };
 use crate::{
-    commands::{documents::apply, workplans::follow::Follow},
+    commands::{
+        documents::apply,
+        workplans::{follow::Follow, picture::spoken},
+    },
     errors::CliError,
     manifests::{self, Manifest},
     output::{Tone, lines::Line},
@@ -80,17 +83,21 @@ pub(super) async fn show(mut play: Play<'_>) -> Result<(), CliError> {
         tokio::time::sleep(LOOK).await;
     }
     let took = begin.elapsed().as_secs_f64();
-    play.output.line(&format!("{} in {took:.1} s, {}", Tone::Good.paint("healthy"), shown(&places).render(false)))?;
+    play.output.line(&format!(
+        "{} in {took:.1} s, {}",
+        Tone::Good.paint("healthy"),
+        shown(&places).render(false).trim()
+    ))?;
 
     let strategy: Value =
         serde_yaml::from_str(FILES[1].1).map_err(|source| DemoError::Story { scenario: NAME.to_owned(), source })?;
-    edit(&mut documents, Kind::Deployment, "/spec/strategy", strategy);
-    edit(&mut documents, Kind::Workload, "/spec/version", json!("2.0.0"));
+    edit(&mut documents, Kind::Deployment, "/spec/strategy", &strategy);
+    edit(&mut documents, Kind::Workload, "/spec/version", &json!("2.0.0"));
     play.act("version 2.0.0: one host, a person looks at it, half of them, all", "titan rollout watch web")?;
     good(&mut play, &documents, &places).await?;
 
-    edit(&mut documents, Kind::Workload, "/spec/version", json!("3.0.0"));
-    edit(&mut documents, Kind::Workload, "/spec/values", json!({ "state": "broken" }));
+    edit(&mut documents, Kind::Workload, "/spec/version", &json!("3.0.0"));
+    edit(&mut documents, Kind::Workload, "/spec/values", &json!({ "state": "broken" }));
     play.act("version 3.0.0 does not work", "titan rollout watch web")?;
     bad(&mut play, &documents, &places).await?;
     play.end()
@@ -128,7 +135,7 @@ async fn good(play: &mut Play<'_>, documents: &[Manifest], places: &[Place]) -> 
     let mut plan = begin(play, documents).await?;
     let mut beside = || Ok(vec![shown(places)]);
     play.follow(&mut plan, &mut beside, |plan| gate(plan).is_some()).await?;
-    play.pause().await;
+    play.pause(&mut plan, &mut beside).await?;
     let waiting = versions(places);
     let reviewer = play.somebody("reviewer").await?;
     let node = gate(&plan).map(|gate| gate.name.to_string()).unwrap_or_default();
@@ -159,9 +166,12 @@ async fn bad(play: &mut Play<'_>, documents: &[Manifest], places: &[Place]) -> R
     play.expect(ever.len() == 1, format!("3.0.0 was on {} alone", met.join(", ")));
     let stopped = outcome("canary") == Some(Outcome::Failed) && outcome("half") != Some(Outcome::Passed);
     let canary = plan.nodes.get("canary").and_then(|node| node.message.clone()).unwrap_or_default();
-    play.expect(stopped, format!("it stopped there: {canary}"));
+    let why = if canary.is_empty() { "nothing was said".to_owned() } else { canary };
+    let said = plan.faults.iter().find(|(host, _)| ever.contains(*host));
+    let said = said.map_or_else(String::new, |(host, said)| format!("; {host} says: {said}"));
+    play.expect(stopped, format!("it stopped there: {why}{said}"));
     let back = status.state == PlanState::RolledBack;
-    play.expect(back, format!("{} ended as {}, because {}", status.name, status.state, reason(&plan)));
+    play.expect(back, format!("{} was {}, because {}", status.name, spoken(status.state), reason(&plan)));
     let now = versions(places).get("2.0.0").map_or(0, BTreeSet::len);
     play.expect(now == HOSTS, format!("2.0.0 is on {} again, by what is on their disks", number(now, "host")));
     Ok(())
@@ -172,7 +182,7 @@ fn reason(plan: &Follow) -> &str {
 }
 
 /// Puts a value into the documents of a kind.
-fn edit(documents: &mut [Manifest], kind: Kind, pointer: &str, value: Value) {
+fn edit(documents: &mut [Manifest], kind: Kind, pointer: &str, value: &Value) {
     let (parent, key) = pointer.rsplit_once('/').unwrap_or_default();
     for document in documents.iter_mut().filter(|document| document.kind() == Some(kind)) {
         if let Some(map) = document.value.pointer_mut(parent).and_then(Value::as_object_mut) {
@@ -197,5 +207,5 @@ fn versions(places: &[Place]) -> BTreeMap<String, BTreeSet<Name>> {
 
 fn shown(places: &[Place]) -> Line {
     let each = versions(places).into_iter().map(|(version, hosts)| format!("{version} on {}", hosts.len()));
-    Line::new().add(Tone::Faint, format!("on the hosts' disks: {}", each.collect::<Vec<_>>().join(", ")))
+    Line::new().add(Tone::Faint, format!("  on the hosts' disks: {}", each.collect::<Vec<_>>().join(", ")))
 }

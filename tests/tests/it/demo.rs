@@ -42,7 +42,7 @@ fn demo_of_rollouts_ends_well() {
         "canary-check-1 waits for approval, 0 of 1",
         "canary-check-1 was approved by token:reviewer",
         "web#2 succeeded",
-        "web#3 ended as rolledBack",
+        "web#3 was taken back",
         "2.0.0 is on 12 hosts again",
     ] {
         assert!(said.contains(line), "{line:?} is not in\n{said}");
@@ -53,7 +53,7 @@ fn demo_of_rollouts_ends_well() {
 #[test]
 fn demo_of_orders_ends_well() {
     let said = played("order-lifecycle");
-    for line in ["order o-1001 succeeded", "it went to Ulm", "order o-1002 ended as rolledBack", "refunded 1 time(s)"] {
+    for line in ["order o-1001 succeeded", "it went to Ulm", "order o-1002 was taken back", "refunded once"] {
         assert!(said.contains(line), "{line:?} is not in\n{said}");
     }
 }

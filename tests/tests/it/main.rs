@@ -42,6 +42,7 @@ mod store;
 mod store_replicas;
 mod systemd;
 mod tasks;
+mod watches;
 mod workplans;
 
 /// This crate's binary: every Titan program, with fault points.

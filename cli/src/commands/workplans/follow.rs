@@ -33,7 +33,7 @@ pub(crate) struct Follow {
     /// Its nodes by name, each with its last attempt.
     pub(crate) nodes: BTreeMap<Name, NodeView>,
     /// The nodes of the plans that its nodes run.
-    pub(crate) children: BTreeMap<Name, Vec<NodeView>>,
+    pub(crate) children: BTreeMap<Name, BTreeMap<Name, NodeView>>,
     /// The last events that people care for, oldest first.
     pub(crate) events: VecDeque<EventView>,
     /// Who approved what is not decided yet.
@@ -142,9 +142,10 @@ impl Follow {
         let running = self.nodes.values().filter_map(|node| Some((node.name.clone(), node.child?)));
         for (name, child) in running.take(CHILDREN).collect::<Vec<_>>() {
             let known = self.children.get(&name);
-            let over = known.is_some_and(|nodes| nodes.iter().all(|node| node.state == NodeState::Final));
+            let over = known.is_some_and(|nodes| nodes.values().all(|node| node.state == NodeState::Final));
             if !over {
-                self.children.insert(name, self.client.plan_nodes(child, None, None).await?);
+                let nodes = self.client.plan_nodes(child, None, None).await?;
+                self.children.insert(name, nodes.into_iter().map(|node| (node.name.clone(), node)).collect());
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ use titan_api::{
     workplans::{NodeState, PlanState},
 };
 
-pub(crate) use self::words::{sentence, waits_for, words};
+pub(crate) use self::words::{sentence, spoken, waits_for, words};
 use self::{bars::Bar, rows::Row};
 use super::{follow::Follow, shown::plan_tone};
 use crate::output::{Tone, ages, lines::Line};
@@ -40,13 +40,13 @@ pub(crate) fn picture(plan: &Follow, now: Revision, (columns, height): (usize, u
     lines.extend(notes);
     let left = height.saturating_sub(lines.len() + 1).min(EVENTS);
     let told: Vec<_> =
-        plan.events.iter().rev().filter_map(|event| Some((event, sentence(event)?))).take(left).collect();
+        plan.events.iter().rev().filter_map(|event| Some((event, sentence(plan, event)?))).take(left).collect();
     if left > 1 && !told.is_empty() {
         lines.push(Line::new());
         for (event, said) in told.into_iter().rev() {
             let at = event.at.to_string();
             let time = at.get(11..19).unwrap_or_default().to_owned();
-            lines.push(Line::new().add(Tone::Faint, format!("  {time} {said}")));
+            lines.push(Line::new().add(Tone::Faint, format!("  {time}Z {said}")));
         }
     }
     lines.into_iter().map(|line| line.fit(columns)).collect()
@@ -91,17 +91,6 @@ const fn mark(state: PlanState) -> &'static str {
         PlanState::Superseded => "–",
         PlanState::Planning | PlanState::Paused => "◆",
         PlanState::Running | PlanState::Aborting | PlanState::RollingBack => "●",
-    }
-}
-
-const fn spoken(state: PlanState) -> &'static str {
-    match state {
-        PlanState::Planning => "not started",
-        PlanState::RollingBack => "being taken back",
-        PlanState::RolledBack => "taken back",
-        PlanState::Aborting => "being stopped",
-        PlanState::Aborted => "stopped",
-        other => other.as_str(),
     }
 }
 

@@ -11,6 +11,7 @@ use titan_api::{
     workplans::{EventView, NodeView},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use uuid::Uuid;
 
 use super::{
     follow::{Follow, counts},
@@ -65,7 +66,9 @@ async fn looked(plan: &mut Follow, resized: &mut Signal) -> Result<(), CliError>
 /// What was said of a plan where nothing can be painted.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
+    plan: Option<Uuid>,
     said: BTreeMap<Name, String>,
+    faults: BTreeSet<Name>,
     nodes: BTreeMap<Name, NodeView>,
     last: Option<Value>,
 }
@@ -73,6 +76,10 @@ pub(crate) struct Lines {
 impl Lines {
     /// Says what is new: what happened, one line each, then how far the stages are that go on.
     pub(crate) fn news(&mut self, output: Output, plan: &Follow, news: &[EventView]) -> io::Result<()> {
+        // Of another plan nothing was said yet.
+        if self.plan != Some(plan.status.id) {
+            *self = Self { plan: Some(plan.status.id), ..Self::default() };
+        }
         match output.format {
             Format::Table | Format::Wide => self.texts(plan, news).iter().try_for_each(|line| output.line(line)),
             Format::Name => {
@@ -91,7 +98,7 @@ impl Lines {
         let name = &plan.status.name;
         let seconds = |at: titan_api::Revision| format!("{}Z", at.to_string().get(..19).unwrap_or_default());
         let line = |at: &str, said: &str| format!("{at} {name} {}", said.replace(|c: char| c.is_control(), " "));
-        let told = news.iter().filter_map(|event| Some(line(&seconds(event.at), &sentence(event)?)));
+        let told = news.iter().filter_map(|event| Some(line(&seconds(event.at), &sentence(plan, event)?)));
         let mut lines: Vec<String> = told.collect();
         let now = seconds(ages::now());
         for node in plan.nodes.values().filter(|node| node.outcome.is_none()) {
@@ -104,6 +111,10 @@ impl Lines {
                 self.said.insert(node.name.clone(), said);
             }
         }
+        for (host, said) in plan.faults.iter().filter(|(host, _)| !self.faults.contains(*host)) {
+            lines.push(line(&now, &format!("host {host}: {said}")));
+        }
+        self.faults.extend(plan.faults.keys().cloned());
         lines
     }
 

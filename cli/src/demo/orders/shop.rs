@@ -73,9 +73,12 @@ impl Shop {
     /// Returns what it knows, as a line.
     pub(super) fn line(&self) -> Line {
         let books = self.books();
+        if books.calls.is_empty() {
+            return Line::new().add(Tone::Faint, "  the shop was not asked for anything");
+        }
         let each = books.calls.iter().map(|(step, calls)| format!("{step} {calls}"));
         let calls = each.collect::<Vec<_>>().join(", ");
-        let text = format!("the shop was asked for: {calls}; paid {}, refunded {}", books.payments, books.refunds);
+        let text = format!("  the shop was asked for: {calls}; paid {}, refunded {}", books.payments, books.refunds);
         Line::new().add(Tone::Faint, text)
     }
 
@@ -86,10 +89,13 @@ impl Shop {
     async fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
         let Some((head, body)) = request(&mut stream).await? else { return Ok(()) };
         let step = head.split_whitespace().nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
-        let key = header(&head, "idempotency-key").unwrap_or_default().to_owned();
+        let key = header(&head, "idempotency-key").unwrap_or_default();
         let answer = match self.enter(&step, key, &serde_json::from_slice(&body).unwrap_or_default()) {
             1 => "HTTP/1.1 500 Broken\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-            2 => return Ok(tokio::time::sleep(HANGS).await),
+            2 => {
+                tokio::time::sleep(HANGS).await;
+                return Ok(());
+            }
             _ => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
         };
         stream.write_all(answer.as_bytes()).await?;
@@ -98,7 +104,7 @@ impl Shop {
 
     /// Does what a step is about, and returns how often it was asked for. Money is taken before the step breaks: whoever asks
     /// again with the same key does not pay again.
-    fn enter(&self, step: &str, key: String, body: &Value) -> usize {
+    fn enter(&self, step: &str, key: &str, body: &Value) -> usize {
         let mut books = self.books();
         let calls = books.calls.entry(step.to_owned()).or_default();
         *calls += 1;
@@ -149,10 +155,10 @@ mod tests {
     #[test]
     fn whoever_asks_again_does_not_pay_again() {
         let shop = Shop::default();
-        let asked: Vec<usize> = (0..3).map(|_| shop.enter("charge", "k".to_owned(), &Value::Null)).collect();
+        let asked: Vec<usize> = (0..3).map(|_| shop.enter("charge", "k", &Value::Null)).collect();
         assert_eq!(asked, [1, 2, 3]);
-        shop.enter("charge", "other".to_owned(), &Value::Null);
-        shop.enter("dispatch", "k".to_owned(), &json!({ "city": "Ulm" }));
+        shop.enter("charge", "other", &Value::Null);
+        shop.enter("dispatch", "k", &json!({ "city": "Ulm" }));
         let told = shop.told();
         assert_eq!((told.payments, told.refunds, told.city.as_deref()), (2, 0, Some("Ulm")));
         assert_eq!(told.asked("charge"), 4);

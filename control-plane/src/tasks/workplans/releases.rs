@@ -185,7 +185,7 @@ async fn watch_over(
     loop {
         commits.mark_unchanged();
         reports.mark_unchanged();
-        let (plan, _) = job.standing().await?;
+        let (plan, gate) = job.standing().await?;
         watch.look(&job.state, &mut progress, &plan, std::mem::replace(&mut look, Look::Given(Vec::new()))).await?;
         let (wall, paused) = (job.state.clock.now(), plan.state == PlanState::Paused);
         let now = plan.clock(wall.micros());
@@ -215,6 +215,10 @@ async fn watch_over(
             given = progress.given();
         }
         if let Some(verdict) = advance.verdict {
+            let line = match &verdict {
+                Verdict::Failed(_) => line + &watches::blame(&job.state, gate.deployment, &progress).await?,
+                Verdict::Passed | Verdict::NoOp(_) => line,
+            };
             return Ok(Ended { verdict, line, counts: Some(advance.counts) });
         }
         if told.0.as_ref() != Some(&line) && (told.0.is_none() || told.1.elapsed() >= TOLD) {

@@ -2,7 +2,7 @@
 
 use titan_api::{
     Name, Revision,
-    workplans::{NodeView, PlanState},
+    workplans::{NodeView, Outcome, PlanState},
 };
 
 use super::{rows::Row, words};
@@ -13,6 +13,8 @@ use crate::{
 
 /// Hosts that are named; the others are counted.
 const HOSTS: usize = 3;
+/// Nodes that failed and are named.
+const NAMED: usize = 3;
 /// Nodes that wait for people and are named.
 const GATES: usize = 3;
 
@@ -44,8 +46,15 @@ fn why(plan: &Follow) -> Vec<Line> {
         PlanState::Planning | PlanState::Paused => Tone::Care,
         _ => Tone::Bad,
     };
-    let reason = plan.status.reason.iter().map(|reason| Line::new().add(tone, format!("because {reason}")));
-    reason.collect()
+    let Some(reason) = &plan.status.reason else { return Vec::new() };
+    let failed = |node: &&NodeView| node.outcome == Some(Outcome::Failed) && !node.spec.optional;
+    let failed: Vec<&str> = plan.nodes.values().filter(failed).map(|node| node.name.as_str()).collect();
+    let line = Line::new().add(tone, format!("because {reason}"));
+    match failed.as_slice() {
+        [] => vec![line],
+        all if all.len() <= NAMED => vec![line.add(tone, format!(": {}", all.join(", ")))],
+        all => vec![line.add(tone, format!(": {} and {} more", all[..NAMED].join(", "), all.len() - NAMED))],
+    }
 }
 
 /// What people can type now.

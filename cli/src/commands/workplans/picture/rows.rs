@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use titan_api::{
     Name, Revision,
     strategies::{ReleaseStep, releases::Counts},
-    workplans::{Executor, Group, NodeState, NodeView, Outcome, PlanState},
+    workplans::{AttemptState, Executor, Group, NodeState, NodeView, Outcome, PlanState},
 };
 
 use super::{
@@ -80,9 +80,9 @@ pub(super) fn rows(plan: &Follow, now: Revision) -> Vec<Row> {
                 }
             }
             _ => {
-                rows.push(row(plan, node, now));
-                let inside = plan.children.get(&node.name).into_iter().flatten();
-                rows.extend(inside.map(|child| Row { indent: 2, ..row(plan, child, now) }));
+                rows.push(row(plan, node, now, false));
+                let inside = plan.children.get(&node.name).map(ordered).unwrap_or_default();
+                rows.extend(inside.into_iter().map(|child| Row { indent: 2, ..row(plan, child, now, true) }));
             }
         }
     }
@@ -134,7 +134,8 @@ fn ordered(nodes: &BTreeMap<Name, NodeView>) -> Vec<&NodeView> {
     order
 }
 
-fn row(plan: &Follow, node: &NodeView, now: Revision) -> Row {
+/// Returns the row of one node; of one `inside` of another plan less is known.
+fn row(plan: &Follow, node: &NodeView, now: Revision, inside: bool) -> Row {
     let waits = words::waits_for(plan, node, None).is_some();
     let (tone, mark, weight) = match (node.outcome, waits || node.held) {
         (Some(Outcome::Passed | Outcome::Overridden), _) => (Tone::Good, "✓", 2),
@@ -146,7 +147,8 @@ fn row(plan: &Follow, node: &NodeView, now: Revision) -> Row {
             _ => (Tone::Care, "●", 0),
         },
     };
-    let time = plan.times.get(&node.name).map(|(begun, ended)| ages::age(*begun, ended.unwrap_or(now)));
+    let times = if inside { None } else { plan.times.get(&node.name) };
+    let time = times.map(|(begun, ended)| ages::age(*begun, ended.unwrap_or(now)));
     let said = words::words(plan, node, Some(now));
     let tone_of_words = match (node.outcome, weight) {
         (Some(Outcome::Failed), _) => Tone::Bad,
@@ -185,13 +187,20 @@ fn hosts(counts: Counts) -> Vec<(Sort, u64)> {
     ]
 }
 
+/// Whether somebody is at it, or was.
+fn is_begun(node: &NodeView) -> bool {
+    let taken = |state| !matches!(state, AttemptState::Pending | AttemptState::Scheduled);
+    let planned = matches!(node.state, NodeState::Planning | NodeState::Planned);
+    !planned && node.attempts.last().is_none_or(|attempt| taken(attempt.state))
+}
+
 /// Returns the row of many nodes of the same kind.
 fn together(plan: &Follow, nodes: &[&NodeView], now: Revision) -> Row {
     let of = |wanted: &dyn Fn(&NodeView) -> bool| nodes.iter().filter(|node| wanted(node)).count() as u64;
     let done = of(&|node| node.outcome.is_some_and(Outcome::is_success));
     let failed = of(&|node| node.outcome == Some(Outcome::Failed));
     let left_out = of(&|node| matches!(node.outcome, Some(Outcome::Skipped | Outcome::Cancelled)));
-    let waiting = of(&|node| matches!(node.state, NodeState::Planning | NodeState::Planned));
+    let waiting = of(&|node| node.outcome.is_none() && !is_begun(node));
     let total = nodes.len() as u64;
     let moving = total.saturating_sub(done + failed + left_out + waiting);
     let over = waiting + moving == 0;

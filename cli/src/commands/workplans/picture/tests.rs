@@ -116,7 +116,7 @@ fn a_gate_says_how_many_it_waits_for_and_what_to_type() {
 fn hosts_of_a_stage_are_a_bar_with_all_that_becomes_of_them() {
     let mut plan = plan("running", &[("early", stage("early", "40", &[], &counted("running", &counts())))]);
     plan.times.insert(name("early"), (at(2), None));
-    let lines = texts(&plan, (140, 40));
+    let lines = texts(&plan, (190, 40));
     let said = "16 of 40 proven, 2 settling, 3 on the way, 1 failed (2% may), 1 offline, 2 left out, 15 not yet open";
     assert!(lines[2].contains(said) && lines[2].ends_with("8s"), "{lines:?}");
     for sign in ['█', '▓', '▒', '✗', '?', '·', '░'] {

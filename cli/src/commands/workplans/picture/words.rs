@@ -4,13 +4,16 @@ use titan_api::{
     Revision,
     strategies::{ReleaseStage, ReleaseStep, releases::Counts},
     windows::{Opening, Windows},
-    workplans::{AttemptState, Event, EventView, Executor, NodeState, NodeView, Outcome, PlanState},
+    workplans::{AttemptState, Event, EventView, Executor, Group, NodeState, NodeView, Outcome, PlanState},
 };
 
 use crate::{
     commands::workplans::follow::{Follow, counts},
     output::ages,
 };
+
+/// How many nodes are named that one waits for.
+const EDGES: usize = 4;
 
 /// Returns how a node is. Without `now` times are left out, so that it changes only when something else does.
 pub(crate) fn words(plan: &Follow, node: &NodeView, now: Option<Revision>) -> String {
@@ -86,7 +89,25 @@ fn planned(node: &NodeView) -> String {
             1 => "a person approves".to_owned(),
             minimum => format!("{minimum} people approve"),
         },
-        _ => node.spec.description.clone().unwrap_or_default(),
+        _ => match (&node.spec.description, &node.spec.after) {
+            (Some(description), _) => description.clone(),
+            (None, Some(after)) => after_words(after),
+            (None, None) => String::new(),
+        },
+    }
+}
+
+/// Returns what a node waits for, as far as its group is a plain one.
+fn after_words(after: &Group) -> String {
+    let edges: Vec<String> = after.edges.iter().take(EDGES).map(ToString::to_string).collect();
+    if edges.is_empty() || !after.groups.is_empty() {
+        return String::new();
+    }
+    let more = after.edges.len() - edges.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    match after.threshold {
+        Some(threshold) => format!("after {threshold} of {}{more}", edges.join(", ")),
+        None => format!("after {}{more}", edges.join(", ")),
     }
 }
 
@@ -154,12 +175,26 @@ fn attempted(node: &NodeView) -> String {
     format!("{number}{state}{said}")
 }
 
+/// Returns the state of a plan, as people say it.
+pub(crate) const fn spoken(state: PlanState) -> &'static str {
+    match state {
+        PlanState::Planning => "not started",
+        PlanState::RollingBack => "being taken back",
+        PlanState::RolledBack => "taken back",
+        PlanState::Aborting => "being stopped",
+        PlanState::Aborted => "stopped",
+        other => other.as_str(),
+    }
+}
+
 /// Returns what happened in a sentence, if people care for it.
-pub(crate) fn sentence(event: &EventView) -> Option<String> {
+pub(crate) fn sentence(plan: &Follow, event: &EventView) -> Option<String> {
     let because = |text: &Option<String>| text.as_ref().map_or_else(String::new, |text| format!(": {text}"));
     let by = &event.actor;
     Some(match &event.event {
-        Event::Plan { state, reason, .. } => format!("the plan is {state}{}", because(reason)),
+        Event::Plan { state: PlanState::Succeeded, .. } => "the plan succeeded".to_owned(),
+        Event::Plan { state: PlanState::Failed, reason, .. } => format!("the plan failed{}", because(reason)),
+        Event::Plan { state, reason, .. } => format!("the plan is {}{}", spoken(*state), because(reason)),
         Event::Signalled { signal, node, reason, .. } => {
             let about = node.as_ref().map_or_else(String::new, |node| format!(" {node}"));
             format!("{by} says {signal}{about}{}", because(reason))
@@ -167,6 +202,12 @@ pub(crate) fn sentence(event: &EventView) -> Option<String> {
         Event::Approved { node, by } => format!("{node} was approved by {by}"),
         Event::Updated { .. } => format!("{by} changed values or the deadline"),
         Event::Node { node, state: NodeState::Attempting | NodeState::Waiting, .. } => format!("{node} began"),
+        // Nothing was undone, and nobody thought that.
+        Event::Node { node, outcome: Some(Outcome::Skipped), .. }
+            if plan.nodes.get(node).is_some_and(|node| node.spec.compensation) =>
+        {
+            return None;
+        }
         Event::Node { node, outcome: Some(outcome), message, .. } => {
             let message = message.as_deref().unwrap_or_default();
             let named = format!("stage {node}");

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use titan_api::{Problem, Revision};
+use titan_api::{Problem, Revision, reports::Phase};
 use uuid::Uuid;
 
 use super::{Halt, LOOK};
@@ -25,6 +25,8 @@ use crate::{
 const ROUND: Duration = Duration::from_secs(2);
 /// After so many hosts others may use the processor.
 const BREATH: usize = 4096;
+/// So many characters of what a host says are told.
+const BLAME: usize = 200;
 /// Reports that another replica wrote may come this much later than their time says.
 const LATE: Duration = Duration::from_secs(5);
 
@@ -207,6 +209,26 @@ impl Watch {
         }
         (first, count)
     }
+}
+
+/// Returns what the first of the hosts says that failed, for people; nothing if none did.
+pub(super) async fn blame(state: &AppState, deployment: Uuid, progress: &Progress) -> Result<String, Halt> {
+    let Some(host) = progress.failed().next() else { return Ok(String::new()) };
+    let mut tx = state.store.read().await?;
+    let problem = tx.render_problems(deployment).await?.into_iter().find(|found| found.host == host);
+    let said = match problem {
+        Some(found) => found.problem.detail,
+        None => {
+            let reports = tx.reports_of_deployment_on(deployment, &[host]).await?;
+            let failed = |phase| matches!(phase, Phase::Failed | Phase::Degraded | Phase::RolledBack);
+            // What one said before it fell silent was about something else.
+            let report = reports.into_iter().map(|observed| observed.report).find(|report| failed(report.phase));
+            report.map(|report| report.message).unwrap_or_default()
+        }
+    };
+    let name = state.model().host(host).map(|host| host.name().to_owned()).unwrap_or_default();
+    let said: String = said.chars().take(BLAME).collect();
+    Ok(if said.is_empty() { format!("; {name} is one of them") } else { format!("; {name}: {said}") })
 }
 
 /// Lets others go on between many hosts.
