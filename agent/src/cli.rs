@@ -120,11 +120,40 @@ pub fn main() -> ExitCode {
 /// Runs the agent with `args`, the first of which is the program's name. Returns the exit code: 0 done, 1 failed,
 /// 2 usage, 3 not found, 4 refused, 5 unreachable.
 pub fn run_with<I: IntoIterator<Item = OsString>>(args: I) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // What goes deep is done on a stack that goes away: the main thread's stays as large as it ever was.
+    let read = std::thread::scope(|scope| {
+        std::thread::Builder::new().spawn_scoped(scope, || read(args)).map(std::thread::ScopedJoinHandle::join)
+    });
+    let (command, settings) = match read {
+        Ok(Ok(Ok(read))) => read,
+        Ok(Ok(Err(code))) => return ExitCode::from(code),
+        Ok(Err(_)) => return ExitCode::from(FAILED),
+        Err(error) => {
+            output::error(&error);
+            return ExitCode::from(FAILED);
+        }
+    };
+    logs::init(settings.logging);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().thread_keep_alive(Duration::from_secs(2)).build();
+    let code = match runtime {
+        Ok(runtime) => runtime.block_on(execute(command, settings)),
+        Err(error) => {
+            output::error(&error);
+            FAILED
+        }
+    };
+    ExitCode::from(code)
+}
+
+/// Reads the command line and the configuration; says what is wrong with them and returns the exit code.
+fn read(args: Vec<OsString>) -> Result<(Command, Settings), u8> {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
             let _unwritable = error.print();
-            return ExitCode::from(if error.use_stderr() { USAGE } else { DONE });
+            return Err(if error.use_stderr() { USAGE } else { DONE });
         }
     };
     let place = match &cli.command {
@@ -135,25 +164,14 @@ pub fn run_with<I: IntoIterator<Item = OsString>>(args: I) -> ExitCode {
         | Command::Prune { place, .. }
         | Command::Doctor { place } => place,
     };
-    let settings =
-        match Settings::load(place.config.as_deref(), place.state_dir.as_deref(), |key| std::env::var_os(key)) {
-            Ok(settings) => settings,
-            Err(error) => {
-                output::error(&error);
-                return ExitCode::from(USAGE);
-            }
-        };
-    logs::init(settings.logging);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().thread_keep_alive(Duration::from_secs(2)).build();
-    let code = match runtime {
-        Ok(runtime) => runtime.block_on(execute(cli.command, settings)),
+    let settings = Settings::load(place.config.as_deref(), place.state_dir.as_deref(), |key| std::env::var_os(key));
+    match settings {
+        Ok(settings) => Ok((cli.command, settings)),
         Err(error) => {
             output::error(&error);
-            FAILED
+            Err(USAGE)
         }
-    };
-    ExitCode::from(code)
+    }
 }
 
 async fn execute(command: Command, settings: Settings) -> u8 {
@@ -209,7 +227,7 @@ async fn run(settings: Settings) -> u8 {
             shutdown.cancel();
         });
     }
-    match Agent::open(settings, &Handle::current()) {
+    match open(settings).await {
         Ok(mut agent) => {
             manager.ready();
             tokio::select! {
@@ -221,8 +239,15 @@ async fn run(settings: Settings) -> u8 {
     }
 }
 
+/// Opens the agent, which may block, on another thread.
+async fn open(settings: Settings) -> Result<Agent, AgentError> {
+    let io = Handle::current();
+    let opening = tokio::task::spawn_blocking(move || Agent::open(settings, &io));
+    opening.await.unwrap_or(Err(AgentError::Aborted))
+}
+
 async fn once(settings: Settings) -> u8 {
-    let result = match Agent::open(settings, &Handle::current()) {
+    let result = match open(settings).await {
         Ok(mut agent) => agent.once().await,
         Err(error) => Err(error),
     };

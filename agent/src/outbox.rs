@@ -141,6 +141,11 @@ impl Outbox {
         }
     }
 
+    /// Whether there is nothing to report but, at a beat, that nothing changed.
+    pub(crate) fn is_quiet(&self, facts: &Facts) -> bool {
+        !self.all && !self.orphans_unsent && self.unsent.is_empty() && self.facts == Some(digest(facts))
+    }
+
     /// Whether the next report says what the agent uses.
     pub(crate) const fn tells_usage(&self) -> bool {
         self.all || self.beat
@@ -151,7 +156,7 @@ impl Outbox {
     pub(crate) fn due(&mut self, cursor: Option<Revision>, facts: &Facts, usage: Usage) -> Option<Report> {
         let all = self.all;
         let facts_new = self.facts != Some(digest(facts));
-        let unchanged = !all && !facts_new && !self.orphans_unsent && self.unsent.is_empty();
+        let unchanged = self.is_quiet(facts);
         if unchanged && !self.beat {
             return None;
         }
@@ -262,7 +267,13 @@ mod tests {
         outbox.sent(&first);
         outbox.beat_due(now);
         let beat = due(&mut outbox).expect("due");
-        assert!(beat.unchanged && beat.usage.is_some() && beat.facts.is_none() && beat.deployments.is_empty());
+        assert!(
+            outbox.is_quiet(&Facts::new())
+                && beat.unchanged
+                && beat.usage.is_some()
+                && beat.facts.is_none()
+                && beat.deployments.is_empty()
+        );
         let bytes = serde_json::to_vec(&beat).expect("JSON").len();
         assert!(bytes < 100, "{bytes} bytes without a cursor and figures");
         assert!(due(&mut outbox).is_some(), "until it has arrived");

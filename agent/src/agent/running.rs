@@ -90,7 +90,10 @@ impl Agent {
             errands.poll = Some(Box::pin(self.asking(held).await));
         }
         let reachable = rhythm.failures == 0 && rhythm.beat.is_some();
-        if reachable && errands.report.is_none() && now >= rhythm.report {
+        // That nothing changed waits for the poll under way to come back, whose connection it takes: another handshake costs
+        // more than both.
+        let waits = errands.poll.is_some() && self.with_worker(|worker| worker.outbox.is_quiet(&self.facts)).await;
+        if reachable && !waits && errands.report.is_none() && now >= rhythm.report {
             let due = self.due().await;
             errands.report = due.map(|report| Box::pin(self.reporting(report)) as _);
         }
