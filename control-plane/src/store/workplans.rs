@@ -147,8 +147,9 @@ impl Tx {
     pub(crate) async fn plan_nodes(&mut self, plan: Uuid, names: &[Name]) -> Result<Vec<Node>> {
         let sql = over_rows!(
             self,
-            "SELECT n.name, n.node, n.says FROM",
-            "JOIN workplan_nodes n ON n.plan_id = $2 AND n.name = j.value ->> 0"
+            "SELECT n.name, n.node, n.says FROM workplan_nodes n WHERE n.plan_id = $2 AND n.name IN \
+             (SELECT j.value ->> 0 FROM",
+            ")"
         );
         let names = rows(names.iter().map(|name| [name.as_str()]));
         let found: Vec<NodeRow> = both!(self, conn => sqlx::query_as(sql)

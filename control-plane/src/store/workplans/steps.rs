@@ -30,11 +30,12 @@ fn queue(node: &Node) -> Option<&str> {
     }
 }
 
-/// Returns what changes of a node's row with each step.
+/// Returns what changes of a node's row with each step. The plan is in it: a database that knew it beforehand would rather
+/// look through all nodes of the plan than look these up.
 fn columns(plan: &Plan, node: &Node, wall: i64) -> Value {
     let timer = node.timer();
     let due = timer.and_then(|timer| plan.wall(timer));
-    json!([node.name, node.state, node.outcome, node.is_ready(), text(node), timer, due, queue(node), wall,])
+    json!([node.name, node.state, node.outcome, node.is_ready(), text(node), timer, due, queue(node), wall, plan.id])
 }
 
 impl Tx {
@@ -119,8 +120,8 @@ impl Tx {
                 "INSERT INTO workplan_nodes (plan_id, name, state, outcome, ready, node, timer, due_at, queue, updated_at, \
                  kind, says, spec) SELECT $2, j.value ->> 0, j.value ->> 1, j.value ->> 2, \
                  CAST(j.value ->> 3 AS BOOLEAN), j.value ->> 4, CAST(j.value ->> 5 AS BIGINT), \
-                 CAST(j.value ->> 6 AS BIGINT), j.value ->> 7, CAST(j.value ->> 8 AS BIGINT), j.value ->> 9, \
-                 j.value ->> 10, j.value ->> 11 FROM",
+                 CAST(j.value ->> 6 AS BIGINT), j.value ->> 7, CAST(j.value ->> 8 AS BIGINT), j.value ->> 10, \
+                 j.value ->> 11, j.value ->> 12 FROM",
                 ""
             );
             let each = written.iter().map(|node| {
@@ -141,10 +142,10 @@ impl Tx {
                  ready = CAST(j.value ->> 3 AS BOOLEAN), node = j.value ->> 4, timer = CAST(j.value ->> 5 AS BIGINT), \
                  due_at = CAST(j.value ->> 6 AS BIGINT), queue = j.value ->> 7, \
                  updated_at = CAST(j.value ->> 8 AS BIGINT) FROM",
-                "WHERE plan_id = $2 AND name = j.value ->> 0"
+                "WHERE plan_id = j.value ->> 9 AND name = j.value ->> 0"
             );
             let nodes = lines(changed.iter().map(|node| columns(&step.plan, node, wall.micros())).collect());
-            both!(self, conn => sqlx::query(sql).bind(nodes).bind(id.as_str()).execute(&mut **conn).await.map(drop)?);
+            both!(self, conn => sqlx::query(sql).bind(nodes).execute(&mut **conn).await.map(drop)?);
         }
         Ok(())
     }
@@ -176,7 +177,7 @@ impl Tx {
         }
         let resolved = step.events.iter().filter_map(|event| match event {
             Event::Edge { node, target, condition, group, met } => {
-                Some(json!([target, node, group, condition.as_str(), met]))
+                Some(json!([target, node, group, condition.as_str(), met, step.plan.id]))
             }
             _ => None,
         });
@@ -185,11 +186,11 @@ impl Tx {
             let sql = over_rows!(
                 self,
                 "UPDATE workplan_edges SET met = CAST(j.value ->> 4 AS BOOLEAN) FROM",
-                "WHERE plan_id = $2 AND target = j.value ->> 0 AND source = j.value ->> 1 \
+                "WHERE plan_id = j.value ->> 5 AND target = j.value ->> 0 AND source = j.value ->> 1 \
                  AND group_number = CAST(j.value ->> 2 AS BIGINT) AND condition = j.value ->> 3"
             );
             let resolved = lines(resolved);
-            both!(self, conn => sqlx::query(sql).bind(resolved).bind(id.as_str()).execute(&mut **conn).await.map(drop)?);
+            both!(self, conn => sqlx::query(sql).bind(resolved).execute(&mut **conn).await.map(drop)?);
         }
         Ok(())
     }

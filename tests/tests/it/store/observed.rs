@@ -89,6 +89,9 @@ async fn last_seen_only_moves_forward_and_makes_no_host() {
         assert_eq!(seen(&mut tx, fresh.uid).await, Some(at(1)), "{engine}");
         tx.set_last_seen(&[(host.uid, at(60))]).await.expect("set");
         assert_eq!(seen(&mut tx, host.uid).await, Some(at(60)), "{engine}");
+        let asked = [host.uid, fresh.uid, Uuid::now_v7()];
+        let all = [(host.uid, at(60)), (fresh.uid, at(1))].into();
+        assert_eq!(tx.seen_of(&asked).await.expect("read"), all, "{engine}");
         assert_eq!(tx.observed_hosts().await.expect("read").len(), 2, "{engine}");
     }
 }
@@ -206,6 +209,13 @@ async fn newest_report_of_each_deployment_and_host_is_kept() {
         let mut brief = newest.clone();
         brief.report.drift = brief.report.drift.iter().map(Drift::brief).collect();
         assert_eq!(found, [brief], "{engine}: without the differences");
+        // The same one by one, and of some hosts alone.
+        let mut each = Vec::new();
+        tx.each_report_of_deployment(deployment, |observed| each.push(observed.clone())).await.expect("read");
+        assert_eq!(each, found, "{engine}");
+        let of = tx.reports_of_deployment_on(deployment, &[host, Uuid::now_v7()]).await.expect("read");
+        assert_eq!(of, found, "{engine}");
+        assert_eq!(tx.reports_of_deployment_on(deployment, &[Uuid::now_v7()]).await.expect("read"), [], "{engine}");
         let mut found = tx.drift_of_host(host).await.expect("read");
         found.sort_by_key(|observed| observed.deployment != deployment);
         assert_eq!(found, [newest.clone(), first[1].clone()], "{engine}");
