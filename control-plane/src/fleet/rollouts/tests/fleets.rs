@@ -147,7 +147,7 @@ impl Fleet {
                         self.gate.close();
                         self.assign();
                         let members = ranked(DEPLOYMENT, self.hosts.keys().copied());
-                        let all = Opening { stage: node.name.clone(), selector: None, up_to: None };
+                        let all = Opening { stage: node.name.clone(), selector: None, up_to: None, reach: None };
                         let frozen = Frozen { members: members.clone(), reach: None };
                         let progress = Progress::new(Rules::back(&node.name, back), frozen, Some(&all), self.clock());
                         self.running = Some(Running { node: node.name, number, stage: None, progress, members });
