@@ -266,7 +266,6 @@ async fn cut_at(points: &[&'static str], version: &'static str) -> usize {
             roll_out_and_cut(&site.0.copy(), &site.1, version, &fault).await
         });
         let here = here.await;
-        eprintln!("{point}: {here}");
         cuts += here;
     }
     cuts

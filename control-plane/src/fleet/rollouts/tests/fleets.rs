@@ -216,7 +216,7 @@ impl Fleet {
         let now = self.clock();
         let out = |member: &&Ranked| {
             let Some(host) = self.hosts.get(&member.host) else { return false };
-            if !opening.up_to.is_none_or(|up_to| member.rank <= up_to) {
+            if opening.up_to.is_some_and(|up_to| member.rank > up_to) {
                 return false;
             }
             let ready = i64::from(stage.min_ready_seconds) * SECOND;
