@@ -34,7 +34,7 @@ pub(crate) enum Measure {
 }
 
 impl Measure {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Polls,
         Self::Bytes,
         Self::Renders,

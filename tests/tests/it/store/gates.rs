@@ -19,7 +19,7 @@ fn gate(deployment: Uuid, to: i64, from: Option<i64>) -> Gate {
 
 fn opening(stage: &str, up_to: Option<u64>) -> Opening {
     let zone = Selector::labels(BTreeMap::from([("zone".to_owned(), "north".to_owned())]));
-    Opening { stage: name(stage), selector: Some(zone), up_to }
+    Opening { stage: name(stage), selector: Some(zone), up_to, reach: None }
 }
 
 async fn put(store: &Store, gate: &Gate, revision: i64) {
