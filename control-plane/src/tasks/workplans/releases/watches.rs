@@ -227,6 +227,7 @@ pub(super) async fn blame(state: &AppState, deployment: Uuid, progress: &Progres
         }
     };
     let name = state.model().host(host).map(|host| host.name().to_owned()).unwrap_or_default();
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
     let said: String = said.chars().take(BLAME).collect();
     Ok(if said.is_empty() { format!("; {name} is one of them") } else { format!("; {name}: {said}") })
 }
