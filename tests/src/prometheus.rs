@@ -19,6 +19,22 @@ use crate::{nodes::Running, postgres::free_port};
 
 const PROGRAM: &str = "/usr/bin/prometheus";
 
+/// Whether Prometheus and its tools are on this machine; that they are not is told.
+///
+/// # Panics
+///
+/// With `CI=true` in the environment a machine without Prometheus is a failure.
+#[expect(clippy::print_stderr, reason = "whoever runs the tests is to know what they did not show")]
+#[must_use]
+pub fn is_here() -> bool {
+    let here = Path::new(PROGRAM).exists();
+    if !here {
+        assert!(!std::env::var("CI").is_ok_and(|value| value == "true"), "Prometheus is needed here");
+        eprintln!("left out: tests with Prometheus (install prometheus)");
+    }
+    here
+}
+
 /// A running Prometheus that scrapes one number, `shop_errors`, five times a second.
 #[derive(Debug)]
 pub struct Prometheus {
@@ -42,11 +58,8 @@ impl Prometheus {
     /// # Panics
     ///
     /// With `CI=true` in the environment a machine without Prometheus is a failure.
-    #[expect(clippy::print_stderr, reason = "whoever runs the tests is to know what they did not show")]
     pub async fn start() -> anyhow::Result<Option<Self>> {
-        if !Path::new(PROGRAM).exists() {
-            assert!(!std::env::var("CI").is_ok_and(|value| value == "true"), "Prometheus is needed here");
-            eprintln!("left out: tests with Prometheus (install prometheus)");
+        if !is_here() {
             return Ok(None);
         }
         let number = Arc::new(AtomicI64::new(0));

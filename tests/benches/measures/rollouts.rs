@@ -1,4 +1,5 @@
 //! From a write to a hundred hosts that are proven healthy, through three stages, with real agents.
+//! S4-19, S4-40.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
 //! Memory: of the view by itself, and of the whole control plane, per host.
+//! S4-37.
 
 use std::{ffi::OsString, process::Stdio, sync::Arc};
 

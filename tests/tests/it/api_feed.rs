@@ -44,6 +44,7 @@ async fn change_feed_waits_for_the_next_change_and_shows_it_before_and_after() {
     assert!(put.revision < deleted.revision);
 }
 
+/// S3-38: revisions and workspaces.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn change_feed_can_be_narrowed_to_a_kind_and_a_workspace() {
     let world = world().await;

@@ -86,6 +86,7 @@ async fn every_output_format_is_what_its_name_says() {
     assert!(!selected.contains("pi"), "{selected}");
 }
 
+/// S3-38: the history of edits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn change_is_waited_for_explained_and_found_in_the_history() {
     let (world, person) = fleet().await;

@@ -1,6 +1,7 @@
 //! The whole system on one machine.
 
 mod access;
+mod alerts;
 mod api_decisions;
 mod api_documents;
 mod api_feed;

@@ -68,7 +68,7 @@ async fn outcomes(world: &World, id: Uuid) -> BTreeMap<String, Option<Outcome>> 
     nodes.into_iter().map(|node| (node.name.to_string(), node.outcome)).collect()
 }
 
-/// S3-3, S3-10, S3-12, S3-19, S4-20: a diamond, a fan-out of 50, an OR, a 2-of-3, by two workers beside each other.
+/// S3-3, S3-10, S3-12, S3-19, S3-38, S4-20: a diamond, a fan-out of 50, an OR, a 2-of-3, by two workers beside each other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checks_of_a_commit_are_answered_by_workers() {
     let world = World::start(crate::NODE).await.expect("a control plane");
