@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn poll_that_waits_is_small() {
-        assert_eq!(size_of::<Held>(), 128);
+        assert_eq!(size_of::<Held>(), 112);
         let slot = crate::fleet::view::FleetView::default().slot(uuid::Uuid::from_u128(1));
         let news = News::of(slot, crate::metrics::connections::Level::default().hold());
         assert!(size_of_val(&*news.0) <= 88, "{}", size_of_val(&*news.0));
