@@ -145,7 +145,8 @@ impl Fleet {
 
     /// Tells a rollout something.
     async fn tell(&self, plan: &PlanStatus, signal: Signal) {
-        let request = SignalRequest::new(signal, format!("{signal} {} at {}", plan.name, plan.version));
+        let id = format!("{signal} {} at {}", plan.name, plan.version);
+        let request = SignalRequest { reason: Some("we know better".to_owned()), ..SignalRequest::new(signal, id) };
         self.reviewer.signal(plan.id, &request).await.expect("told");
     }
 

@@ -118,7 +118,9 @@ async fn a_veto_is_over_once_the_release_is_proven_after_all() {
     let waits = plan(&world, "web#4", |_| true).await;
     assert_eq!(waits.state, PlanState::Planning);
     assert_eq!(hosts.count(), [("three".to_owned(), FEW)].into());
-    world.admin.signal(waits.id, &SignalRequest::new(Signal::Start, "start")).await.expect("started");
+    let reason = Some("the shop is mended".to_owned());
+    let start = SignalRequest { reason, ..SignalRequest::new(Signal::Start, "start") };
+    world.admin.signal(waits.id, &start).await.expect("started");
     plan(&world, "web#4", |plan| plan.state == PlanState::Succeeded).await;
     until("it is settled", async || {
         let vetoes = world.database.texts("SELECT CAST(number AS TEXT) FROM vetoes").await?;

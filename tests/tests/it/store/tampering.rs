@@ -89,7 +89,6 @@ async fn unreadable_documents_and_assignments_name_table_column_and_id() {
             ("name", "'A'"),
             ("depends_on", "'{}'"),
             ("on_remove", "'burn'"),
-            ("reason", "'whim'"),
         ] {
             let place = ("descriptions", column, description.as_str());
             tampered(&database, &store, place, bad, async |tx| super::moved_after(tx, 0).await).await;
