@@ -51,7 +51,7 @@ pub const WITH_PODMAN: Base = Base {
 };
 
 /// How long a host may take to boot.
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(180);
 
 /// A host that runs. It is gone with this value, and with this process however that ends.
 #[derive(Debug)]

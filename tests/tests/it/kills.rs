@@ -236,7 +236,9 @@ impl Scene {
                 Ok((committed == service.declared.map(|number| service.line(number))).then_some(()))
             })
             .await
-            .unwrap_or_else(|error| panic!("{when}: {error}"));
+            .unwrap_or_else(|error| {
+                panic!("{when}: {error}: {:?} {:?}", self.agent.committed(&what), self.agent.status())
+            });
         }
         until("reports", async || {
             for service in &self.services[..3] {
