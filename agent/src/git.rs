@@ -7,6 +7,7 @@
 
 pub(crate) mod file;
 pub(crate) mod http;
+mod locks;
 pub(crate) mod remote;
 pub(crate) mod replay;
 pub(crate) mod ssh;
@@ -294,7 +295,8 @@ impl Sink {
     }
 
     fn track(&self, repo: &Repository, id: Oid) -> Result<(), git2::Error> {
-        repo.reference(&self.tracking(), id, true, "titan: pushed").map(drop)
+        let name = self.tracking();
+        locks::past(repo, &[&name], || repo.reference(&name, id, true, "titan: pushed").map(drop))
     }
 
     /// Makes a commit with these edits on top of the branch. Returns it, or the one that stands for it already.
@@ -328,12 +330,13 @@ impl Sink {
         let head = head.as_ref().and_then(|head| head.symbolic_target().ok().flatten());
         if !repo.is_bare() && head == Some(branch.as_str()) {
             // Before the branch moves, so that what somebody changed in the work tree is seen as theirs.
-            repo.checkout_tree(&repo.find_object(to, None)?, Some(CheckoutBuilder::new().safe()))?;
+            let found = repo.find_object(to, None)?;
+            locks::past(repo, &[], || repo.checkout_tree(&found, Some(CheckoutBuilder::new().safe())))?;
         }
-        match from {
+        locks::past(repo, &[&branch], || match from {
             Some(from) => repo.reference_matching(&branch, to, true, from, "titan: commit").map(drop),
             None => repo.reference(&branch, to, false, "titan: commit").map(drop),
-        }
+        })
     }
 }
 
