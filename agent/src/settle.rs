@@ -125,6 +125,8 @@ pub(crate) struct Worker {
     stuck: BTreeMap<Uuid, Stuck>,
     io: Handle,
     wake: Wake,
+    /// When to commit again what could not be committed.
+    commit_again: Option<Instant>,
     appliers: Appliers,
     exec: Option<Exec>,
     windows: Windows,
@@ -154,6 +156,7 @@ impl Worker {
         let mut worker = Self {
             io: io.clone(),
             wake: wake.clone(),
+            commit_again: None,
             drifts: reports.map(|report| (report.id, report.drift.clone())).collect(),
             appliers: Appliers::new(settings.appliers.clone(), ground),
             exec: settings.appliers.exec.clone(),
@@ -231,6 +234,7 @@ impl Worker {
     /// Brings the host to what is desired, as far as that is possible without waiting.
     pub(crate) fn settle(&mut self, scope: &Scope) -> Vec<Done> {
         let Scope { all, stirred, unfetched } = scope;
+        self.commit_again = None;
         let mut pass = Pass { all: *all, stirred: stirred.clone(), unfetched: Some(unfetched), ..Pass::default() };
         if self.recover().is_some() {
             match self.save_desired(false).and_then(|()| self.succeed()).and_then(|()| self.reconsider()) {
@@ -301,7 +305,11 @@ impl Worker {
         let now = Instant::now();
         let declared = |id: &&Uuid| self.desired.entries.contains_key(*id);
         let retries = self.failures.iter().filter(|(id, _)| declared(id)).map(|(_, failure)| failure.again());
-        let next = retries.chain(self.proofs.next()).min().map(|next| next.saturating_duration_since(now));
+        let next = retries
+            .chain(self.proofs.next())
+            .chain(self.commit_again)
+            .min()
+            .map(|next| next.saturating_duration_since(now));
         let held = !self.waiting.is_empty() || !self.desired.removals.is_empty();
         let opens = if held { self.opens_after() } else { None };
         [next, opens].into_iter().flatten().min()

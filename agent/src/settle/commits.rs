@@ -1,6 +1,9 @@
 //! Git after the files: committing what is applied or removed. No failure here fails an apply.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use titan_api::reports::{DeploymentReport, Phase};
 use uuid::Uuid;
@@ -8,11 +11,15 @@ use uuid::Uuid;
 use super::{Worker, chain};
 use crate::{faults::fault, ledger::LedgerEntry};
 
+/// When what could not be committed is tried again, if nothing else happens before.
+const AGAIN: Duration = Duration::from_secs(10);
+
 impl Worker {
     /// Commits what is applied or removed and not committed. Returns why something could not be.
     pub(super) fn commit(&mut self) -> BTreeMap<Uuid, String> {
         let mut errors = BTreeMap::new();
         let Some(git) = self.git.as_mut() else { return errors };
+        let mut removals = true;
         for (id, removal) in self.ledger.uncommitted.clone() {
             let result = git.commit_removal(&removal).map_err(|error| chain(&error)).and_then(|commit| {
                 self.pushes.due = true;
@@ -27,6 +34,7 @@ impl Worker {
                 Ok(())
             });
             if let Err(message) = result {
+                removals = false;
                 tracing::warn!("the removal of {}/{} is not committed: {message}", removal.workspace, removal.name);
             }
         }
@@ -61,6 +69,7 @@ impl Worker {
                 errors.insert(id, message);
             }
         }
+        self.commit_again = (!removals || !errors.is_empty()).then(|| Instant::now() + AGAIN);
         errors
     }
 }

@@ -5,6 +5,7 @@ use git2::{Repository, RepositoryInitOptions};
 use crate::{
     host::Host,
     plane::{Plane, id_of},
+    run::wait_for,
 };
 
 /// The paths in the newest commit of a branch.
@@ -119,4 +120,27 @@ fn the_sink_can_be_turned_off_and_its_failure_fails_no_apply() {
     host.configure("");
     host.settle();
     assert!(plane.reported("one")["commit"].is_string(), "made up for");
+}
+
+/// As an agent leaves it that is killed while it moves the branch.
+#[test]
+fn a_branch_that_a_killed_agent_left_locked_is_moved_on_by_the_next() {
+    let plane = Plane::start();
+    let host = Host::with(&plane, "polling: { wait: 60s }");
+    plane.deploy("one", &[("a", "1")]);
+    host.settle();
+    plane.deploy("one", &[("a", "2")]);
+    std::fs::File::create(host.state().join("git/refs/heads/main.lock")).unwrap();
+    let mut child = host.command(&["run"], &[]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    wait_for("what is in the way to be told", || {
+        plane.reported("one")["push"].as_str().is_some_and(|push| push.contains("main.lock"))
+    });
+    assert_eq!(plane.reported("one")["phase"], "healthy");
+    wait_for("the commit", || plane.reported("one")["push"].is_null() && !plane.reported("one")["commit"].is_null());
+    let repo = Repository::open(host.state().join("git")).unwrap();
+    let tree = repo.find_reference("refs/heads/main").unwrap().peel_to_tree().unwrap();
+    let blob = tree.get_path("default/one/a".as_ref()).unwrap().to_object(&repo).unwrap().peel_to_blob().unwrap();
+    assert_eq!(blob.content(), b"2");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
