@@ -5,6 +5,7 @@
 //! ten. All that a step does are [events](titan_api::workplans::Event), and events alone change a state
 //! ([`plan`]). Read [`working`] first, then [`inputs`], [`signals`] and [`flow`].
 
+mod attempts;
 pub mod flow;
 pub mod graph;
 pub mod inputs;
@@ -15,6 +16,7 @@ pub mod tally;
 #[cfg(test)]
 mod tests;
 pub mod working;
+mod writes;
 
 pub use inputs::{Finished, Input};
 pub use plan::{Attempt, Node, Plan};
