@@ -221,6 +221,17 @@ impl Problem {
 mod tests {
     use super::*;
 
+    /// What programs decide by is in the reference, with its status.
+    #[test]
+    fn every_code_stands_in_the_reference() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
+        let page = std::fs::read_to_string(page).expect("docs/api.md");
+        for code in Code::ALL {
+            let row = format!("| `{code}` | {} | ", code.status());
+            assert!(page.contains(&row), "docs/api.md has no row that begins with {row:?}");
+        }
+    }
+
     #[test]
     fn problem_is_rfc_9457() {
         let problem = Problem::not_found("host", "tim-pi");

@@ -108,7 +108,7 @@ pub enum Applier {
     Files,
     /// Units of systemd.
     Systemd,
-    /// Pods of podman from `kube` YAML.
+    /// Containers of podman: pods from `kube` YAML, or quadlets.
     Podman,
     /// A project of Compose.
     Compose,

@@ -281,8 +281,8 @@ fn client_exit(error: &ClientError) -> Exit {
 const fn problem_exit(problem: &Problem) -> Exit {
     match problem.status {
         404 => Exit::NotFound,
+        429 | 503 => Exit::Unreachable,
         400..=499 => Exit::Refused,
-        503 => Exit::Unreachable,
         _ => Exit::Failed,
     }
 }
@@ -305,6 +305,7 @@ mod tests {
             (Code::Unauthorized, Exit::Refused),
             (Code::Stale, Exit::Refused),
             (Code::Internal, Exit::Failed),
+            (Code::Overloaded, Exit::Unreachable),
             (Code::Unavailable, Exit::Unreachable),
         ] {
             assert_eq!(refused(code).exit(), exit, "{code}");

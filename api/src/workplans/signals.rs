@@ -54,7 +54,7 @@ pub struct SignalRequest {
     pub signal: Signal,
     /// Makes the signal be taken once, however often it is sent.
     pub request_id: String,
-    /// Why; needed for reject, skip, abort and rollback.
+    /// Why; needed for reject, skip, abort and rollback, and to start the release that was taken back before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The node, for signals about one.
