@@ -3,6 +3,8 @@
 //! There are two sorts of callers: people and pipelines with an admin token, who may do everything, and hosts, each of
 //! which may ask and report for itself alone. Roles will be decided here.
 
+mod lookups;
+
 use std::{
     hash::{BuildHasher as _, RandomState},
     sync::{
@@ -18,6 +20,7 @@ use siphasher::sip128::SipHasher24;
 use titan_api::{Code, Digest, Name, Problem, Revision};
 use uuid::Uuid;
 
+use self::lookups::Lookups;
 use crate::{
     fleet::view::Slot,
     state::AppState,
@@ -91,6 +94,7 @@ pub struct CredentialCache {
     /// Makes fingerprints of secrets. The key is new in every process, so that nobody can look for two secrets of one
     /// fingerprint.
     prints: SipHasher24,
+    lookups: Lookups,
 }
 
 #[derive(Debug, Clone)]
@@ -110,7 +114,7 @@ impl Default for CredentialCache {
         // The system's randomness, by the way that cannot fail.
         let (one, other) = (RandomState::new(), RandomState::new());
         let prints = SipHasher24::new_with_keys(one.hash_one(0), other.hash_one(1));
-        Self { cached: cache, ended: AtomicU64::new(0), prints }
+        Self { cached: cache, ended: AtomicU64::new(0), prints, lookups: Lookups::default() }
     }
 }
 
@@ -245,7 +249,7 @@ fn trusted_until(state: &AppState) -> Revision {
 
 /// Returns whose secret has this hash, and until when it is valid.
 async fn looked_up(state: &AppState, hash: &Digest, now: Revision) -> Result<(Principal, Option<Revision>), Problem> {
-    let row = state.store.read().await?.token_by_hash(hash).await?.ok_or_else(refused)?;
+    let row = lookups::find(state, hash).await?.ok_or_else(refused)?;
     let expires_at = row.expires_at;
     if expires_at.is_some_and(|end| end <= now) {
         return Err(refused());

@@ -32,6 +32,8 @@ pub struct Metrics {
     pub reports_again: Counter,
     /// Reports in one transaction.
     pub report_batch: Histogram,
+    /// Credentials that one statement looked up.
+    pub credential_batch: Histogram,
     /// Reports that wait to be written.
     pub reports_waiting: Gauge,
     /// By how much hosts come less often, because of the load.
@@ -126,6 +128,7 @@ impl Default for Metrics {
             reports: Counter::<u64, AtomicU64>::default(),
             reports_again: Counter::<u64, AtomicU64>::default(),
             report_batch: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
+            credential_batch: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]),
             reports_waiting: Gauge::default(),
             load_factor: Gauge::default(),
             lag_seconds: Gauge::default(),
@@ -144,6 +147,8 @@ impl Default for Metrics {
         r.register("reports", "Reports taken in that said something new", metrics.reports.clone());
         r.register("reports_again", "Reports that said again what was said before", metrics.reports_again.clone());
         r.register("report_batch", "Reports in one transaction", metrics.report_batch.clone());
+        let batch = metrics.credential_batch.clone();
+        r.register("credential_batch", "Credentials that one statement looked up", batch);
         r.register("reports_waiting", "Reports that wait to be written", metrics.reports_waiting.clone());
         r.register("load_factor", "By how much hosts come less often", metrics.load_factor.clone());
         r.register_with_unit("lag", "How late the runtime is", Unit::Seconds, metrics.lag_seconds.clone());

@@ -253,6 +253,16 @@ fn digest(table: &'static str, column: &'static str, id: &str, bytes: &[u8]) -> 
         .ok_or_else(|| corrupt(table, column, id, format_args!("{} bytes, not 32", bytes.len())))
 }
 
+/// Returns digests as one value that SQLite cuts into rows.
+fn joined<'a>(digests: impl IntoIterator<Item = &'a titan_api::Digest>) -> Vec<u8> {
+    digests.into_iter().flat_map(|digest| *digest.as_bytes()).collect()
+}
+
+/// Returns digests as the array that PostgreSQL takes.
+fn apart<'a>(digests: impl IntoIterator<Item = &'a titan_api::Digest>) -> Vec<Vec<u8>> {
+    digests.into_iter().map(|digest| digest.as_bytes().to_vec()).collect()
+}
+
 /// Returns `bytes` as the id of a column; `row` names the row if they are none.
 fn uuid(table: &'static str, column: &'static str, row: impl Fn() -> String, bytes: &[u8]) -> Result<uuid::Uuid> {
     uuid::Uuid::from_slice(bytes).map_err(|error| corrupt(table, column, &row(), error))

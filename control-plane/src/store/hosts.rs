@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use futures_util::TryStreamExt as _;
 use titan_api::{Revision, hosts::Facts, reports::Orphan};
 use uuid::Uuid;
 
@@ -106,6 +107,18 @@ impl Tx {
             }
         }
         Ok(seen)
+    }
+
+    /// Gives `take` when each host was seen last, as far as it is written down. Rows are streamed.
+    pub async fn each_seen(&mut self, mut take: impl FnMut(Uuid, Revision)) -> Result<()> {
+        const SQL: &str = "SELECT host_uid, last_seen FROM host_status WHERE last_seen IS NOT NULL";
+        both!(self, conn => {
+            let mut rows = sqlx::query_as::<_, (String, i64)>(SQL).fetch(&mut **conn);
+            while let Some((host, at)) = rows.try_next().await? {
+                take(parsed("host_status", "host_uid", &host, &host)?, Revision::from_micros(at));
+            }
+        });
+        Ok(())
     }
 
     /// Returns what was observed of the hosts whose names are between `first` and `last`, both included.

@@ -4,18 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use titan_api::{Digest, Revision};
 
-use super::{Connection, Result, Tx, digest};
+use super::{Connection, Result, Tx, apart, digest, joined};
 
 /// Outcomes that one statement asks for.
 const ASKED: usize = 10_000;
-
-fn joined<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> Vec<u8> {
-    digests.into_iter().flat_map(|digest| *digest.as_bytes()).collect()
-}
-
-fn apart<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> Vec<Vec<u8>> {
-    digests.into_iter().map(|digest| digest.as_bytes().to_vec()).collect()
-}
 
 impl Tx {
     /// Returns the bundles that these outcomes came to, of those that are known.

@@ -1,9 +1,11 @@
 //! Credentials, kept as hashes.
 
+use std::collections::HashMap;
+
 use titan_api::{Digest, Name, Revision};
 use uuid::Uuid;
 
-use super::{Result, Tx, both, from_word, parsed, word};
+use super::{Connection, Result, Tx, apart, both, digest, from_word, joined, parsed, readable, word};
 
 /// Whose credential it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -47,6 +49,13 @@ struct Row {
     used_by: Option<String>,
 }
 
+#[derive(sqlx::FromRow)]
+struct Hashed {
+    hash: Vec<u8>,
+    #[sqlx(flatten)]
+    row: Row,
+}
+
 impl TryFrom<Row> for TokenRow {
     type Error = super::StoreError;
 
@@ -78,13 +87,28 @@ impl Tx {
         Ok(())
     }
 
+    /// Returns the credentials whose secrets have these hashes, of those that are known.
+    pub async fn tokens_by_hash(&mut self, hashes: &[Digest]) -> Result<HashMap<Digest, TokenRow>> {
+        const SQLITE: &str = "WITH RECURSIVE row(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM row WHERE n + 1 < $2) \
+             SELECT t.* FROM row JOIN tokens t ON t.hash = substr($1, n * 32 + 1, 32)";
+        const POSTGRES: &str = "SELECT * FROM tokens WHERE hash = ANY($1)";
+        crate::fault::reach(self.purpose);
+        let rows: Vec<Hashed> = match &mut self.connection {
+            Connection::Sqlite(conn) => {
+                let count = i64::try_from(hashes.len()).unwrap_or(i64::MAX);
+                sqlx::query_as(SQLITE).bind(joined(hashes)).bind(count).fetch_all(&mut **conn).await?
+            }
+            Connection::Postgres(conn) => sqlx::query_as(POSTGRES).bind(apart(hashes)).fetch_all(&mut **conn).await?,
+        };
+        let found = rows
+            .into_iter()
+            .map(|Hashed { hash, row }| Ok((digest("tokens", "hash", &row.id, &hash)?, TokenRow::try_from(row)?)));
+        Ok(found.filter_map(readable).collect())
+    }
+
     /// Returns the credential whose secret has this hash.
     pub async fn token_by_hash(&mut self, hash: &Digest) -> Result<Option<TokenRow>> {
-        const SQL: &str =
-            "SELECT id, kind, name, host_uid, created_at, expires_at, used_by FROM tokens WHERE hash = $1";
-        let row: Option<Row> =
-            both!(self, conn => sqlx::query_as(SQL).bind(hash.as_bytes().to_vec()).fetch_optional(&mut **conn).await?);
-        row.map(TokenRow::try_from).transpose()
+        Ok(self.tokens_by_hash(std::slice::from_ref(hash)).await?.remove(hash))
     }
 
     /// Returns the credentials of people and pipelines, oldest first.

@@ -158,3 +158,26 @@ async fn secrets_of_tokens_are_nowhere_in_the_database() {
     assert!(!listed.text.contains("titan_admin_"), "{}", listed.text);
     assert_eq!(json!(listed.status.as_u16()), json!(200));
 }
+
+/// A fleet that comes back all at once, known to nobody yet, does not take a connection to the database each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_that_are_shown_at_once_are_looked_up_together() {
+    const CALLERS: usize = 300;
+    let world = World::start(crate::NODE).await.expect("a control plane");
+    let mut known = world.host("pi", "").await.expect("a host");
+    let (client, url) = (reqwest::Client::new(), format!("{}/v1/hosts/pi/changes", world.plane.server));
+    let guess = |number| client.get(&url).bearer_auth(format!("titan_host_guess{number}")).send();
+    let (answers, news) = tokio::join!(futures_util::future::join_all((0..CALLERS).map(guess)), known.poll(0));
+    for answer in answers {
+        assert_eq!(answer.expect("answered").status(), 401);
+    }
+    assert!(news.expect("polled").is_some(), "one that is right among them is found");
+    let text = world.admin_call(Method::GET, "/metrics", "").await.expect("answered").text;
+    let metric = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.expect("the metric").parse().expect("a number")
+    };
+    let (shown, statements) = (metric("titan_credential_batch_sum"), metric("titan_credential_batch_count"));
+    assert!(shown > CALLERS as f64, "{shown}");
+    assert!(statements < shown / 2.0, "{statements} statements for {shown}");
+}

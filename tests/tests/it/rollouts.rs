@@ -2,6 +2,7 @@
 
 mod budgets;
 mod ends;
+mod lines;
 mod metrics;
 mod restarts;
 

@@ -63,6 +63,11 @@ async fn every_word_to_a_plan_works_at_the_command_line() {
         assert_eq!(told, (Some("w"), Some("crash"), Some("the disk is full")));
         assert_eq!(attempt.details, Some(json!({ "free": 0 })));
     }
+    let (_, status) = person.json("titan workplan status p").expect("a status");
+    let errors = status["recentErrors"].as_array().expect("what went wrong");
+    let told: Vec<_> = errors.iter().map(|error| (&error["node"], &error["number"], &error["message"])).collect();
+    let (build_name, full) = (json!("build"), json!("the disk is full"));
+    assert_eq!(told, [(&build_name, &json!(2), &full), (&build_name, &json!(1), &full)], "the newest first");
     titan("titan workplan skip p build --reason by-hand");
     until("the gate", async || {
         let gate = world.admin.plan_node(id, &name("gate")).await?;

@@ -1,6 +1,8 @@
 //! Watching: what the hosts of a stage say. All of them are looked at when it begins; then what is new, whoever was given the
 //! release, and everybody in turn, for those of which nothing is heard.
 
+mod written;
+
 use std::{
     collections::{BTreeSet, HashMap},
     time::{Duration, Instant},
@@ -9,6 +11,7 @@ use std::{
 use titan_api::{Problem, Revision, reports::Phase};
 use uuid::Uuid;
 
+use self::written::Written;
 use super::{Halt, LOOK};
 use crate::{
     fleet::{
@@ -35,8 +38,7 @@ pub(super) struct Watch {
     deployment: Uuid,
     /// What is said to this process.
     listener: Listener,
-    /// When hosts were seen before this process began, as it was written down, by their places in the stage.
-    seen: Vec<Option<Revision>>,
+    written: Written,
     /// Hosts that cannot have what they are to have.
     refused: BTreeSet<Uuid>,
     /// Up to when reports were read, and when that was.
@@ -66,18 +68,9 @@ struct Ground<'a> {
 impl Watch {
     pub(super) async fn begin(state: &AppState, deployment: Uuid, progress: &Progress) -> Result<Self, Halt> {
         let listener = state.reports.listeners.listen(deployment);
-        let mut seen = vec![None; progress.size()];
-        let mut tx = state.store.read().await?;
-        for first in (0..progress.size()).step_by(BREATH) {
-            let hosts: Vec<_> = progress.places(first, BREATH).collect();
-            for (host, at) in tx.seen_of(&hosts).await? {
-                if let Some(seen) = progress.place(host).and_then(|place| seen.get_mut(place as usize)) {
-                    *seen = Some(at);
-                }
-            }
-        }
+        let written = Written::begin(state, progress).await?;
         let (now, refused) = (Instant::now(), BTreeSet::new());
-        Ok(Self { deployment, listener, seen, refused, read: (Revision::ZERO, now), turn: (0, now) })
+        Ok(Self { deployment, listener, written, refused, read: (Revision::ZERO, now), turn: (0, now) })
     }
 
     /// Takes in what was said since the last time, and tells it to the stage.
@@ -134,6 +127,7 @@ impl Watch {
         let (first, count) = self.take_turn(progress.size());
         self.leave(&ground, progress, first, count).await;
         let turn: Vec<_> = progress.places(first, count).collect();
+        self.written.refresh(state, progress, &turn).await?;
         for (number, host) in turn.into_iter().enumerate() {
             breathe(number).await;
             self.judge(&ground, progress, host, None, false);
@@ -169,7 +163,7 @@ impl Watch {
         } else {
             before.said
         };
-        let written = progress.place(host).and_then(|place| self.seen.get(place as usize)).copied().flatten();
+        let written = self.written.of(progress, host);
         // One that nobody ever saw is not there since it was first looked for.
         let unseen_since = match (hosts::last_seen(state, host, written), before.unseen_since) {
             (Some(seen), _) if seen >= *silence => None,

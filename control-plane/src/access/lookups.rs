@@ -1,0 +1,91 @@
+//! Looking credentials up: whoever asks while a statement runs is answered together by the next one.
+//!
+//! A fleet that comes back all at once, known to nobody yet, so costs a few statements over one connection, and leaves the
+//! others to everybody else. Whoever waits has a request open, and those are bounded.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use titan_api::{Code, Digest, Problem};
+use tokio::sync::oneshot;
+
+use crate::{
+    state::AppState,
+    store::{StoreError, TokenRow},
+};
+
+/// Credentials that one statement asks for.
+const TOGETHER: usize = 1000;
+
+type Found = Result<Option<TokenRow>, Problem>;
+
+/// Credentials that are asked for.
+#[derive(Debug, Default)]
+pub(super) struct Lookups(Mutex<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    waiting: Vec<(Digest, oneshot::Sender<Found>)>,
+    /// Whether somebody looks them up.
+    busy: bool,
+}
+
+impl Lookups {
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes some that wait; if nobody does the work is over.
+    fn take(&self) -> Option<Vec<(Digest, oneshot::Sender<Found>)>> {
+        let mut asked = self.asked();
+        // Whoever gave up has no answer to wait for.
+        asked.waiting.retain(|(_, answer)| !answer.is_closed());
+        let first = asked.waiting.len().min(TOGETHER);
+        asked.busy = first > 0;
+        asked.busy.then(|| asked.waiting.drain(..first).collect())
+    }
+}
+
+/// Returns the credential whose secret has this hash.
+pub(super) async fn find(state: &AppState, hash: &Digest) -> Found {
+    let (answer, answered) = oneshot::channel();
+    let begins = {
+        let mut asked = state.credentials.lookups.asked();
+        asked.waiting.push((*hash, answer));
+        !std::mem::replace(&mut asked.busy, true)
+    };
+    if begins {
+        tokio::spawn(Worker { state: state.clone(), over: false }.run());
+    }
+    let lost = || Problem::new(Code::Unavailable, "credentials cannot be looked up now").hint("try again in a moment");
+    answered.await.map_err(|_| lost())?
+}
+
+/// Whoever looks up for all. If he is lost, those that wait are told so, and the next one who asks begins anew.
+struct Worker {
+    state: AppState,
+    over: bool,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if !self.over {
+            *self.state.credentials.lookups.asked() = Asked::default();
+        }
+    }
+}
+
+impl Worker {
+    async fn run(mut self) {
+        while let Some(taken) = self.state.credentials.lookups.take() {
+            self.state.metrics.credential_batch.observe(taken.len() as f64);
+            let hashes: Vec<_> = taken.iter().map(|(hash, _)| *hash).collect();
+            let found = async { self.state.store.read().await?.tokens_by_hash(&hashes).await };
+            let found = found.await.map_err(|error: StoreError| Problem::from(error));
+            for (hash, answer) in taken {
+                let of = |found: &std::collections::HashMap<_, TokenRow>| found.get(&hash).cloned();
+                let _gave_up = answer.send(found.as_ref().map(of).map_err(Clone::clone));
+            }
+        }
+        self.over = true;
+    }
+}
