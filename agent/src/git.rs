@@ -25,7 +25,7 @@ use std::{
 use git2::{
     Commit, ConfigLevel, ErrorCode, Oid, Repository, RepositoryInitOptions, Signature, Tree, build::CheckoutBuilder,
 };
-use titan_api::Digest;
+use titan_api::{Digest, Revision};
 
 use crate::{
     bundles::{Bundle, BundleFile},
@@ -101,14 +101,17 @@ pub(crate) enum GitError {
 pub(crate) struct Sink {
     settings: GitSettings,
     spool: PathBuf,
+    /// The newest time that the host was told by its control plane.
+    newest: Option<Revision>,
     /// Held while the branch is read and moved, never while a remote is waited for.
     branch: Arc<Mutex<()>>,
 }
 
 impl Sink {
-    /// Returns a sink that keeps packs on their way in `spool`. Nothing is opened yet.
-    pub(crate) fn new(settings: &GitSettings, spool: &Path) -> Self {
-        Self { settings: settings.clone(), spool: spool.to_owned(), branch: Arc::default() }
+    /// Returns a sink that keeps packs on their way in `spool`; `newest` is the newest time that the host was told by its
+    /// control plane. Nothing is opened yet.
+    pub(crate) fn new(settings: &GitSettings, spool: &Path, newest: Option<Revision>) -> Self {
+        Self { settings: settings.clone(), spool: spool.to_owned(), newest, branch: Arc::default() }
     }
 
     /// Whether there is anywhere to push to.
@@ -178,7 +181,8 @@ impl Sink {
             return Ok(moved);
         }
         let fault = |source| GitError::Remote { remote: name.to_owned(), source };
-        let mut remote = Address::parse(name).and_then(|to| to.connect(&self.settings, &self.spool)).map_err(fault)?;
+        let mut remote =
+            Address::parse(name).and_then(|to| to.connect(&self.settings, &self.spool, self.newest)).map_err(fault)?;
         let branch = self.branch();
         let (mut theirs_before, mut reason) = (None, String::new());
         for attempt in 0..self.settings.attempts {

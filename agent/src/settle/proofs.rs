@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use titan_api::{Digest, health::Health, templates::Applier};
+use titan_api::{Digest, Revision, health::Health, templates::Applier};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
@@ -72,10 +72,10 @@ impl fmt::Debug for Watch {
 }
 
 impl Proofs {
-    pub(super) fn new(io: &Handle, wake: &Wake) -> Self {
+    pub(super) fn new(io: &Handle, wake: &Wake, newest: Option<Revision>) -> Self {
         Self {
             clock: BootClock::new(),
-            callers: Callers::default(),
+            callers: Callers::new(newest),
             asked: Background::new(io.clone(), wake.clone()),
             watches: BTreeMap::new(),
             plain: BTreeSet::new(),
