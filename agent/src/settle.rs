@@ -53,6 +53,7 @@ use crate::{
     wake::Wake,
     watches::Watches,
 };
+use commits::Commits;
 use gates::{Held, HookKey};
 use proofs::Proofs;
 use pushes::Pushes;
@@ -125,8 +126,7 @@ pub(crate) struct Worker {
     stuck: BTreeMap<Uuid, Stuck>,
     io: Handle,
     wake: Wake,
-    /// When to commit again what could not be committed.
-    commit_again: Option<Instant>,
+    commits: Commits,
     appliers: Appliers,
     exec: Option<Exec>,
     windows: Windows,
@@ -156,7 +156,7 @@ impl Worker {
         let mut worker = Self {
             io: io.clone(),
             wake: wake.clone(),
-            commit_again: None,
+            commits: Commits::default(),
             drifts: reports.map(|report| (report.id, report.drift.clone())).collect(),
             appliers: Appliers::new(settings.appliers.clone(), ground),
             exec: settings.appliers.exec.clone(),
@@ -234,7 +234,6 @@ impl Worker {
     /// Brings the host to what is desired, as far as that is possible without waiting.
     pub(crate) fn settle(&mut self, scope: &Scope) -> Vec<Done> {
         let Scope { all, stirred, unfetched } = scope;
-        self.commit_again = None;
         let mut pass = Pass { all: *all, stirred: stirred.clone(), unfetched: Some(unfetched), ..Pass::default() };
         if self.recover().is_some() {
             match self.save_desired(false).and_then(|()| self.succeed()).and_then(|()| self.reconsider()) {
@@ -259,7 +258,7 @@ impl Worker {
                 pass.done.push(Done::of(*id, entry, Action::Waiting, message.clone()));
             }
         }
-        let git_errors = if self.halted.is_none() { self.commit() } else { BTreeMap::new() };
+        let git_errors = if self.halted.is_none() { self.commit(*all) } else { BTreeMap::new() };
         self.pushes.due |= *all;
         self.note(&pass.held, &git_errors, &mut pass.done);
         // Whoever waits for a bundle may wait for room.
@@ -307,7 +306,7 @@ impl Worker {
         let retries = self.failures.iter().filter(|(id, _)| declared(id)).map(|(_, failure)| failure.again());
         let next = retries
             .chain(self.proofs.next())
-            .chain(self.commit_again)
+            .chain(self.commits.again())
             .min()
             .map(|next| next.saturating_duration_since(now));
         let held = !self.waiting.is_empty() || !self.desired.removals.is_empty();
