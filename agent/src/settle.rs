@@ -15,6 +15,7 @@ mod proofs;
 mod pushes;
 mod recovery;
 mod removals;
+mod retreats;
 mod retries;
 mod steps;
 mod watching;
@@ -133,6 +134,10 @@ pub(crate) struct Worker {
     halts: Halts,
     /// When the last pass began.
     passed: Option<Instant>,
+    /// Deployments that go over to another applier and are prepared for it.
+    prepared: BTreeMap<Uuid, Digest>,
+    /// When a way back that failed is tried again.
+    retreats: BTreeMap<Uuid, Instant>,
     appliers: Appliers,
     exec: Option<Exec>,
     windows: Windows,
@@ -165,6 +170,8 @@ impl Worker {
             commits: Commits::default(),
             halts: Halts::default(),
             passed: None,
+            prepared: BTreeMap::new(),
+            retreats: BTreeMap::new(),
             drifts: reports.map(|report| (report.id, report.drift.clone())).collect(),
             appliers: Appliers::new(settings.appliers.clone(), ground),
             exec: settings.appliers.exec.clone(),
@@ -314,6 +321,8 @@ impl Worker {
     fn forget(&mut self, id: Uuid) {
         self.drifts.remove(&id);
         self.hooked.retain(|(other, ..)| *other != id);
+        self.prepared.remove(&id);
+        self.retreats.remove(&id);
         self.proofs.forget(id);
     }
 
@@ -380,3 +389,6 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
