@@ -65,7 +65,7 @@ pub(crate) async fn examine(settings: &Settings) -> Vec<Finding> {
     );
     found.push(match &settings.git {
         None => finding("git", Verdict::Note, "off"),
-        Some(git) => match Sink::new(git, state.path()).examine() {
+        Some(git) => match Sink::new(git, state.path(), None).examine() {
             Ok(text) => finding("git", Verdict::Good, text),
             Err(error) => finding("git", Verdict::Bad, chain(&error)),
         },

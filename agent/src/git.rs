@@ -16,16 +16,17 @@ pub(crate) mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use git2::{
-    Commit, ConfigLevel, ErrorCode, Oid, Repository, RepositoryInitOptions, Signature, Tree, build::CheckoutBuilder,
+    Commit, ConfigLevel, ErrorCode, ObjectType, Oid, Repository, RepositoryInitOptions, Signature, Tree,
+    build::CheckoutBuilder,
 };
-use titan_api::Digest;
+use titan_api::{Digest, Revision};
 
 use crate::{
     bundles::{Bundle, BundleFile},
@@ -44,6 +45,8 @@ const DURABLE: &[u8] = b"[core]\n\tfsyncObjectFiles = true\n\tbigFileThreshold =
 /// Bytes of a file that is committed as it is. Packing takes a whole file into memory, so of a larger one its name, digest
 /// and size are committed: what Git LFS calls a pointer, and what people's tools know as one.
 const LARGE: u64 = 4 * 1024 * 1024;
+/// Bytes of a file that is read into memory to see whether the repository has it.
+const SMALL: u64 = 64 * 1024;
 /// How many commits are looked through for one that was made before a crash.
 const LOOK_BACK: usize = 1000;
 
@@ -101,14 +104,17 @@ pub(crate) enum GitError {
 pub(crate) struct Sink {
     settings: GitSettings,
     spool: PathBuf,
+    /// The newest time that the host was told by its control plane.
+    newest: Option<Revision>,
     /// Held while the branch is read and moved, never while a remote is waited for.
     branch: Arc<Mutex<()>>,
 }
 
 impl Sink {
-    /// Returns a sink that keeps packs on their way in `spool`. Nothing is opened yet.
-    pub(crate) fn new(settings: &GitSettings, spool: &Path) -> Self {
-        Self { settings: settings.clone(), spool: spool.to_owned(), branch: Arc::default() }
+    /// Returns a sink that keeps packs on their way in `spool`; `newest` is the newest time that the host was told by its
+    /// control plane. Nothing is opened yet.
+    pub(crate) fn new(settings: &GitSettings, spool: &Path, newest: Option<Revision>) -> Self {
+        Self { settings: settings.clone(), spool: spool.to_owned(), newest, branch: Arc::default() }
     }
 
     /// Whether there is anywhere to push to.
@@ -138,16 +144,10 @@ impl Sink {
         let mut edits = Edits::new();
         let mut paths = BTreeSet::new();
         for file in &bundle.files {
-            let mut blob = repo.blob_writer(None)?;
-            let written = if file.size > LARGE {
-                blob.write_all(pointer(file).as_bytes())
-            } else {
-                io::copy(&mut file.reader(), &mut blob).map(drop)
-            };
-            written.map_err(|source| GitError::Content { path: file.path.clone(), source })?;
+            let blob = blob(&repo, file)?;
             let mode = if file.mode.bits() & 0o111 == 0 { 0o100_644 } else { 0o100_755 };
             let path = self.path(&entry.title(), &file.path, file.rooted);
-            edits.insert(path.clone(), Some((blob.commit()?, mode)));
+            edits.insert(path.clone(), Some((blob, mode)));
             paths.insert(path);
         }
         let before = entry.committed.iter().flat_map(|committed| &committed.paths);
@@ -178,7 +178,8 @@ impl Sink {
             return Ok(moved);
         }
         let fault = |source| GitError::Remote { remote: name.to_owned(), source };
-        let mut remote = Address::parse(name).and_then(|to| to.connect(&self.settings, &self.spool)).map_err(fault)?;
+        let mut remote =
+            Address::parse(name).and_then(|to| to.connect(&self.settings, &self.spool, self.newest)).map_err(fault)?;
         let branch = self.branch();
         let (mut theirs_before, mut reason) = (None, String::new());
         for attempt in 0..self.settings.attempts {
@@ -338,6 +339,26 @@ impl Sink {
             None => repo.reference(&branch, to, false, "titan: commit").map(drop),
         })
     }
+}
+
+/// Puts a file's content into the repository and returns its name there. What is small and there already is not written
+/// again: a commit that cannot be made is tried again and again.
+fn blob(repo: &Repository, file: &BundleFile) -> Result<Oid, GitError> {
+    let failed = |source| GitError::Content { path: file.path.clone(), source };
+    if file.size <= SMALL {
+        let mut content = Vec::new();
+        file.reader().read_to_end(&mut content).map_err(failed)?;
+        let name = Oid::hash_object(ObjectType::Blob, &content)?;
+        return if repo.odb()?.exists(name) { Ok(name) } else { Ok(repo.blob(&content)?) };
+    }
+    let mut blob = repo.blob_writer(None)?;
+    let written = if file.size > LARGE {
+        blob.write_all(pointer(file).as_bytes())
+    } else {
+        io::copy(&mut file.reader(), &mut blob).map(drop)
+    };
+    written.map_err(failed)?;
+    Ok(blob.commit()?)
 }
 
 /// Returns what stands for a large file.

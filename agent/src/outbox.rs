@@ -24,6 +24,8 @@ use crate::{
 const FILE: &str = "outbox.json";
 /// Sequence numbers are set aside in blocks, so that sending a report does not cost a write.
 const BLOCK: u64 = 1000;
+/// How far ahead numbers begin at most that could not be set aside.
+const AHEAD: u32 = 1 << 20;
 /// How long it may be until everything is told again though the control plane knows it: for what nobody has thought of.
 const EVERYTHING: Duration = Duration::from_hours(24);
 
@@ -73,8 +75,7 @@ impl Outbox {
     }
 
     /// Writes the outbox down if something in it changed. If the disk does not take it, what is in memory is reported all
-    /// the same, and written down as soon as that works: a full disk keeps no report away. A number that is used again
-    /// for that, after a restart, is noticed by the control plane, which says from where to count.
+    /// the same, and written down as soon as that works: a full disk keeps no report away.
     pub(crate) fn save(&mut self, state: &StateDir) {
         let saved = self.save_for_sure(state);
         if let (Err(error), false) = (&saved, self.unwritten) {
@@ -90,6 +91,23 @@ impl Outbox {
             fault!("outcome-noted");
         }
         Ok(())
+    }
+
+    /// Sets numbers aside for the reports to come, if there are none. If the disk does not take that, the next ones begin
+    /// somewhere ahead: whoever starts anew on a full disk would count from the same number each time, and the control
+    /// plane would take what is said for what it has already. Should it know a newer number it says from where to count.
+    pub(crate) fn set_numbers_aside(&mut self, state: &StateDir) {
+        if self.next < self.reserved {
+            return;
+        }
+        self.next = self.next.max(1);
+        self.reserved = self.next + BLOCK;
+        self.dirty = true;
+        self.save(state);
+        if self.unwritten {
+            self.next += 1 + u64::from(getrandom::u32().unwrap_or_default() % AHEAD);
+            self.reserved = self.next + BLOCK;
+        }
     }
 
     /// Notes the state of a deployment; it is sent if it is not what was sent before.
@@ -151,19 +169,19 @@ impl Outbox {
         self.all || self.beat
     }
 
+    /// Whether there is something to say.
+    pub(crate) fn is_due(&self, facts: &Facts) -> bool {
+        self.beat || !self.is_quiet(facts)
+    }
+
     /// Returns the report that is due: everything, what changed, or at a beat that nothing did. `None` if there is nothing
-    /// to say.
+    /// to say. Its number is one of those that were set aside.
     pub(crate) fn due(&mut self, cursor: Option<Revision>, facts: &Facts, usage: Usage) -> Option<Report> {
         let all = self.all;
         let facts_new = self.facts != Some(digest(facts));
         let unchanged = self.is_quiet(facts);
-        if unchanged && !self.beat {
+        if !self.is_due(facts) {
             return None;
-        }
-        if self.next >= self.reserved {
-            self.next = self.next.max(1);
-            self.reserved = self.next + BLOCK;
-            self.dirty = true;
         }
         let seq = self.next;
         self.next += 1;
@@ -256,6 +274,29 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_cannot_be_set_aside_are_others_after_each_start() {
+        let dir = tempfile::tempdir().expect("dir");
+        let state = StateDir::new(dir.path());
+        let mut numbers = BTreeSet::new();
+        let mut start = |state: &StateDir| {
+            let mut outbox = Outbox::read(state).expect("read");
+            outbox.all_due();
+            outbox.set_numbers_aside(state);
+            let first = due(&mut outbox).expect("due").seq;
+            assert_eq!(due(&mut outbox).expect("due").seq, first + 1, "one after the other all the same");
+            numbers.insert(first);
+            first
+        };
+        let before = start(&state);
+        // As if there was no room for what is written beside it.
+        std::fs::create_dir(dir.path().join("outbox.new")).expect("in the way");
+        for _ in 0..4 {
+            assert!(start(&state) > before + BLOCK);
+        }
+        assert_eq!(numbers.len(), 5, "the control plane would take the same number for the same report");
+    }
+
+    #[test]
     fn a_beat_says_in_a_few_bytes_that_nothing_changed_unless_everything_was_never_said_or_long_ago() {
         let mut outbox = Outbox::default();
         outbox.note(report(Phase::Healthy, ""));
@@ -324,6 +365,7 @@ mod tests {
             let mut outbox = Outbox::read(&state).expect("read");
             for _ in 0..2 {
                 outbox.all_due();
+                outbox.set_numbers_aside(&state);
                 let seq = due(&mut outbox).expect("due").seq;
                 outbox.save(&state);
                 assert!(seq > last);

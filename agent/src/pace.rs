@@ -52,6 +52,11 @@ pub(crate) fn before_push(failures: u32, chance: f64) -> Duration {
     most.mul_f64(0.5 + chance / 2.0)
 }
 
+/// Returns the pause after `count` pauses: the first, doubled each time, up to the longest.
+pub(crate) fn doubled((first, longest): (Duration, Duration), count: u32) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(count.min(20))).min(longest)
+}
+
 /// Returns a number between 0 and 1, from the system's source of chance.
 pub(crate) fn chance() -> f64 {
     let number = getrandom::u32().unwrap_or(u32::MAX / 2);

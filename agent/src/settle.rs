@@ -9,13 +9,16 @@ mod courses;
 mod done;
 mod drifting;
 mod gates;
+mod halts;
 mod notes;
 mod proofs;
 mod pushes;
 mod recovery;
 mod removals;
+mod retreats;
 mod retries;
 mod steps;
+mod watching;
 
 pub use done::{Action, Done};
 
@@ -53,7 +56,9 @@ use crate::{
     wake::Wake,
     watches::Watches,
 };
+use commits::Commits;
 use gates::{Held, HookKey};
+use halts::Halts;
 use proofs::Proofs;
 use pushes::Pushes;
 use retries::Failure;
@@ -125,8 +130,14 @@ pub(crate) struct Worker {
     stuck: BTreeMap<Uuid, Stuck>,
     io: Handle,
     wake: Wake,
-    /// When to commit again what could not be committed.
-    commit_again: Option<Instant>,
+    commits: Commits,
+    halts: Halts,
+    /// When the last pass began.
+    passed: Option<Instant>,
+    /// Deployments that go over to another applier and are prepared for it.
+    prepared: BTreeMap<Uuid, Digest>,
+    /// When a way back that failed is tried again.
+    retreats: BTreeMap<Uuid, Instant>,
     appliers: Appliers,
     exec: Option<Exec>,
     windows: Windows,
@@ -156,7 +167,11 @@ impl Worker {
         let mut worker = Self {
             io: io.clone(),
             wake: wake.clone(),
-            commit_again: None,
+            commits: Commits::default(),
+            halts: Halts::default(),
+            passed: None,
+            prepared: BTreeMap::new(),
+            retreats: BTreeMap::new(),
             drifts: reports.map(|report| (report.id, report.drift.clone())).collect(),
             appliers: Appliers::new(settings.appliers.clone(), ground),
             exec: settings.appliers.exec.clone(),
@@ -166,10 +181,10 @@ impl Worker {
             watched: None,
             hooks: Background::new(io.clone(), wake.clone()),
             hooked: BTreeSet::new(),
-            proofs: Proofs::new(io, wake),
+            proofs: Proofs::new(io, wake, saved.cursor),
             bundles: Bundles::open(&state)?,
             outbox,
-            git: settings.git.as_ref().map(|git| Sink::new(git, state.path())),
+            git: settings.git.as_ref().map(|git| Sink::new(git, state.path(), saved.cursor)),
             pushes: Pushes::default(),
             failures: BTreeMap::new(),
             waiting: BTreeSet::new(),
@@ -234,7 +249,7 @@ impl Worker {
     /// Brings the host to what is desired, as far as that is possible without waiting.
     pub(crate) fn settle(&mut self, scope: &Scope) -> Vec<Done> {
         let Scope { all, stirred, unfetched } = scope;
-        self.commit_again = None;
+        self.passed = Some(Instant::now());
         let mut pass = Pass { all: *all, stirred: stirred.clone(), unfetched: Some(unfetched), ..Pass::default() };
         if self.recover().is_some() {
             match self.save_desired(false).and_then(|()| self.succeed()).and_then(|()| self.reconsider()) {
@@ -250,6 +265,7 @@ impl Worker {
             (pass.all, pass.stirred) = (false, BTreeSet::new());
             self.take_steps(&mut pass);
         }
+        self.note_halt();
         self.tell_halted(&mut pass);
         self.remember_failures(&pass);
         for (id, (phase, message)) in &pass.held {
@@ -259,7 +275,7 @@ impl Worker {
                 pass.done.push(Done::of(*id, entry, Action::Waiting, message.clone()));
             }
         }
-        let git_errors = if self.halted.is_none() { self.commit() } else { BTreeMap::new() };
+        let git_errors = if self.halted.is_none() { self.commit(*all) } else { BTreeMap::new() };
         self.pushes.due |= *all;
         self.note(&pass.held, &git_errors, &mut pass.done);
         // Whoever waits for a bundle may wait for room.
@@ -270,53 +286,25 @@ impl Worker {
         pass.done
     }
 
-    /// Changes nothing on this host until the next pass.
-    fn halt(&mut self, why: String) {
-        tracing::warn!("nothing is changed on this host until that is mended: {why}");
-        self.halted = Some(why);
-    }
-
-    /// Has the kernel tell when others change what is owned.
-    fn watch_files(&mut self, again: bool) {
-        if let (None, Some(files), Some(_)) = (&self.watches, &self.settings, &self.files) {
-            match Watches::new(&self.io, self.wake.clone(), files.root.clone()) {
-                Ok(watches) => self.watches = Some(watches),
-                Err(error) => {
-                    tracing::debug!("changes of files are found at the next beat, the kernel does not tell: {error}");
-                    return;
-                }
-            }
-        }
-        let Some(watches) = self.watches.as_ref().filter(|_| again || self.watched != Some(self.ledger.switches))
-        else {
-            return;
-        };
-        let switched = self.watched.is_some_and(|before| before != self.ledger.switches);
-        self.watched = Some(self.ledger.switches);
-        let paths = self.ledger.entries.values().flat_map(|entry| entry.files.keys().cloned()).collect();
-        let left = watches.set(&paths, switched);
-        if left > 0 {
-            tracing::warn!("{left} directories are not watched; what changes in them is found at the next beat");
-        }
-    }
-
     /// Returns how long nothing has to be done, if nobody wakes the agent; `None` for as long as one likes.
     pub(crate) fn idle_for(&self) -> Option<Duration> {
-        let now = Instant::now();
-        let declared = |id: &&Uuid| self.desired.entries.contains_key(*id);
-        let retries = self.failures.iter().filter(|(id, _)| declared(id)).map(|(_, failure)| failure.again());
-        let next = retries
-            .chain(self.proofs.next())
-            .chain(self.commit_again)
-            .min()
-            .map(|next| next.saturating_duration_since(now));
+        if let Some(again) = self.halts.again() {
+            // Nothing else is looked at before that.
+            return Some(again.saturating_duration_since(Instant::now()));
+        }
+        let next = self.next_retry().into_iter().chain(self.proofs.next()).chain(self.commits.again());
+        let next = next.min().map(|next| next.saturating_duration_since(Instant::now()));
         let held = !self.waiting.is_empty() || !self.desired.removals.is_empty();
         let opens = if held { self.opens_after() } else { None };
         [next, opens].into_iter().flatten().min()
     }
 
-    /// Whether something is on its way that will come to an end: a hook, a pull, a trial, a stop.
+    /// Whether something is on its way that will come to an end: a hook, a pull, a trial, a stop. Nothing does on a host that
+    /// is halted.
     pub(crate) fn is_busy(&self) -> bool {
+        if self.halted.is_some() {
+            return false;
+        }
         let on_trial = |entry: &crate::ledger::LedgerEntry| entry.trial.is_some() || entry.unfinished.is_some();
         !self.hooks.is_idle()
             || self.ledger.entries.values().any(on_trial)
@@ -333,6 +321,8 @@ impl Worker {
     fn forget(&mut self, id: Uuid) {
         self.drifts.remove(&id);
         self.hooked.retain(|(other, ..)| *other != id);
+        self.prepared.remove(&id);
+        self.retreats.remove(&id);
         self.proofs.forget(id);
     }
 
@@ -399,3 +389,6 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

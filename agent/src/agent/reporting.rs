@@ -75,6 +75,9 @@ impl Agent {
                 memory_bytes: facts::resident_bytes().filter(|_| told),
                 state_bytes: if told { directory_bytes(worker.state.path()) } else { None },
             };
+            if worker.outbox.is_due(&self.facts) {
+                worker.outbox.set_numbers_aside(&worker.state);
+            }
             let report = worker.outbox.due(worker.saved_cursor(), &self.facts, usage);
             worker.outbox.save(&worker.state);
             report

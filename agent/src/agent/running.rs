@@ -41,15 +41,9 @@ struct Rhythm {
     stirred: BTreeSet<Applier>,
 }
 
-impl Agent {
-    /// Polls, settles and reports until `shutdown`. What is at hand then is finished.
-    ///
-    /// Nothing that the control plane, the network or a full disk does ends it: it says why and tries again. What is on
-    /// disk is brought up before anybody is asked: a host that starts without a network runs what it ran.
-    pub async fn run(&mut self, shutdown: CancellationToken) {
-        tracing::info!(host.name = %self.host, server = self.client.server(), "host {} begins to poll", self.host);
-        let now = Instant::now();
-        let mut rhythm = Rhythm {
+impl Rhythm {
+    const fn begin(now: Instant) -> Self {
+        Self {
             poll: now,
             failures: 0,
             report: now,
@@ -58,7 +52,18 @@ impl Agent {
             asked: (now, false),
             quiet: (now, QUIET.0),
             stirred: BTreeSet::new(),
-        };
+        }
+    }
+}
+
+impl Agent {
+    /// Polls, settles and reports until `shutdown`. What is at hand then is finished.
+    ///
+    /// Nothing that the control plane, the network or a full disk does ends it: it says why and tries again. What is on
+    /// disk is brought up before anybody is asked: a host that starts without a network runs what it ran.
+    pub async fn run(&mut self, shutdown: CancellationToken) {
+        tracing::info!(host.name = %self.host, server = self.client.server(), "host {} begins to poll", self.host);
+        let mut rhythm = Rhythm::begin(Instant::now());
         let mut errands = Errands::default();
         self.work_and_tell(&Scope { all: true, ..Scope::default() }, &mut rhythm).await;
         while !shutdown.is_cancelled() {
@@ -158,7 +163,11 @@ impl Agent {
                 self.first_look(rhythm).await;
                 return Ok(if again { Duration::ZERO } else { pause });
             }
-            Err(PollFault::Refused(why)) => return Ok(self.in_trouble(why, None, rhythm).await),
+            Err(PollFault::Refused(why)) => {
+                let pause = self.in_trouble(why, None, rhythm).await;
+                self.first_look(rhythm).await;
+                return Ok(pause);
+            }
         };
         rhythm.failures = 0;
         self.unfetched.clear();
@@ -254,3 +263,6 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,6 +49,12 @@ impl Appliers {
         }
     }
 
+    /// Has a test's applier look after bundles of a kind.
+    #[cfg(test)]
+    pub(crate) fn put(&mut self, kind: Kind, applier: Box<dyn Applier>) {
+        self.open.insert(kind, applier);
+    }
+
     /// Lets those that were opened let go of what they fetched for bundles other than these.
     pub(crate) fn keep(&mut self, bundles: &BTreeSet<Digest>) {
         for (kind, applier) in &mut self.open {

@@ -146,7 +146,9 @@ impl Files {
         let unfinished = if same {
             // If nobody looked what took in what others wrote, everything may have.
             let strayed = !changes.drift.is_empty() && !claims.is_empty();
-            before.and_then(|entry| entry.unfinished.clone()).or_else(|| strayed.then(Claims::new))
+            let lacks = !claims_before.keys().eq(claims.keys());
+            let left = before.and_then(|entry| entry.unfinished.clone());
+            left.or_else(|| strayed.then(Claims::new)).or_else(|| lacks.then_some(claims_before))
         } else {
             (claims_before != claims).then_some(claims_before)
         };

@@ -194,7 +194,7 @@ impl Applier for Systemd {
         self.jobs.bus.reload().map_err(|error| error.doing("having systemd read its files again"))?;
         fault!("units-reloaded");
         for unit in &leaving {
-            self.jobs.bus.forget_failure(unit).map_err(stopping)?;
+            self.jobs.bus.leave(unit).map_err(stopping)?;
         }
         let is_known = |claim: &&&Claim| work.before.contains_key(**claim);
         let runs = |claim: &Claim| work.before.get(claim) != Some(&straying::only_read());
@@ -282,7 +282,7 @@ impl Applier for Systemd {
         fault!("units-reloaded");
         for unit in &leaving {
             self.jobs.forget(unit);
-            self.jobs.bus.forget_failure(unit).map_err(stopping)?;
+            self.jobs.bus.leave(unit).map_err(stopping)?;
         }
         let mut others = BTreeMap::new();
         for unit in gone.iter().filter(|claim| claim.kind == DROP_IN).filter_map(|claim| names::unit_of(claim)) {

@@ -11,7 +11,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use reqwest::{Certificate, Client, RequestBuilder, Response, header};
-use titan_api::client::{SystemTrust, tls};
+use titan_api::{
+    Revision,
+    client::{SystemTrust, tls},
+};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -33,8 +36,8 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    /// Returns a carrier to the repository at `url`.
-    pub(crate) fn new(url: &str, settings: &GitSettings) -> Result<Self, RemoteError> {
+    /// Returns a carrier to the repository at `url`; `newest` is the newest time that the host was told by its control plane.
+    pub(crate) fn new(url: &str, settings: &GitSettings, newest: Option<Revision>) -> Result<Self, RemoteError> {
         let setup = |error: &dyn std::error::Error| RemoteError::Setup(crate::settle::chain(error));
         let _already_set = rustls::crypto::ring::default_provider().install_default();
         let mut client = Client::builder()
@@ -48,7 +51,7 @@ impl Http {
             let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| setup(&error))?;
             client = client.tls_certs_merge(certificates);
         } else {
-            let tls = tls(SystemTrust::default()).map_err(|error| setup(&error))?;
+            let tls = tls(SystemTrust::on_a_host(newest)).map_err(|error| setup(&error))?;
             client = client.tls_backend_preconfigured(tls);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use git2::{Oid, Repository};
+use titan_api::Revision;
 
 use super::{
     file::FileRemote,
@@ -128,10 +129,15 @@ impl Address {
     }
 
     /// Returns the remote at this address. Nothing is sent yet.
-    pub(crate) fn connect(self, settings: &GitSettings, spool: &Path) -> Result<Box<dyn Remote>, RemoteError> {
+    pub(crate) fn connect(
+        self,
+        settings: &GitSettings,
+        spool: &Path,
+        newest: Option<Revision>,
+    ) -> Result<Box<dyn Remote>, RemoteError> {
         Ok(match self {
             Self::File(path) => Box::new(FileRemote::new(path, spool)),
-            Self::Http(url) => Box::new(WireRemote::new(Http::new(&url, settings)?, spool)),
+            Self::Http(url) => Box::new(WireRemote::new(Http::new(&url, settings, newest)?, spool)),
             Self::Ssh { host, port, path } => Box::new(WireRemote::new(Ssh::new(host, port, path, settings), spool)),
         })
     }

@@ -8,6 +8,7 @@ use std::{
 
 use reqwest::{Client, Url, redirect::Policy};
 use titan_api::{
+    Revision,
     client::{SystemTrust, tls},
     health::HttpProbe,
 };
@@ -17,7 +18,10 @@ use crate::settle::chain;
 
 /// Who asks URLs: made when the first is to be asked. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Callers(Arc<Made>);
+pub(crate) struct Callers {
+    made: Arc<Made>,
+    newest: Option<Revision>,
+}
 
 #[derive(Debug, Default)]
 struct Made {
@@ -28,9 +32,20 @@ struct Made {
 }
 
 impl Callers {
+    /// `newest`: the newest time that the host was told by its control plane.
+    pub(crate) fn new(newest: Option<Revision>) -> Self {
+        Self { made: Arc::default(), newest }
+    }
+
+    /// Returns whom the system trusts. A probe comes every few seconds and resumes its session with a ticket: between
+    /// handshakes nobody needs the certificates of all authorities.
+    fn trust(&self) -> SystemTrust {
+        SystemTrust::on_a_host(self.newest)
+    }
+
     fn for_host(&self, url: &Url) -> Result<&Client, String> {
         let local = is_local(url);
-        let place = if local { &self.0.local } else { &self.0.strict };
+        let place = if local { &self.made.local } else { &self.made.strict };
         if let Some(client) = place.get() {
             return Ok(client);
         }
@@ -45,7 +60,7 @@ impl Callers {
         client = if local {
             client.tls_danger_accept_invalid_certs(true)
         } else {
-            client.tls_backend_preconfigured(tls(SystemTrust::default()).map_err(|error| chain(&error))?)
+            client.tls_backend_preconfigured(tls(self.trust()).map_err(|error| chain(&error))?)
         };
         let client = client.build().map_err(|error| chain(&error))?;
         Ok(place.get_or_init(|| client))
@@ -88,6 +103,15 @@ pub(super) async fn ask(probe: &HttpProbe, callers: &Callers) -> Result<(), Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certificates_of_authorities_are_read_for_a_handshake_and_a_clock_in_1970_is_not_believed() {
+        let newest = Revision::from_micros(1_900_000_000_000_000);
+        let trust = format!("{:?}", Callers::new(Some(newest)).trust());
+        assert!(trust.contains("kept: None") && trust.contains("passed: 1900000000"), "{trust}");
+        let trust = format!("{:?}", Callers::new(None).trust());
+        assert!(!trust.contains("passed: 0"), "{trust}");
+    }
 
     #[test]
     fn only_the_host_itself_needs_no_certificate_that_is_trusted() {

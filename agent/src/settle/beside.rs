@@ -26,16 +26,30 @@ impl Worker {
         bundle: &Bundle,
         after: &Claims,
     ) -> Result<Option<Held>, ApplyError> {
-        let (before, home) = (self.ledger.claims(target.id), self.home(target));
-        if let Some(held) = self.take_down_others(target, bundle)? {
-            return Ok(Some(held));
+        let (mut before, home) = (self.ledger.claims(target.id), self.home(target));
+        let goes_over = self.ledger.entries.get(&target.id).is_some_and(|entry| entry.applier != bundle.applier);
+        if goes_over {
+            // What both appliers call the same is handed from one to the other; all else has to be free.
+            before.retain(|claim, _| after.contains_key(claim));
         }
-        let Some(applier) = self.appliers.of(bundle.applier)? else { return Ok(None) };
-        let work = Work { target, home: &home, bundle: Some(bundle), before: &before, after };
-        match applier.prepare(&work)? {
-            Readiness::Ready => Ok(None),
-            Readiness::Underway(text) => Ok(Some((Phase::Applying, text))),
+        let prepared = goes_over && self.prepared.get(&target.id) == Some(&target.digest);
+        if !prepared && let Some(applier) = self.appliers.of(bundle.applier)? {
+            let work = Work { target, home: &home, bundle: Some(bundle), before: &before, after };
+            if let Readiness::Underway(text) = applier.prepare(&work)? {
+                return Ok(Some((Phase::Applying, text)));
+            }
         }
+        if !goes_over {
+            return Ok(None);
+        }
+        // Only now: what cannot be prepared leaves what is there running. It may take a while to stop, and nothing is
+        // prepared again for that.
+        self.prepared.insert(target.id, target.digest);
+        let held = self.take_down_others(target, bundle)?;
+        if held.is_none() {
+            self.prepared.remove(&target.id);
+        }
+        Ok(held)
     }
 
     /// Takes down what another applier looked after, where a deployment goes over to a new one.

@@ -32,11 +32,13 @@ impl Worker {
         bundle: &Bundle,
         after: &Claims,
     ) -> Result<Drifted, ApplyError> {
-        if bundle.drift == DriftPolicy::Once {
+        // What was taken down on the way to another applier, which this bundle is back from, is no drift.
+        let unfinished = self.ledger.entries.get(&target.id).is_some_and(|entry| entry.unfinished.is_some());
+        let lacks = !unfinished && !self.ledger.claims(target.id).keys().eq(after.keys());
+        if bundle.drift == DriftPolicy::Once && !lacks {
             self.restamp(target)?;
             return Ok(Drifted::Leave(None));
         }
-        let unfinished = self.ledger.entries.get(&target.id).is_some_and(|entry| entry.unfinished.is_some());
         let (mut drifts, strays) = match &self.files {
             Some(files) => files.examine(&self.ledger, target, bundle)?,
             None => (Vec::new(), Strays::new()),
@@ -65,7 +67,7 @@ impl Worker {
         }
         let drifts = drifts::bounded(drifts);
         self.note_drift(target, &drifts)?;
-        if bundle.drift == DriftPolicy::Report {
+        if bundle.drift == DriftPolicy::Report && !lacks {
             self.restamp(target)?;
             let what: Vec<_> = drifts.iter().map(|drift| format!("{} ({})", drift.what, drift.how)).collect();
             let held = (Phase::Degraded, format!("it is not as it was applied: {}", what.join(", ")));

@@ -106,10 +106,12 @@ impl Worker {
 }
 
 impl Worker {
-    /// Ends the hooks of a deployment, and has them run again when their time comes.
-    pub(super) fn forget_hooks(&mut self, id: Uuid) {
-        self.hooked.retain(|(other, ..)| *other != id);
-        self.hooks.retain(|(other, ..)| *other != id);
+    /// Ends the hooks of a deployment, but for those of the bundle that `waits`, and has them run again when their time
+    /// comes.
+    pub(super) fn forget_hooks(&mut self, id: Uuid, waits: Option<Digest>) {
+        let stays = |(other, digest, _): &HookKey| *other != id || Some(*digest) == waits;
+        self.hooked.retain(stays);
+        self.hooks.retain(stays);
     }
 }
 

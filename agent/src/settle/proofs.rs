@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use titan_api::{Digest, health::Health, templates::Applier};
+use titan_api::{Digest, Revision, health::Health, templates::Applier};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
@@ -46,6 +46,8 @@ pub(super) struct Proofs {
     /// Bundles of which there is nothing to see.
     plain: BTreeSet<Digest>,
     heard: Option<u64>,
+    /// Why the last pass could not write down what it found, which was said.
+    unwritten: Option<String>,
 }
 
 /// The watch over one deployment.
@@ -72,14 +74,15 @@ impl fmt::Debug for Watch {
 }
 
 impl Proofs {
-    pub(super) fn new(io: &Handle, wake: &Wake) -> Self {
+    pub(super) fn new(io: &Handle, wake: &Wake, newest: Option<Revision>) -> Self {
         Self {
             clock: BootClock::new(),
-            callers: Callers::default(),
+            callers: Callers::new(newest),
             asked: Background::new(io.clone(), wake.clone()),
             watches: BTreeMap::new(),
             plain: BTreeSet::new(),
             heard: None,
+            unwritten: None,
         }
     }
 
@@ -140,7 +143,7 @@ impl Worker {
 
     /// Looks at everything that has something to prove, or to keep. Returns whether something proved bad that can go back.
     pub(super) fn watch_over(&mut self, stirred: &dyn Fn(Applier) -> bool) -> bool {
-        let mut bad = false;
+        let (mut bad, mut unwritten) = (false, None);
         let entries = &self.ledger.entries;
         self.proofs.watches.retain(|id, watch| entries.get(id).is_some_and(|entry| entry.digest == watch.digest));
         let watches = &self.proofs.watches;
@@ -157,13 +160,20 @@ impl Worker {
                 match self.look_at(id, &mut watch, finished) {
                     Ok(proved_bad) => bad |= proved_bad,
                     // It is found out again.
-                    Err(error) => tracing::warn!("what was proved cannot be written down: {}", chain(&error)),
+                    Err(error) => {
+                        let why = chain(&error);
+                        if self.proofs.unwritten.as_ref() != Some(&why) {
+                            tracing::warn!("what was proved cannot be written down: {why}");
+                        }
+                        unwritten = Some(why);
+                    }
                 }
             }
             if self.ledger.entries.get(&id).is_some_and(|entry| entry.digest == watch.digest) {
                 self.proofs.watches.insert(id, watch);
             }
         }
+        self.proofs.unwritten = unwritten;
         bad
     }
 

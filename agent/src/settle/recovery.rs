@@ -82,6 +82,9 @@ impl Worker {
                 pass.done.push(Done::of(*id, entry, Action::Stuck, why.clone()));
             } else if !self.is_settled(*id) && !entry.orphan {
                 pass.held.insert(*id, (Phase::Pending, format!("nothing is changed on this host: {why}")));
+            } else if self.is_on_trial(*id) {
+                let message = format!("nobody looks how it does, for nothing is changed on this host: {why}");
+                pass.held.insert(*id, (Phase::Applying, message));
             }
         }
     }

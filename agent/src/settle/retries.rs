@@ -6,6 +6,7 @@ use titan_api::{Digest, reports::Phase};
 use uuid::Uuid;
 
 use super::{Pass, Worker};
+use crate::pace;
 
 /// The pause before a deployment that failed is tried again: doubled each time, up to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_mins(10));
@@ -15,14 +16,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_min
 pub(super) struct Failure {
     digest: Digest,
     count: u32,
-    again: Instant,
-}
-
-impl Failure {
-    /// Returns when it is tried again.
-    pub(super) const fn again(&self) -> Instant {
-        self.again
-    }
+    pub(super) again: Instant,
 }
 
 impl Worker {
@@ -45,10 +39,19 @@ impl Worker {
         }
     }
 
+    /// Returns when something that failed is tried again. What was due in the last pass and did not fail anew waits for
+    /// something that comes with word of itself: a hook that ends, a window, a bundle, the next beat.
+    pub(super) fn next_retry(&self) -> Option<Instant> {
+        let ahead = |again: &Instant| self.passed.is_none_or(|passed| *again > passed);
+        self.failures.values().map(|failure| failure.again).filter(ahead).min()
+    }
+
     /// Takes note of what failed in a pass, and of what did not any more.
     pub(super) fn remember_failures(&mut self, pass: &Pass<'_>) {
         let waits = |(_, (phase, _)): &(&Uuid, &(Phase, String))| *phase != Phase::Failed;
         self.waiting = pass.held.iter().filter(waits).map(|(id, _)| *id).collect();
+        let entries = &self.desired.entries;
+        self.failures.retain(|id, failure| entries.get(id).is_some_and(|entry| entry.digest == failure.digest));
         for id in pass.tried.iter().filter(|id| !pass.held.contains_key(*id)) {
             self.failures.remove(id);
         }
@@ -58,7 +61,7 @@ impl Worker {
                 continue;
             }
             let count = self.failures.get(id).filter(|known| known.digest == digest).map_or(0, |known| known.count);
-            let pause = RETRY.0.saturating_mul(2_u32.saturating_pow(count.min(10))).min(RETRY.1);
+            let pause = pace::doubled(RETRY, count);
             self.failures.insert(*id, Failure { digest, count: count + 1, again: Instant::now() + pause });
         }
     }

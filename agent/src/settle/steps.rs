@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_mins(10);
 /// The paths that deployments are to own, claims among them.
 type Wants = BTreeMap<Uuid, BTreeSet<String>>;
 /// Who is to take over what somebody gives up.
-type Heirs<'a> = BTreeMap<&'a str, Uuid>;
+pub(super) type Heirs<'a> = BTreeMap<&'a str, Uuid>;
 
 /// What came of bringing a deployment to its course.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Worker {
             }
         }
         let awaited = self.awaited();
-        let due = self.due(pass, awaited.is_some());
+        let due = self.due(pass, !awaited.is_empty());
         let (gone, present) = self.items(&due);
         let plan = plan::plan(&gone, &present);
         for note in &plan.notes {
@@ -64,15 +64,21 @@ impl Worker {
         let (mut again, mut earlier) = (Vec::new(), BTreeSet::new());
         for step in &plan.steps {
             match step {
-                Step::Remove(id) => pass.done.extend(self.remove(*id, &heirs, awaited.as_deref())),
+                Step::Remove(id) => {
+                    let awaited = awaited.values().next().map(String::as_str);
+                    pass.done.extend(self.remove(*id, &heirs, awaited));
+                }
                 Step::Apply(id) => {
                     if let Some(wants) = due.get(id) {
                         let gives_up = self.ledger.owned_paths(*id).iter().any(|path| !wants.contains(path));
-                        if let Some(other) = awaited.as_ref().filter(|_| gives_up) {
+                        if let Some(other) = awaited.values().next().filter(|_| gives_up) {
                             pass.held.insert(*id, (Phase::Pending, waits_for(other)));
                         } else if self.step(*id, &heirs, &earlier, pass) {
                             again.push(*id);
                         }
+                    }
+                    if self.halted.is_none() {
+                        self.retreat(*id, &heirs, &earlier, &awaited, pass);
                     }
                     earlier.insert(*id);
                 }
@@ -92,17 +98,17 @@ impl Worker {
         }
     }
 
-    /// Returns a deployment whose bundle is not there, as `workspace/name`: what it will own is not known, so nothing may
-    /// be given up that it may take over. One that has been waited for long enough does not count.
-    fn awaited(&mut self) -> Option<String> {
+    /// Returns the deployments whose bundle is not there, as `workspace/name`: what they will own is not known, so nothing
+    /// may be given up that they may take over. One that has been waited for long enough does not count.
+    fn awaited(&mut self) -> BTreeMap<Uuid, String> {
         let missing = self.missing_bundles();
         self.lacking.retain(|digest, _| missing.contains(digest));
         for digest in &missing {
             self.lacking.entry(*digest).or_insert_with(Instant::now);
         }
         let recent = |digest| self.lacking.get(digest).is_some_and(|since| since.elapsed() < PATIENCE);
-        let mut entries = self.desired.entries.values().filter(|entry| !entry.orphan);
-        entries.find(|entry| recent(&entry.digest)).map(|entry| format!("{}/{}", entry.workspace, entry.name))
+        let entries = self.desired.entries.iter().filter(|(_, entry)| !entry.orphan && recent(&entry.digest));
+        entries.map(|(id, entry)| (*id, format!("{}/{}", entry.workspace, entry.name))).collect()
     }
 
     /// Returns what is to be brought to its course now, with the paths that it is to own.
@@ -133,7 +139,7 @@ impl Worker {
     }
 
     /// Returns the paths that a bundle would own, claims among them.
-    fn wants(&mut self, target: &Target, bundle: &Bundle) -> Result<BTreeSet<String>, ApplyError> {
+    pub(super) fn wants(&mut self, target: &Target, bundle: &Bundle) -> Result<BTreeSet<String>, ApplyError> {
         let mut wants = Files::wants(target, bundle)?;
         wants.extend(self.claims_of(target, bundle)?.keys().map(Claim::path));
         Ok(wants)
@@ -220,7 +226,7 @@ impl Worker {
     }
 
     /// Brings a deployment to its course, as far as that is possible now.
-    fn bring(
+    pub(super) fn bring(
         &mut self,
         course: &Course,
         bundle: &Bundle,
@@ -251,8 +257,11 @@ impl Worker {
             files.apply(&mut self.ledger, target, bundle, Beside { before, after, trial }, &heir, now())?;
         crate::faults::fault!("files-applied");
         if !same {
-            // What ran for another bundle is over, and what ran for this one when it was here before runs again.
-            self.forget_hooks(target.id);
+            // What ran for another bundle is over, and what ran for this one when it was here before runs again. On a way
+            // back, what is declared may wait for its own hook.
+            let waits = self.desired.entries.get(&target.id).map(|entry| entry.digest);
+            let waits = waits.filter(|_| course.returns && self.proved_bad(target.id).is_none());
+            self.forget_hooks(target.id, waits);
         }
         let beside = self.enliven(target, bundle)?;
         applied.written += usize::from(beside);

@@ -170,6 +170,34 @@ fn a_vigil_with_nothing_to_ask_sleeps_until_something_stirs() {
     assert_eq!(vigil.look(0, &[]).degraded, Some("as before".to_owned()), "until it is proven otherwise");
 }
 
+#[test]
+fn what_stays_ill_is_looked_at_less_and_less_until_something_else_is() {
+    let mut vigil = Vigil::resume(&health(0), None, 0);
+    let ill = |name: &str| {
+        let condition = Condition::Ill("exited".to_owned());
+        vec![Observation { claim: Claim::new("unit", name), condition, drift: None }]
+    };
+    let (mut now, mut pauses) = (0, Vec::new());
+    for _ in 0..11 {
+        let next = vigil.look(now, &ill("a")).next.expect("it is looked at again").as_millis();
+        // What an event has looked at in between changes nothing.
+        let next = u64::try_from(next).expect("short");
+        let again = vigil.look(now + next / 2, &ill("a")).next.map(|again| again.as_millis());
+        assert_eq!(again, Some(u128::from(next - next / 2)), "{now}");
+        pauses.push(next / 1000);
+        now += next;
+    }
+    assert_eq!(pauses, [1, 1, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    assert_eq!(vigil.look(now, &ill("b")).next, Some(Duration::from_secs(1)), "another one is ill");
+    assert_eq!(
+        vigil.look(now + 1000, &seen(Condition::Well)).next,
+        Some(Duration::from_secs(5)),
+        "until it is trusted"
+    );
+    assert_eq!(vigil.look(now + 6000, &seen(Condition::Well)), Standing { degraded: None, next: None });
+    assert_eq!(vigil.look(now + 7000, &ill("b")).next, Some(Duration::from_secs(1)));
+}
+
 /// One thing that happens during a trial.
 #[derive(Debug, Clone)]
 enum Event {

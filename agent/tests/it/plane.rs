@@ -47,7 +47,7 @@ pub(crate) struct Table {
     /// Bytes that come in the place of any bundle.
     pub(crate) endless_bundles: Option<usize>,
     pub(crate) enrolments: Vec<Value>,
-    /// Reports with this number or an older one are refused.
+    /// Reports with an older number are refused; one with this number was taken before, whatever it says.
     pub(crate) newest_report: Option<u64>,
     pub(crate) refused_reports: usize,
     /// How many refusals it takes until it is believed that nothing changed.
@@ -135,11 +135,17 @@ impl Plane {
 impl Table {
     fn is_stale(&mut self, report: &[u8]) -> bool {
         let seq = serde_json::from_slice::<Value>(report).unwrap()["seq"].as_u64();
-        let stale = self.newest_report.is_some() && seq <= self.newest_report;
+        let stale = self.newest_report.is_some() && seq < self.newest_report;
         if !stale && self.newest_report.is_some() {
             self.newest_report = seq;
         }
         stale
+    }
+
+    /// Whether a report has the number of one that was taken already. It is not looked at: the answer may have been lost.
+    fn is_known(&self, report: &[u8]) -> bool {
+        let seq = serde_json::from_slice::<Value>(report).unwrap()["seq"].as_u64();
+        self.newest_report.is_some() && seq == self.newest_report
     }
 
     fn is_missed(&self, report: &[u8]) -> bool {
@@ -255,6 +261,10 @@ fn serve(mut stream: TcpStream, table: &Mutex<Table>) {
                     return;
                 }
             }
+        }
+        ("POST", path) if path.ends_with("/report") && table.is_known(&body) => {
+            let _gone = stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n");
+            return;
         }
         ("POST", path) if path.ends_with("/report") && table.is_stale(&body) => {
             table.refused_reports += 1;

@@ -75,6 +75,43 @@ fn a_beat_says_that_nothing_changed_and_everything_where_that_is_not_believed() 
 }
 
 #[test]
+fn a_host_on_which_nothing_can_be_changed_says_so_once_and_rests_until_it_is_mended() {
+    let plane = Plane::start();
+    let host = Host::with(&plane, "polling: { wait: 1s }");
+    let probed = |number: &str| {
+        plane.deploy_with("one", &[("a", number)], |row| {
+            let health =
+                r#""health":{"interval":"50ms","initialDelay":"0ms","probes":[{"file":{"path":"a"}}]},"files""#;
+            row.bundle = row.bundle.take().map(|text| text.replacen("\"files\":", &format!("{health}:"), 1));
+        });
+    };
+    probed("1");
+    let log = std::fs::File::create(host.path().join("log")).unwrap();
+    let mut child = host.command(&["run"], &[]).stderr(log).spawn().unwrap();
+    wait_for("the first apply", || plane.reported("one")["phase"] == "healthy");
+    let journal = host.state().join("journal.json");
+    std::fs::write(&journal, "{").unwrap();
+    let told = || {
+        let log = std::fs::read_to_string(host.path().join("log")).unwrap();
+        log.matches("nothing is changed on this host").count()
+    };
+    wait_for("word of it", || told() > 0);
+    let reads = || {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", child.id())).unwrap();
+        io.lines().find_map(|line| line.strip_prefix("syscr: ")?.parse::<u64>().ok()).unwrap()
+    };
+    let before = reads();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(told(), 1);
+    assert!(reads() - before < 200, "{} reads in two seconds", reads() - before);
+    std::fs::remove_file(&journal).unwrap();
+    probed("2");
+    wait_for("the second apply", || host.files_of("one") == map(&[("a", "2")]));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn a_pause_that_was_asked_for_is_kept() {
     let plane = Plane::start();
     let host = Host::with(&plane, "polling: { maxBackoff: 10ms }");

@@ -1,7 +1,7 @@
 //! Reports: what is written of what hosts say, given what is known of them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState},
 };
 
@@ -130,14 +130,25 @@ pub struct Batch {
     pub removals: BTreeSet<Removal>,
     /// Hosts whose facts changed.
     pub facts: BTreeSet<Uuid>,
+    /// What stands for the newest report of a host, of those that are known to this process.
+    prints: HashMap<Uuid, u64>,
 }
 
 impl Batch {
+    /// Notes what stands for the newest report of a host that was taken in before, unless one of this batch is newer.
+    pub fn knows(&mut self, host: Uuid, print: u64) {
+        if !self.hosts.contains_key(&host) {
+            self.prints.insert(host, print);
+        }
+    }
+
     /// Takes in a report of a host, of which `known` was known before; later reports of the same host go on from there.
     pub fn take(&mut self, known: &ObservedHost, said: &Said) -> Taken {
         let known = self.hosts.get(&said.host).unwrap_or(known);
         if said.seq == known.report_seq {
-            return Taken::Before;
+            // A number that came twice for two things: an agent that could not write down how far it had counted.
+            let other = self.prints.get(&said.host).is_some_and(|print| *print != said.print);
+            return if other { Taken::Stale(known.report_seq) } else { Taken::Before };
         }
         if said.seq < known.report_seq {
             return Taken::Stale(known.report_seq);
@@ -158,6 +169,7 @@ impl Batch {
             self.facts.insert(said.host);
         }
         self.hosts.insert(said.host, host);
+        self.prints.insert(said.host, said.print);
         for observed in &said.deployments {
             self.deployments.insert((said.host, observed.report.id), observed.clone());
         }
@@ -254,6 +266,25 @@ mod tests {
             Taken::News,
             "what is said in full needs nothing before it"
         );
+    }
+
+    #[test]
+    fn number_that_comes_twice_is_taken_before_only_if_it_says_the_same() {
+        let key = RandomState::new();
+        let said = |seq, phase| {
+            let report = Report { deployments: vec![about(10, phase)], ..Report::default() };
+            Said::new((HOST, at(50), seq), report, (SetDigest::default(), &key), |_| Some(Uuid::from_u128(110)))
+        };
+        let known = ObservedHost { uid: HOST, report_seq: 3, ..ObservedHost::default() };
+        let mut batch = Batch::default();
+        assert_eq!(batch.take(&known, &said(3, Phase::Failed)), Taken::Before, "nobody knows what it said");
+        batch.knows(HOST, said(3, Phase::Healthy).print);
+        assert_eq!(batch.take(&known, &said(3, Phase::Healthy)), Taken::Before);
+        assert_eq!(batch.take(&known, &said(3, Phase::Failed)), Taken::Stale(3));
+        assert_eq!(batch.take(&known, &said(4, Phase::Failed)), Taken::News);
+        batch.knows(HOST, said(3, Phase::Healthy).print);
+        assert_eq!(batch.take(&known, &said(4, Phase::Failed)), Taken::Before, "one of the same batch");
+        assert_eq!(batch.take(&known, &said(4, Phase::Healthy)), Taken::Stale(4));
     }
 
     #[test]

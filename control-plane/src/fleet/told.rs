@@ -64,6 +64,13 @@ impl Told {
         }
     }
 
+    /// Returns what stands for the report of this number, if that is the newest and known here.
+    #[must_use]
+    pub fn print_of(&self, seq: i64) -> Option<u64> {
+        let last = *self.last();
+        (last.written != 0 && last.seq == seq).then_some(last.print)
+    }
+
     /// Returns what is counted and not on disk yet.
     #[must_use]
     pub fn unwritten(&self, host: Uuid) -> Option<Counted> {
@@ -107,8 +114,9 @@ mod tests {
         assert_eq!(told.counted(1), (3, at(20)));
         assert_eq!(told.counted(2), (3, at(20)), "a part of it was written a moment ago");
         assert!(!told.again(7, i64::MAX, None));
+        assert_eq!((told.print_of(3), told.print_of(2)), (Some(7), None), "of the newest alone");
         told.forget();
-        assert!(!told.again(7, 4, None));
+        assert!(!told.again(7, 4, None) && told.print_of(3).is_none());
     }
 
     #[test]

@@ -240,6 +240,9 @@ async fn attempt(state: &AppState, mut tx: Tx, batch: &[Waiting]) -> Result<Outc
         };
         let (seq, acked) = slot.told().counted(host.report_seq);
         (host.report_seq, host.acked_cursor) = (seq, host.acked_cursor.max(acked));
+        if let Some(print) = slot.told().print_of(seq) {
+            written.knows(said.host, print);
+        }
         let taken = written.take(host, said);
         if taken == Taken::News {
             fresh.push((slot, said));

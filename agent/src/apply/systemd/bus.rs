@@ -2,6 +2,8 @@
 
 mod connection;
 mod signals;
+#[cfg(test)]
+mod tests;
 mod values;
 mod wire;
 
@@ -188,11 +190,17 @@ impl Bus {
     }
 
     /// Forgets that a unit failed; it is fine if it did not or is not known.
-    pub(in crate::apply) fn forget_failure(&mut self, unit: &str) -> Result<(), BusError> {
+    pub(super) fn forget_failure(&mut self, unit: &str) -> Result<(), BusError> {
         match self.manager("ResetFailedUnit", &[Argument::Text(unit)]) {
             Err(BusError::Refused { .. }) => Ok(()),
             other => other.map(drop),
         }
+    }
+
+    /// Forgets a unit that leaves: that it failed, and to listen to it.
+    pub(in crate::apply) fn leave(&mut self, unit: &str) -> Result<(), BusError> {
+        self.forget_failure(unit)?;
+        self.unwatch(unit)
     }
 
     /// Returns the states of units, in one call.

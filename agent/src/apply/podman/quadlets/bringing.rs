@@ -112,9 +112,11 @@ impl Keeper {
 
     /// Whether systemd still knows units that left.
     pub(in super::super) fn remembers(&mut self, work: &Work<'_>, before: &Claims) -> Result<bool, ApplyError> {
+        let asking = |error: BusError| error.doing("asking for units that left");
         let left = before.keys().filter(|claim| claim.kind == UNIT && !work.after.contains_key(claim));
-        let states = self.jobs.bus.states(left.map(|claim| claim.name.as_str()));
-        let states = states.map_err(|error| error.doing("asking for units that left"))?;
+        let left: Vec<&str> = left.map(|claim| claim.name.as_str()).collect();
+        let states = self.jobs.bus.states(left.iter().copied()).map_err(asking)?;
+        left.iter().try_for_each(|unit| self.jobs.bus.unwatch(unit)).map_err(asking)?;
         Ok(states.values().any(|state| state.load != "not-found"))
     }
 
@@ -123,7 +125,7 @@ impl Keeper {
         self.jobs.bus.reload().map_err(|error| error.doing("having systemd read its files again"))?;
         for claim in before.keys().filter(|claim| claim.kind == UNIT && !work.after.contains_key(claim)) {
             self.jobs.forget(&claim.name);
-            self.jobs.bus.forget_failure(&claim.name).map_err(|error| error.doing("forgetting units that left"))?;
+            self.jobs.bus.leave(&claim.name).map_err(|error| error.doing("forgetting units that left"))?;
         }
         Ok(())
     }

@@ -46,18 +46,38 @@ impl Bus {
                 continue;
             }
             let all = self.watched.len() >= SINGLE;
-            let which = if all { ALL.to_owned() } else { format!("path='{}'", names::bus_path(unit)) };
-            self.match_rule(&format!(
-                "type='signal',sender='{SYSTEMD}',{which},interface='{PROPERTIES}',member='PropertiesChanged',arg0='{SYSTEMD}.Unit'"
-            ))?;
+            self.match_rule(&if all { changes_of(ALL) } else { changes_of_unit(unit) })?;
             self.watched.insert(if all { ALL } else { *unit }.to_owned());
         }
         Ok(())
     }
 
+    /// Listens no more to a unit that leaves, should it be listened to by itself: those of a host that gets new ones again
+    /// and again are no more than it has.
+    pub(in crate::apply) fn unwatch(&mut self, unit: &str) -> Result<(), BusError> {
+        if self.connection.is_none() || !self.watched.remove(unit) {
+            return Ok(());
+        }
+        match self.say(bus_call("RemoveMatch"), &[Argument::Text(&changes_of_unit(unit))], PATIENCE) {
+            Err(BusError::Refused { .. }) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
     fn match_rule(&mut self, rule: &str) -> Result<(), BusError> {
         self.say(bus_call("AddMatch"), &[Argument::Text(rule)], PATIENCE).map(drop)
     }
+}
+
+/// Returns the rule for changes of a unit's state.
+fn changes_of_unit(unit: &str) -> String {
+    changes_of(&format!("path='{}'", names::bus_path(unit)))
+}
+
+fn changes_of(which: &str) -> String {
+    format!(
+        "type='signal',sender='{SYSTEMD}',{which},interface='{PROPERTIES}',member='PropertiesChanged',arg0='{SYSTEMD}.Unit'"
+    )
 }
 
 /// Wakes the agent for signals until the connection ends, and once more then.

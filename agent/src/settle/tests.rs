@@ -1,0 +1,452 @@
+//! The worker on a host that is a directory, with appliers that only note what they are asked for.
+
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::{Value, json};
+use titan_api::{
+    Name,
+    deployments::{Dependency, DependencyState},
+};
+use tokio::{runtime::Builder, sync::oneshot};
+
+use super::*;
+use crate::{
+    apply::{Applier as Applies, ApplyError, Condition, Observation, Readiness, Target, Work},
+    bundles::Bundle,
+    claims::{Claim, Claims},
+    desired::DesiredEntry,
+    ledger::{LedgerEntry, Removal},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What an applier was asked for, and what it says when it is to prepare or to remove something.
+#[derive(Debug, Default)]
+struct Said {
+    calls: Vec<String>,
+    prepares: Option<String>,
+    removes: Option<String>,
+}
+
+/// An applier whose bundles claim one thing each, which always does well.
+#[derive(Debug, Clone)]
+struct Fake {
+    name: &'static str,
+    claim: Claim,
+    said: Arc<Mutex<Said>>,
+}
+
+impl Fake {
+    fn note(&self, what: &str, work: &Work<'_>) {
+        let names = |claims: &Claims| claims.keys().map(Claim::to_string).collect::<Vec<_>>().join(",");
+        let text = format!("{} {what} {} > {}", self.name, names(work.before), names(work.after));
+        self.said.lock().expect("said").calls.push(text);
+    }
+
+    /// `!` says no, anything else is under way.
+    fn answer(said: Option<String>) -> Result<Readiness, ApplyError> {
+        match said {
+            None => Ok(Readiness::Ready),
+            Some(text) if text == "!" => {
+                Err(ApplyError::Platform { what: "preparing".to_owned(), message: "no".to_owned() })
+            }
+            Some(text) => Ok(Readiness::Underway(text)),
+        }
+    }
+}
+
+impl Applies for Fake {
+    fn plan(&self, _: &Target, bundle: &Bundle) -> Result<Claims, ApplyError> {
+        let text: String = bundle.files.iter().map(|file| file.text(100).expect("text")).collect();
+        Ok([(self.claim.clone(), Digest::of(text.as_bytes()))].into())
+    }
+
+    fn prepare(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
+        self.note("prepares", work);
+        let said = self.said.lock().expect("said").prepares.clone();
+        Self::answer(said)
+    }
+
+    fn apply(&mut self, work: &Work<'_>) -> Result<(), ApplyError> {
+        self.note("applies", work);
+        Ok(())
+    }
+
+    fn observe(&mut self, work: &Work<'_>) -> Result<Vec<Observation>, ApplyError> {
+        let well = |claim: &Claim| Observation { claim: claim.clone(), condition: Condition::Well, drift: None };
+        Ok(work.after.keys().map(well).collect())
+    }
+
+    fn remove(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
+        self.note("removes", work);
+        let said = self.said.lock().expect("said").removes.clone();
+        Self::answer(said)
+    }
+}
+
+/// A runtime in a thread of its own, until this value ends.
+struct Elsewhere {
+    io: Handle,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Elsewhere {
+    fn begin() -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("runtime");
+        let (stop, stopped) = oneshot::channel();
+        let io = runtime.handle().clone();
+        std::thread::spawn(move || runtime.block_on(async { stopped.await.is_ok() }));
+        Self { io, _stop: stop }
+    }
+}
+
+/// A host with its worker.
+struct World {
+    worker: Worker,
+    wake: Wake,
+    runtime: Elsewhere,
+    said: Arc<Mutex<Said>>,
+    clock: i64,
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new(git: bool) -> Self {
+        let dir = tempfile::tempdir().expect("dir");
+        let (runtime, wake) = (Elsewhere::begin(), Wake::default());
+        let mut settings = Settings::new(dir.path().join("state"));
+        settings.git = settings.git.filter(|_| git);
+        settings.appliers.exec = Some(Exec::default());
+        let mut worker = Worker::open(&settings, &runtime.io, &wake).expect("worker");
+        let said = Arc::<Mutex<Said>>::default();
+        for (kind, name, claim) in
+            [(Applier::Systemd, "systemd", "unit:app.service"), (Applier::Podman, "podman", "pod:app")]
+        {
+            let claim = Claim::try_from(claim.to_owned()).expect("claim");
+            worker.appliers.put(kind, Box::new(Fake { name, claim, said: said.clone() }));
+        }
+        Self { worker, wake, runtime, said, clock: 1_000_000, dir }
+    }
+
+    /// Declares a deployment of one file `a`, and hands its bundle over. Returns its id.
+    fn declare(&mut self, name: &str, text: &str, more: &Value) -> Uuid {
+        let bundle = bundle(text, more);
+        self.worker.bundles.put(&Digest::of(bundle.as_bytes()), bundle.as_bytes()).expect("kept");
+        self.declare_only(name, text, more)
+    }
+
+    /// Declares it without its bundle.
+    fn declare_only(&mut self, name: &str, text: &str, more: &Value) -> Uuid {
+        self.clock += 10;
+        let id = id_of(name);
+        let depends_on = more["dependsOn"]
+            .as_str()
+            .map(|on| Dependency { name: Name::new(on).expect("name"), state: DependencyState::Healthy });
+        let entry = DesiredEntry {
+            name: Name::new(name).expect("name"),
+            workspace: Name::new("default").expect("name"),
+            release: format!("{name}#{text}"),
+            revision: Revision::from_micros(self.clock),
+            digest: Digest::of(bundle(text, more).as_bytes()),
+            depends_on: depends_on.into_iter().collect(),
+            on_remove: OnRemove::Delete,
+            orphan: false,
+        };
+        self.worker.desired.entries.insert(id, entry);
+        id
+    }
+
+    fn pass(&mut self) -> Vec<Done> {
+        self.worker.settle(&Scope::default())
+    }
+
+    /// Passes until it is so.
+    fn until(&mut self, what: &str, so: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while !so(self) {
+            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
+            self.pass();
+            let wake = self.wake.clone();
+            let _woken = self
+                .runtime
+                .block_on(async move { tokio::time::timeout(Duration::from_millis(20), wake.notified()).await });
+        }
+    }
+
+    /// Lives like the agent that stays, for so long; returns how many passes that took.
+    fn live(&mut self, span: Duration) -> usize {
+        let (until, mut passes) = (Instant::now() + span, 0);
+        loop {
+            self.pass();
+            passes += 1;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return passes;
+            }
+            let pause = self.worker.idle_for().map_or(left, |idle| idle.max(Duration::from_millis(1)).min(left));
+            let wake = self.wake.clone();
+            let _woken = self.runtime.io.block_on(async move { tokio::time::timeout(pause, wake.notified()).await });
+        }
+    }
+
+    /// What is in the file of a deployment.
+    fn text(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.worker.state.file("files").join("default").join(name).join("a")).ok()
+    }
+
+    fn entry(&self, name: &str) -> &LedgerEntry {
+        &self.worker.ledger.entries[&id_of(name)]
+    }
+
+    fn report(&self, name: &str) -> &titan_api::reports::DeploymentReport {
+        &self.worker.outbox.reports[&id_of(name)]
+    }
+
+    /// What appliers were asked for since the last time.
+    fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.said.lock().expect("said").calls)
+    }
+
+    fn say(&self, prepares: Option<&str>, removes: Option<&str>) {
+        let mut said = self.said.lock().expect("said");
+        (said.prepares, said.removes) = (prepares.map(str::to_owned), removes.map(str::to_owned));
+    }
+
+    /// Has what is in place prove bad.
+    fn proves_bad(&mut self, name: &str) {
+        let bad = |entry: &mut LedgerEntry| {
+            entry.bad.insert(entry.digest, "it does not answer".to_owned());
+        };
+        self.worker.amend(id_of(name), bad).expect("noted");
+    }
+}
+
+fn id_of(name: &str) -> Uuid {
+    Uuid::from_slice(&Digest::of(name.as_bytes()).as_bytes()[..16]).expect("16 bytes")
+}
+
+fn bundle(text: &str, more: &Value) -> String {
+    let mut bundle = json!({ "applier": "files", "files": [{ "path": "a", "mode": "0644", "content": text }] });
+    let more = more.as_object().expect("an object").iter().filter(|(key, _)| *key != "dependsOn");
+    bundle.as_object_mut().expect("an object").extend(more.map(|(key, value)| (key.clone(), value.clone())));
+    bundle.to_string()
+}
+
+fn shell(line: &str) -> Value {
+    json!({ "hooks": { "preApply": { "command": ["/bin/sh", "-c", line] } } })
+}
+
+#[test]
+fn what_failed_once_and_then_waits_for_its_hook_leaves_the_agent_at_rest() {
+    let mut world = World::new(false);
+    let flag = world.dir.path().join("flag").display().to_string();
+    let id = world.declare("one", "1", &shell(&format!("[ -e {flag} ] || {{ touch {flag}; exit 1; }}; sleep 2")));
+    world.until("the failure", |world| world.worker.failures.contains_key(&id));
+    // The pause is over.
+    world.worker.failures.get_mut(&id).expect("failed").again = Instant::now();
+    let passes = world.live(Duration::from_millis(1200));
+    assert!(passes < 10, "{passes} passes while the hook ran");
+    assert!(world.worker.waiting.contains(&id), "it waits for its hook");
+    world.until("the end of the hook", |world| world.text("one").as_deref() == Some("1"));
+    assert!(world.worker.failures.is_empty());
+}
+
+#[test]
+fn what_failed_and_is_missing_or_declared_otherwise_leaves_the_agent_at_rest() {
+    let mut world = World::new(false);
+    let id = world.declare("one", "1", &shell("exit 1"));
+    world.until("the failure", |world| world.worker.failures.contains_key(&id));
+    world.worker.failures.get_mut(&id).expect("failed").again = Instant::now();
+    world.declare_only("one", "2", &json!({}));
+    assert!(world.live(Duration::from_millis(300)) < 5, "its bundle is missing");
+    assert!(world.worker.failures.is_empty(), "it is another one that failed");
+}
+
+#[test]
+fn a_host_that_is_halted_looks_again_in_a_while_and_goes_on() {
+    let mut world = World::new(false);
+    let health = json!({ "interval": "20ms", "initialDelay": "0ms", "probes": [{ "file": { "path": "a" } }] });
+    world.declare("one", "1", &json!({ "health": health }));
+    let id = world.declare("two", "1", &shell("exit 1"));
+    world.until("health and failure", |world| {
+        world.worker.failures.contains_key(&id)
+            && world.worker.outbox.reports.values().any(|report| report.phase == Phase::Healthy)
+    });
+    let journal = world.worker.state.file("journal.json");
+    fs::write(&journal, "{").expect("damaged");
+    world.worker.failures.get_mut(&id).expect("failed").again = Instant::now();
+    let passes = world.live(Duration::from_millis(500));
+    assert!(world.worker.halted.is_some() && passes < 10, "{passes} passes while nothing can be changed");
+    let idle = world.worker.idle_for().expect("it looks again by itself");
+    assert!(idle > Duration::from_secs(5) && idle <= Duration::from_secs(10), "{idle:?}");
+    fs::remove_file(&journal).expect("mended");
+    world.declare("one", "2", &json!({}));
+    world.until("the second release", |world| world.text("one").as_deref() == Some("2"));
+    assert!(world.worker.halted.is_none());
+}
+
+#[test]
+fn the_old_applier_goes_only_once_the_new_one_is_prepared() {
+    let mut world = World::new(false);
+    world.declare("one", "1", &json!({ "applier": "systemd" }));
+    world.pass();
+    assert_eq!(world.calls(), ["systemd prepares  > unit:app.service", "systemd applies  > unit:app.service"]);
+    world.declare("one", "2", &json!({ "applier": "podman" }));
+    for refused in ["!", "pulling"] {
+        world.say(Some(refused), None);
+        world.worker.failures.clear();
+        world.pass();
+        assert_eq!(world.calls(), ["podman prepares  > pod:app"], "what runs goes on");
+        assert!(!world.entry("one").claims.is_empty());
+    }
+    world.say(None, Some("stopping"));
+    world.pass();
+    assert_eq!(world.calls(), ["podman prepares  > pod:app", "systemd removes unit:app.service > "]);
+    world.pass();
+    assert_eq!(world.calls(), ["systemd removes unit:app.service > "], "it is prepared");
+    assert_eq!((world.text("one").as_deref(), world.report("one").phase), (Some("1"), Phase::Applying));
+    world.say(None, None);
+    world.pass();
+    assert_eq!(world.calls(), ["systemd removes unit:app.service > ", "podman applies  > pod:app"]);
+    assert_eq!((world.text("one").as_deref(), world.report("one").phase), (Some("2"), Phase::Healthy));
+}
+
+/// As with a unit of systemd and a quadlet that makes a unit of the same name.
+#[test]
+fn what_both_appliers_call_the_same_is_not_foreign_to_the_new_one() {
+    let mut world = World::new(false);
+    let claim = Claim::new("unit", "app.service");
+    let podman = Fake { name: "podman", claim, said: world.said.clone() };
+    world.worker.appliers.put(Applier::Podman, Box::new(podman));
+    world.declare("one", "1", &json!({ "applier": "systemd" }));
+    world.pass();
+    world.calls();
+    world.declare("one", "2", &json!({ "applier": "podman" }));
+    world.pass();
+    let expected = [
+        "podman prepares unit:app.service > unit:app.service",
+        "systemd removes unit:app.service > ",
+        "podman applies  > unit:app.service",
+    ];
+    assert_eq!(world.calls(), expected);
+}
+
+#[test]
+fn going_back_to_the_applier_that_was_taken_down_starts_what_ran_before() {
+    for drift in ["enforce", "report", "once"] {
+        let mut world = World::new(false);
+        let old = json!({ "applier": "systemd", "drift": drift });
+        world.declare("one", "1", &old);
+        world.pass();
+        // The switch fails: a file is in the way that is not the agent's.
+        let mut new = json!({ "applier": "podman" });
+        new["files"] = json!([{ "path": "b", "mode": "0644", "content": "2" }]);
+        let theirs = world.worker.state.file("files").join("default/one/b");
+        fs::write(&theirs, "theirs").expect("written");
+        world.declare("one", "2", &new);
+        world.pass();
+        assert!(world.entry("one").claims.is_empty(), "{drift}: it was taken down");
+        world.calls();
+        world.declare("one", "1", &old);
+        world.pass();
+        assert_eq!(world.calls(), ["systemd applies  > unit:app.service"], "{drift}");
+        assert!(world.entry("one").unfinished.is_none() && world.report("one").phase == Phase::Healthy, "{drift}");
+        world.worker.settle(&Scope { all: true, ..Scope::default() });
+        assert_eq!(world.calls(), Vec::<String>::new(), "{drift}: once");
+    }
+}
+
+#[test]
+fn what_proves_bad_does_not_stay_while_a_newer_release_is_missing_or_held_back() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (log, gate) = (dir.path().join("log"), dir.path().join("gate"));
+    let waits = format!("echo once >> {}; while [ ! -e {} ]; do sleep 0.02; done", log.display(), gate.display());
+    for how in ["missing", "hook", "dependency", "fails"] {
+        let mut world = World::new(false);
+        let id = world.declare("one", "1", &json!({}));
+        world.pass();
+        world.declare("one", "2", &json!({}));
+        world.pass();
+        assert_eq!(world.text("one").as_deref(), Some("2"));
+        let third = match how {
+            "hook" => shell(&waits),
+            "fails" => shell("exit 1"),
+            "dependency" => json!({ "dependsOn": "base" }),
+            _ => json!({}),
+        };
+        if how == "dependency" {
+            world.declare_only("base", "1", &json!({}));
+        }
+        if how == "missing" {
+            world.declare_only("one", "3", &third)
+        } else {
+            world.declare("one", "3", &third)
+        };
+        world.pass();
+        if how == "fails" {
+            world.until("the failure", |world| world.worker.failures.contains_key(&id));
+        }
+        assert_eq!(world.text("one").as_deref(), Some("2"), "{how}: what is in place is not bad yet");
+        world.proves_bad("one");
+        world.until("the way back", |world| world.text("one").as_deref() == Some("1"));
+        assert_eq!(world.entry("one").release, "one#1", "{how}");
+        assert_ne!(world.report("one").phase, Phase::Healthy, "{how}: it is not what is declared");
+        for _ in 0..3 {
+            world.pass();
+        }
+        assert_eq!(world.text("one").as_deref(), Some("1"), "{how}: it stays");
+        match how {
+            "missing" => {
+                world.declare("one", "3", &third);
+            }
+            "hook" => fs::write(&gate, "").expect("gate"),
+            "dependency" => {
+                world.declare("base", "1", &json!({}));
+            }
+            _ => continue,
+        }
+        world.until("the newer release", |world| world.text("one").as_deref() == Some("3"));
+        assert_eq!(world.report("one").phase, Phase::Healthy, "{how}");
+    }
+    assert_eq!(fs::read_to_string(&log).expect("log"), "once\n", "its hook ran through the way back");
+}
+
+#[test]
+fn what_cannot_be_committed_is_told_and_tried_again_after_a_pause() {
+    let mut world = World::new(true);
+    let repository = world.worker.state.file("git");
+    fs::write(&repository, "in the way").expect("written");
+    world.declare("one", "1", &json!({}));
+    world.pass();
+    let push = world.report("one").push.clone().expect("told");
+    assert!(push.starts_with("not committed: "), "{push}");
+    fs::remove_file(&repository).expect("removed");
+    world.pass();
+    assert_eq!(world.report("one").push.as_ref(), Some(&push), "not at once");
+    let idle = world.worker.idle_for().expect("by itself");
+    assert!(idle > Duration::from_secs(4) && idle <= Duration::from_secs(10), "{idle:?}");
+    world.worker.settle(&Scope { all: true, ..Scope::default() });
+    assert!(world.report("one").commit.is_some(), "a beat tries it at once");
+    assert!(world.worker.idle_for().is_none());
+}
+
+#[test]
+fn a_removal_that_is_committed_late_takes_nothing_of_a_deployment_made_again() {
+    let mut world = World::new(true);
+    world.declare("one", "1", &json!({}));
+    world.pass();
+    let committed = world.entry("one").committed.clone().expect("committed");
+    let path = committed.paths.first().expect("a path").clone();
+    let (old, name) = (Uuid::from_u128(7), |text: &str| Name::new(text).expect("name"));
+    let paths = ["default/one/old".to_owned(), path.clone()].into();
+    let removal = Removal { workspace: name("default"), name: name("one"), revision: Revision::ZERO, paths };
+    world.worker.ledger.uncommitted.insert(old, removal);
+    world.pass();
+    assert!(world.worker.ledger.uncommitted.is_empty());
+    let repo = git2::Repository::open(world.worker.state.file("git")).expect("repository");
+    let tree = repo.head().and_then(|head| head.peel_to_tree()).expect("tree");
+    assert!(tree.get_path(std::path::Path::new(&path)).is_ok(), "{path} is in place and committed");
+}
