@@ -3,7 +3,9 @@
 mod budgets;
 mod ends;
 mod metrics;
+mod placed;
 mod restarts;
+mod returns;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
