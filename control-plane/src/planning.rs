@@ -231,6 +231,7 @@ impl Planning<'_> {
             }
         }
         if item.last {
+            self.standing.barriers.remove(&item.deployment);
             for host in self.settle_problems(planned, item.deployment, |_| true) {
                 self.release_booking(item.deployment, host, planned);
             }

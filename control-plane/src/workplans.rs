@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     fleet::workplans::{Input, Need, Order, Plan, Step, Stop, Told, Working, signals::merge},
     state::AppState,
-    store::{Parent, PlanRow, StoreError, TakenSignal, Tx, Veto},
+    store::{Parent, PlanRow, Release, StoreError, TakenSignal, Tx, Veto},
     writing,
 };
 
@@ -283,6 +283,13 @@ async fn told(
     tx.notify().await?;
     tx.commit().await?;
     Ok(SignalAnswer { signal, accepted_at, version, repeated: false })
+}
+
+/// Notes that what a release is made of is not handed out by itself any more, since the plan that handed it out takes it
+/// back. The caller commits.
+pub(crate) async fn veto(tx: &mut Tx, row: &PlanRow, release: &Release, at: Revision) -> Result<(), StoreError> {
+    let reason = row.plan.reason.as_deref().unwrap_or("it was rolled back");
+    tx.veto(release.deployment, &release.inputs_digest, release.number, (reason, &row.plan.author), at).await
 }
 
 /// Lifts the veto of the release that a plan hands out: whoever starts it says why. A release that was never taken back

@@ -18,11 +18,10 @@ use titan_api::{
 use uuid::Uuid;
 
 use crate::{
-    fleet::{matchers::Matcher, workplans::Input},
+    fleet::matchers::Matcher,
     render,
     state::AppState,
     store::{Stored, Tx, Written},
-    workplans,
 };
 
 /// Who writes, why, and under which conditions.
@@ -329,6 +328,9 @@ impl Writer<'_> {
                 let generation = current.generation;
                 self.tx.put_document(&Stored { deleted: Some(self.revision), ..current }).await?;
                 self.tasks.push(self.removal(place, uid, generation));
+                if let Some(gate) = self.tx.gate(uid).await? {
+                    self.halt(gate.plan, "the deployment was deleted").await?;
+                }
                 if place.kind == Kind::Host {
                     let subject = format!("Host {}", place.name);
                     let result = json!({ "reason": "the host was deleted" });
@@ -350,9 +352,7 @@ impl Writer<'_> {
                         return Err(Problem::new(Code::InUse, format!("{place} is {}", row.plan.state))
                             .hint(format!("stop it first: titan workplan abort {} --reason ...", place.name)));
                     }
-                    let halt = Input::Halt { reason: "its document was deleted".to_owned(), superseded: false };
-                    let context = workplans::Context { actor: &self.author.actor, wall: self.revision };
-                    workplans::step(&mut self.tx, uid, vec![halt], context).await.map_err(Problem::from)?;
+                    self.halt(uid, "its document was deleted").await?;
                 }
                 self.tx.purge_document(uid).await?;
             }
@@ -364,14 +364,6 @@ impl Writer<'_> {
             }
         }
         Ok(before)
-    }
-
-    /// Makes what a document that declares a plan says, in the same transaction.
-    async fn make_plan(&mut self, stored: &Stored, wall: Revision) -> Result<(), Problem> {
-        let (Spec::WorkPlan(spec), Some(workspace)) = (&stored.spec, &stored.workspace) else { return Ok(()) };
-        let context = workplans::Context { actor: &self.author.actor, wall };
-        let before = self.declared_before.remove(&stored.uid).unwrap_or_default();
-        Ok(workplans::declare(&mut self.tx, (stored.uid, workspace, &stored.name), spec, before, context).await?)
     }
 
     async fn record(

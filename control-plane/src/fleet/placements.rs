@@ -80,6 +80,13 @@ pub fn possible(model: &Model, deployment: &Deployment) -> RoaringBitmap {
     target.map_or_else(RoaringBitmap::new, |target| eligible(model, deployment, target, &RoaringBitmap::new()))
 }
 
+/// Returns the hosts that a deployment could be on if it had them all now, room and absences aside.
+#[must_use]
+pub fn conceivable(model: &Model, deployment: &Deployment) -> RoaringBitmap {
+    let target = model.target(deployment);
+    target.map_or_else(RoaringBitmap::new, |target| eligible(model, deployment, target, model.hosts().all()))
+}
+
 /// Returns those of the hosts that have what a deployment asks for, now that others have taken their part.
 fn roomy(footing: Footing<'_>, deployment: &Deployment, mut among: RoaringBitmap) -> RoaringBitmap {
     let (requests, hosts) = (&deployment.spec.requests, footing.model.hosts());

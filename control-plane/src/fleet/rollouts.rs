@@ -8,6 +8,7 @@
 pub mod barriers;
 pub mod compile;
 pub mod gates;
+pub mod members;
 pub mod outcomes;
 pub mod preflight;
 pub mod progress;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use compile::compile;
 pub use gates::{Gate, Opening};
+pub use members::members;
 pub use outcomes::Counts;
 pub use progress::{Advance, Doors, Progress, Verdict};
 pub use ranks::{Ranked, rank, ranked};

@@ -1,5 +1,8 @@
 //! Which release each host is to have while one is handed out.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -22,13 +25,12 @@ use crate::{
     fleet::{
         agenda::Item,
         model::{Deployment, Model},
-        moves,
-        placements::{self, Footing},
+        moves, placements,
         releases::{self, Resolution, Restored},
         rollouts::{Gate, barriers::Barrier, compile},
         workplans::{Input, Plan},
     },
-    store::{Description, PlanRow, Release, StoreError, Tx},
+    store::{Description, Release, StoreError, Tx},
     workplans::{self, Context, StepError},
 };
 
@@ -62,9 +64,19 @@ impl Rollout {
         if let Some(before) = tx.gate(gate.deployment).await?
             && let Some(row) = tx.plan_for_step(before.plan).await?
         {
-            if succeeded(Some(&row)) && gate.from != Some(before.to) && !gate.is_settled() {
+            if row.plan.state == PlanState::Succeeded && gate.from != Some(before.to) && !gate.is_settled() {
                 // It came to its end since this was decided: the release before is another one.
                 return Err(StoreError::Overtaken(before.plan).into());
+            }
+            if row.plan.state == PlanState::RollingBack {
+                if !gate.taken_back.contains(&before.to) {
+                    // It is taken back since this was decided: nobody is to keep it.
+                    return Err(StoreError::Overtaken(before.plan).into());
+                }
+                // Its way back finds its gate no more.
+                if let Some(release) = tx.release(before.deployment, before.to).await? {
+                    workplans::veto(tx, &row, &release, wall).await?;
+                }
             }
             if !row.plan.state.is_final() {
                 let reason = format!("{} takes its place", self.name);
@@ -142,13 +154,13 @@ impl Standing {
 
     /// Returns the hosts that may be to have another release since a gate moved: deciding costs more than asking the gate.
     fn moved(&self, model: &Model, before: &Barrier, now: &Barrier) -> Moved {
-        let footing = Footing { model, bookings: &self.bookings, absences: &self.absences };
-        let held = self.holders.of(now.gate().deployment);
-        let deployment = model.deployment(now.gate().deployment).filter(|of| of.spec.replicas.is_none());
-        let Some(present) = deployment.and_then(|deployment| placements::place_set(footing, deployment, &held)) else {
+        let told = model.deployment(now.gate().deployment);
+        // Where replicas go, and whom it cannot be told of, is decided as a whole.
+        let Some(deployment) = told.filter(|of| of.spec.replicas.is_none() && model.target(of).is_some()) else {
             return Moved::All;
         };
-        let concerned = held | present;
+        // Whether there is room is asked when it is decided.
+        let concerned = self.holders.of(deployment.uid) | placements::conceivable(model, deployment);
         let moved = model.hosts().among(&concerned).filter(|host| now.moves(before, *host));
         Moved::Some(moved.map(|host| host.number().0).collect())
     }
@@ -183,12 +195,22 @@ impl Planning<'_> {
         before: Option<i64>,
     ) -> Result<Rollout, Problem> {
         let mut tx = self.store.read().await?;
+        let mut returning = None;
         let from = match self.standing.barriers.get(&deployment.uid).map(|barrier| barrier.gate()) {
-            // Proven, though nobody wrote that on the gate yet.
-            Some(gate) if succeeded(tx.plan(gate.plan).await?.as_ref()) => Some(gate.to),
-            Some(gate) => gate.from,
+            Some(gate) => match tx.plan(gate.plan).await?.map(|row| row.plan.state) {
+                // Proven, though nobody wrote that on the gate yet.
+                Some(PlanState::Succeeded) => Some(gate.to),
+                Some(PlanState::RollingBack) => {
+                    returning = Some(gate.to);
+                    // One that everybody had at once has no release before it on its gate.
+                    if gate.is_settled() { tx.release_before(gate.deployment, gate.to).await? } else { gate.from }
+                }
+                _ => gate.from,
+            },
             None => before,
         };
+        let mut taken_back = tx.taken_back(deployment.uid, from, release.number).await?;
+        taken_back.extend(returning.filter(|number| !taken_back.contains(number)));
         let veto = tx.veto_of(deployment.uid, &release.inputs_digest).await?;
         let told = |veto| format!("waits for a person: the release was taken back before, {}", workplans::why(&veto));
         let held = veto.map(told);
@@ -214,6 +236,7 @@ impl Planning<'_> {
             plan: Uuid::now_v7(),
             to: release.number,
             from: if free { Some(release.number) } else { from },
+            taken_back,
             openings: Vec::new(),
         };
         let barrier = Barrier::new(gate).map_err(|fault| Problem::new(Code::Internal, fault.detail))?;
@@ -288,10 +311,6 @@ impl Planning<'_> {
     }
 }
 
-fn succeeded(row: Option<&PlanRow>) -> bool {
-    row.is_some_and(|row| row.plan.state == PlanState::Succeeded)
-}
-
 /// Returns who made the newest change that a deployment's release is made of.
 async fn author(tx: &mut Tx, model: &Model, deployment: &Deployment) -> Result<String, Problem> {
     let own = deployment.workspace.as_str();
@@ -312,73 +331,4 @@ async fn author(tx: &mut Tx, model: &Model, deployment: &Deployment) -> Result<S
         }
     }
     Ok(newest.map_or_else(|| "system".to_owned(), |change| change.actor))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-    use titan_api::Document;
-
-    use super::*;
-    use crate::fleet::rollouts::{Opening, rank};
-
-    const DEPLOYMENT: Uuid = Uuid::from_u128(1 << 64);
-
-    fn document(kind: Kind, uid: Uuid, name: &str, spec: &Value) -> Document {
-        let mut document = json!({"apiVersion": "titan/v1", "kind": kind, "spec": spec,
-            "metadata": {"name": name, "uid": uid}});
-        if kind.in_workspace() {
-            document["metadata"]["workspace"] = json!("default");
-        }
-        serde_json::from_value(document).expect("document")
-    }
-
-    fn fleet(hosts: u128) -> Model {
-        let mut model = Model::default();
-        let target = document(Kind::Target, Uuid::from_u128(2 << 64), "all", &json!({"expression": "true"}));
-        model.put(&target).expect("target");
-        for number in 0..hosts {
-            let host = document(Kind::Host, Uuid::from_u128(number), &format!("h{number}"), &json!({}));
-            model.put(&host).expect("host");
-        }
-        let spec = json!({"workload": "w", "target": "all"});
-        model.put(&document(Kind::Deployment, DEPLOYMENT, "d", &spec)).expect("deployment");
-        model
-    }
-
-    fn opened(up_to: Option<u64>) -> Gate {
-        let mut gate = Gate::closed(DEPLOYMENT, Uuid::nil(), 2, Some(1));
-        let stage = Name::new("all").expect("name");
-        gate.open(&Opening { stage, selector: None, up_to, reach: None });
-        gate
-    }
-
-    /// What is decided anew when a gate opens further is what it lets through now and did not before.
-    #[test]
-    fn gates_that_open_further_concern_those_alone_whom_they_let() {
-        let model = fleet(100);
-        let mut ranks: Vec<u64> = (0..100).map(|number| rank(DEPLOYMENT, Uuid::from_u128(number))).collect();
-        ranks.sort_unstable();
-        let mut standing = Standing::default();
-        let mut moved = |gate: Gate| match standing.put_gate(gate, &model) {
-            Moved::Some(hosts) => {
-                let ranks = model.hosts().among(&hosts).map(|host| rank(DEPLOYMENT, host.uid()));
-                Some(ranks.collect::<BTreeSet<_>>())
-            }
-            Moved::Nobody => Some(BTreeSet::new()),
-            Moved::All => None,
-        };
-        assert_eq!(moved(Gate::closed(DEPLOYMENT, Uuid::nil(), 2, Some(1))), None, "nobody knows what was before");
-        assert_eq!(moved(opened(Some(ranks[9]))), Some(ranks[..10].iter().copied().collect()));
-        assert_eq!(moved(opened(Some(ranks[11]))), Some(ranks[10..12].iter().copied().collect()));
-        assert_eq!(moved(opened(Some(ranks[11]))), Some(BTreeSet::new()));
-        assert_eq!(moved(opened(None)), Some(ranks[12..].iter().copied().collect()));
-        let settled = Gate { from: Some(2), openings: Vec::new(), ..opened(None) };
-        assert_eq!(moved(settled.clone()), Some(BTreeSet::new()), "they have it");
-        // Another release begins: whoever has none of its openings goes back to what was before, or stays.
-        let next = Gate { to: 3, from: Some(2), openings: Vec::new(), ..settled };
-        assert_eq!(moved(next.clone()).map(|all| all.len()), Some(100));
-        let back = Gate { from: None, ..next };
-        assert_eq!(moved(back).map(|all| all.len()), Some(100), "there is nothing to return to");
-    }
 }

@@ -3,7 +3,7 @@
 use titan_api::{Digest, Revision};
 use uuid::Uuid;
 
-use super::{Result, Tx, both, json, parsed};
+use super::{Result, Tx, both, json, over_rows, parsed, rows};
 use crate::fleet::rollouts::gates::Gate;
 
 /// Why what resolves to some inputs is not handed out by itself.
@@ -19,9 +19,9 @@ pub struct Veto {
     pub at: Revision,
 }
 
-type Row = (String, String, i64, Option<i64>, String, i64);
+type Row = (String, String, i64, Option<i64>, Option<String>, String, i64);
 
-fn gate((deployment, plan, to, from, openings, revision): Row) -> Result<(Gate, Revision)> {
+fn gate((deployment, plan, to, from, taken_back, openings, revision): Row) -> Result<(Gate, Revision)> {
     const TABLE: &str = "gates";
     let id = deployment.as_str();
     let gate = Gate {
@@ -29,6 +29,7 @@ fn gate((deployment, plan, to, from, openings, revision): Row) -> Result<(Gate, 
         plan: parsed(TABLE, "plan_id", id, &plan)?,
         to,
         from,
+        taken_back: taken_back.map_or(Ok(Vec::new()), |text| json(TABLE, "taken_back", id, &text))?,
         openings: json(TABLE, "openings", id, &openings)?,
     };
     Ok((gate, Revision::from_micros(revision)))
@@ -37,7 +38,7 @@ fn gate((deployment, plan, to, from, openings, revision): Row) -> Result<(Gate, 
 impl Tx {
     /// Returns the gates that moved after `seen`, with when they did.
     pub async fn gates_after(&mut self, seen: Revision) -> Result<Vec<(Gate, Revision)>> {
-        const SQL: &str = "SELECT deployment_uid, plan_id, to_number, from_number, openings, revision FROM gates \
+        const SQL: &str = "SELECT deployment_uid, plan_id, to_number, from_number, taken_back, openings, revision FROM gates \
              WHERE revision > $1 ORDER BY revision";
         let rows: Vec<Row> = both!(self, conn => sqlx::query_as(SQL).bind(seen.micros()).fetch_all(&mut **conn).await?);
         rows.into_iter().map(gate).collect()
@@ -45,7 +46,7 @@ impl Tx {
 
     /// Returns the gate of a deployment.
     pub async fn gate(&mut self, deployment: Uuid) -> Result<Option<Gate>> {
-        const SQL: &str = "SELECT deployment_uid, plan_id, to_number, from_number, openings, revision FROM gates \
+        const SQL: &str = "SELECT deployment_uid, plan_id, to_number, from_number, taken_back, openings, revision FROM gates \
              WHERE deployment_uid = $1";
         let row: Option<Row> =
             both!(self, conn => sqlx::query_as(SQL).bind(deployment.to_string()).fetch_optional(&mut **conn).await?);
@@ -54,7 +55,7 @@ impl Tx {
 
     /// Returns the gate that a plan opens.
     pub async fn gate_of_plan(&mut self, plan: Uuid) -> Result<Option<Gate>> {
-        const SQL: &str = "SELECT deployment_uid, plan_id, to_number, from_number, openings, revision FROM gates \
+        const SQL: &str = "SELECT deployment_uid, plan_id, to_number, from_number, taken_back, openings, revision FROM gates \
              WHERE plan_id = $1";
         let row: Option<Row> =
             both!(self, conn => sqlx::query_as(SQL).bind(plan.to_string()).fetch_optional(&mut **conn).await?);
@@ -79,13 +80,16 @@ impl Tx {
 
     /// Writes a gate at `revision`, which the same transaction took from the clock.
     pub async fn put_gate(&mut self, gate: &Gate, revision: Revision) -> Result<()> {
-        const SQL: &str = "INSERT INTO gates (deployment_uid, plan_id, to_number, from_number, openings, revision) \
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (deployment_uid) DO UPDATE SET plan_id = excluded.plan_id, \
-             to_number = excluded.to_number, from_number = excluded.from_number, openings = excluded.openings, \
-             revision = excluded.revision";
+        const SQL: &str = "INSERT INTO gates \
+             (deployment_uid, plan_id, to_number, from_number, taken_back, openings, revision) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (deployment_uid) DO UPDATE SET plan_id = excluded.plan_id, \
+             to_number = excluded.to_number, from_number = excluded.from_number, taken_back = excluded.taken_back, \
+             openings = excluded.openings, revision = excluded.revision";
         let openings = serde_json::to_string(&gate.openings).unwrap_or_default();
+        let taken_back = Some(&gate.taken_back).filter(|numbers| !numbers.is_empty());
+        let taken_back = taken_back.and_then(|numbers| serde_json::to_string(numbers).ok());
         both!(self, conn => sqlx::query(SQL)
-            .bind(gate.deployment.to_string()).bind(gate.plan.to_string()).bind(gate.to).bind(gate.from)
+            .bind(gate.deployment.to_string()).bind(gate.plan.to_string()).bind(gate.to).bind(gate.from).bind(taken_back)
             .bind(openings).bind(revision.micros()).execute(&mut **conn).await.map(drop)?);
         Ok(())
     }
@@ -123,6 +127,29 @@ impl Tx {
         let Some(release) = self.release(gate.deployment, gate.to).await? else { return Ok(None) };
         let veto = self.veto_of(gate.deployment, &release.inputs_digest).await?;
         Ok(veto.map(|veto| (gate.deployment, release.inputs_digest, veto)))
+    }
+
+    /// Returns the numbers before `number` that are made of what was taken back, beginning after `after`.
+    pub async fn taken_back(&mut self, deployment: Uuid, after: Option<i64>, number: i64) -> Result<Vec<i64>> {
+        const SQL: &str = "SELECT r.number FROM vetoes v JOIN releases r ON r.deployment_uid = v.deployment_uid \
+             AND r.inputs_digest = v.inputs_digest WHERE v.deployment_uid = $1 AND r.number > $2 AND r.number < $3 \
+             ORDER BY r.number";
+        let rows: Vec<(i64,)> = both!(self, conn => sqlx::query_as(SQL)
+            .bind(deployment.to_string()).bind(after.unwrap_or_default()).bind(number).fetch_all(&mut **conn).await?);
+        Ok(rows.into_iter().map(|(number,)| number).collect())
+    }
+
+    /// Removes the gates of deployments that are gone, and what was taken back of them.
+    pub(super) async fn purge_gates(&mut self, deployments: &[Uuid]) -> Result<()> {
+        let statements = [
+            over_rows!(self, "DELETE FROM gates WHERE deployment_uid IN (SELECT j.value ->> 0 FROM", ")"),
+            over_rows!(self, "DELETE FROM vetoes WHERE deployment_uid IN (SELECT j.value ->> 0 FROM", ")"),
+        ];
+        let uids = rows(deployments.iter().map(|uid| [uid]));
+        for sql in statements {
+            both!(self, conn => sqlx::query(sql).bind(uids.as_str()).execute(&mut **conn).await.map(drop)?);
+        }
+        Ok(())
     }
 
     /// Returns the number of the newest release before `number` that nobody took back.

@@ -61,6 +61,14 @@ impl Tx {
             .collect()
     }
 
+    /// Returns the hosts that a deployment cannot be rendered for.
+    pub async fn hosts_with_render_problem(&mut self, deployment: Uuid) -> Result<BTreeSet<Uuid>> {
+        const SQL: &str = "SELECT host_uid FROM render_problems WHERE deployment_uid = $1";
+        let rows: Vec<(String,)> =
+            both!(self, conn => sqlx::query_as(SQL).bind(deployment.to_string()).fetch_all(&mut **conn).await?);
+        rows.into_iter().map(|(host,)| parsed("render_problems", "host_uid", &host, &host)).collect()
+    }
+
     /// Returns every pair of host and deployment that cannot be rendered.
     pub async fn pairs_with_render_problem(&mut self) -> Result<BTreeSet<(Uuid, Uuid)>> {
         const SQL: &str = "SELECT host_uid, deployment_uid FROM render_problems";

@@ -88,6 +88,8 @@ impl Tx {
             let hosts = rows(hosts.iter().map(|uid| [uid]));
             both!(self, conn => sqlx::query(tokens).bind(hosts).execute(&mut **conn).await.map(drop)?);
         }
+        let deployments = settled.iter().filter(|(kind, _)| *kind == Kind::Deployment).map(|(_, uid)| *uid);
+        self.purge_gates(&deployments.collect::<Vec<_>>()).await?;
         let statements = [
             over_rows!(self, "DELETE FROM render_problems WHERE deployment_uid IN (SELECT j.value ->> 0 FROM", ")"),
             over_rows!(self, "DELETE FROM render_problems WHERE host_uid IN (SELECT j.value ->> 0 FROM", ")"),

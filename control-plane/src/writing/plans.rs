@@ -1,11 +1,38 @@
 //! Plans: what can be known of one before it is made.
 
 use titan_api::{
-    Code, Problem,
+    Code, Problem, Revision, Spec,
     workplans::{Executor, WorkPlanSpec},
 };
+use uuid::Uuid;
 
-use crate::{fleet::workplans::graph, render::schema::Schema, workplans::expressions};
+use super::Writer;
+use crate::{
+    fleet::workplans::{Input, graph},
+    render::schema::Schema,
+    store::Stored,
+    workplans::{self, expressions},
+};
+
+impl Writer<'_> {
+    /// Stops a plan, if it is there and goes on.
+    pub(super) async fn halt(&mut self, plan: Uuid, reason: &str) -> Result<(), Problem> {
+        if self.tx.plan(plan).await?.is_none_or(|row| row.plan.state.is_final()) {
+            return Ok(());
+        }
+        let halt = Input::Halt { reason: reason.to_owned(), superseded: false };
+        let context = workplans::Context { actor: &self.author.actor, wall: self.revision };
+        Ok(workplans::step(&mut self.tx, plan, vec![halt], context).await.map(drop)?)
+    }
+
+    /// Makes what a document that declares a plan says, in the same transaction.
+    pub(super) async fn make_plan(&mut self, stored: &Stored, wall: Revision) -> Result<(), Problem> {
+        let (Spec::WorkPlan(spec), Some(workspace)) = (&stored.spec, &stored.workspace) else { return Ok(()) };
+        let context = workplans::Context { actor: &self.author.actor, wall };
+        let before = self.declared_before.remove(&stored.uid).unwrap_or_default();
+        Ok(workplans::declare(&mut self.tx, (stored.uid, workspace, &stored.name), spec, before, context).await?)
+    }
+}
 
 /// Checks a plan without the store: its graph, its worst case, its expressions and that its values fit its schema.
 pub(crate) fn check(spec: &WorkPlanSpec, pointer: &str) -> Result<(), Problem> {

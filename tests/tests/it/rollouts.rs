@@ -4,7 +4,9 @@ mod budgets;
 mod ends;
 mod lines;
 mod metrics;
+mod placed;
 mod restarts;
+mod returns;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -18,6 +18,9 @@ pub struct Gate {
     /// The number of the release that all others have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<i64>,
+    /// The numbers between the two that were taken back: nobody keeps one of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken_back: Vec<i64>,
     /// Whom it lets through, by stage.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub openings: Vec<Opening>,
@@ -44,7 +47,7 @@ impl Gate {
     /// Returns a gate that lets nobody through.
     #[must_use]
     pub const fn closed(deployment: Uuid, plan: Uuid, to: i64, from: Option<i64>) -> Self {
-        Self { deployment, plan, to, from, openings: Vec::new() }
+        Self { deployment, plan, to, from, taken_back: Vec::new(), openings: Vec::new() }
     }
 
     /// Whether the release is proven: all hosts have it, whenever they come.

@@ -8,6 +8,8 @@ use super::progress::Verdict;
 #[must_use]
 pub fn verdict(preflight: &Preflight, hosts: u64, refused: u64) -> Verdict {
     let limit = preflight.max_failures;
+    // Whoever is refused is one of them, though nobody may know yet who is to have it.
+    let hosts = hosts.max(refused);
     if hosts == 0 {
         return Verdict::NoOp("no host is to have it".to_owned());
     }
@@ -31,5 +33,6 @@ mod tests {
         let failed = check(Share::Percent(2), 50, 2);
         assert_eq!(failed, Verdict::Failed("2 of 50 hosts cannot have it, and 2% may not".to_owned()));
         assert!(matches!(check(Share::NONE, 0, 0), Verdict::NoOp(_)));
+        assert!(matches!(check(Share::NONE, 0, 1), Verdict::Failed(_)), "a refusal is one, however many are known");
     }
 }

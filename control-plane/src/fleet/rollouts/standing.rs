@@ -1,6 +1,6 @@
 //! Standings: how a host of a stage stands towards the release.
 
-use titan_api::{Problem, reports::Phase, strategies::OfflineAction};
+use titan_api::{reports::Phase, strategies::OfflineAction};
 
 use super::Rules;
 use crate::store::{Assignment, ObservedDeployment};
@@ -37,15 +37,11 @@ pub enum Said {
 
 impl Said {
     /// Returns what a host says of the release that it is assigned. Only what a report says that is about the assignment as it
-    /// stands counts, and healthy is only whoever shows its digest. `at`: when the report came, by the plan's clock.
+    /// stands counts, and healthy is only whoever shows its digest. `refused`: whether it cannot be rendered for it; `at`: when
+    /// the report came, by the plan's clock.
     #[must_use]
-    pub fn of(
-        assignment: Option<&Assignment>,
-        observed: Option<&ObservedDeployment>,
-        problem: Option<&Problem>,
-        at: i64,
-    ) -> Self {
-        if problem.is_some() {
+    pub fn of(assignment: Option<&Assignment>, observed: Option<&ObservedDeployment>, refused: bool, at: i64) -> Self {
+        if refused {
             return Self::Unrenderable;
         }
         let Some(assignment) = assignment.filter(|assignment| assignment.present()) else { return Self::OnItsWay };

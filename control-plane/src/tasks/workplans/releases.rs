@@ -3,6 +3,7 @@
 //! An attempt of a stage looks at its hosts, opens the gate as far as it may, and ends as they come to their end. Nothing of
 //! it is kept but the gate: one that was cut off begins anew and finds how far the gate is open.
 
+mod returns;
 mod watches;
 
 use std::{
@@ -16,7 +17,7 @@ use titan_api::{
     selectors::Selector,
     strategies::{
         ReleaseStage, ReleaseStep,
-        releases::{Back, Counts, Preflight},
+        releases::{Counts, Preflight},
     },
     windows::{self, Windows},
     workplans::{PlanState, attempts},
@@ -28,17 +29,18 @@ use super::{End, executors::Job};
 use crate::{
     fleet::{
         absences::Absences,
+        bookings::is_booked,
         causes::Affected,
         matchers::Matcher,
         model::Deployment,
-        placements,
-        rollouts::{Doors, Frozen, Gate, Opening, Progress, Rules, Verdict, outcomes, preflight, ranked},
+        rollouts::{Doors, Frozen, Gate, Opening, Progress, Rules, Verdict, members, outcomes, preflight, ranked},
         workplans::Plan,
     },
     planning::{self, Planning},
     state::AppState,
-    store::StoreError,
+    store::{Release, StoreError, Tx},
     tasks::follow,
+    workplans,
 };
 
 /// How long hosts are not looked at again though more is heard of them.
@@ -80,7 +82,7 @@ pub(super) async fn run(job: Job, step: &ReleaseStep) -> End {
     let ended = match step {
         ReleaseStep::Preflight(preflight) => look_ahead(&job, preflight).await,
         ReleaseStep::Stage(stage) => hand_out(&job, stage).await,
-        ReleaseStep::Back(back) => take_back(&job, back).await,
+        ReleaseStep::Back(back) => returns::take_back(&job, back).await,
     };
     match ended {
         Ok(Ended { verdict, line, counts }) => {
@@ -118,20 +120,31 @@ impl Job {
         }
     }
 
-    /// Writes how far the gate is open. Nothing is written if the plan went on without this attempt, or was paused.
-    async fn open(&self, change: impl Fn(&mut Gate) -> bool) -> Result<bool, Halt> {
-        let mut tx = self.state.store.write("gate").await?;
-        let revision = tx.tick(self.state.clock.now()).await?;
-        let row = tx.plan_for_step(self.row.plan.id).await?;
+    /// Whether the plan still waits for this attempt.
+    async fn lives(&self, tx: &mut Tx) -> Result<bool, Halt> {
         let node = tx.plan_nodes(self.row.plan.id, std::slice::from_ref(&self.node.name)).await?.pop();
+        Ok(node.and_then(|node| node.live().map(|attempt| attempt.number)) == Some(self.number))
+    }
+
+    /// Writes how far the gate is open, and with `veto` that this release is not handed out again by itself. Nothing is
+    /// written if the plan went on without this attempt, or was paused.
+    async fn open(&self, change: impl Fn(&mut Gate) -> bool, veto: Option<&Release>) -> Result<bool, Halt> {
+        let mut tx = self.state.store.write("gate").await?;
+        let now = self.state.clock.now();
+        let revision = tx.tick(now).await?;
+        let row = tx.plan_for_step(self.row.plan.id).await?.filter(|row| row.plan.goes_on());
         let gate = tx.gate_of_plan(self.row.plan.id).await?;
-        let lives = node.and_then(|node| node.live().map(|attempt| attempt.number)) == Some(self.number);
-        let goes_on = row.is_some_and(|row| row.plan.goes_on());
-        let Some(mut gate) = gate.filter(|_| lives && goes_on) else { return Ok(false) };
-        if !change(&mut gate) {
-            return Ok(true);
+        let lives = self.lives(&mut tx).await?;
+        let (Some(row), Some(mut gate)) = (row, gate.filter(|_| lives)) else { return Ok(false) };
+        let changed = change(&mut gate);
+        if changed {
+            tx.put_gate(&gate, revision).await?;
         }
-        tx.put_gate(&gate, revision).await?;
+        match veto {
+            Some(release) => workplans::veto(&mut tx, &row, release, now).await?,
+            None if !changed => return Ok(true),
+            None => {}
+        }
         tx.notify().await?;
         tx.commit().await?;
         self.state.committed();
@@ -165,20 +178,26 @@ impl Job {
 
     async fn tell(&self, line: &str, counts: &Counts) -> Result<(), Halt> {
         let mut tx = self.state.store.write("progress").await?;
+        if !self.lives(&mut tx).await? {
+            return Ok(());
+        }
         let said: Value = json!({ "message": line, "counts": counts });
         tx.add_progress(self.row.plan.id, (&self.node.name, self.number), &said, LINES).await?;
         Ok(tx.commit().await?)
     }
 }
 
-/// Looks at the hosts until the stage ends. `open` is called with how far the gate is to be open.
+/// Looks at the hosts until the stage ends, and opens the gate for it if it `opens` one. `stage`: what is declared of it, if
+/// anything is.
 async fn watch_over(
     job: &Job,
     mut progress: Progress,
     mut watch: Watch,
-    windows: Option<&Windows>,
-    opens: bool,
+    (stage, opens): (Option<&ReleaseStage>, bool),
 ) -> Result<Ended, Halt> {
+    let windows = stage.map(|stage| &stage.windows).filter(|windows| !windows.is_empty());
+    let windows = windows.map(|windows| Windows::parse(windows)).transpose();
+    let windows = windows.map_err(|(_, why)| Halt::Over("invalid", why))?;
     let (mut commits, mut reports) = (job.state.commits(), job.state.reported.subscribe());
     let (mut look, mut opened, mut given) = (Look::Whole, None, progress.given());
     let mut told: (Option<String>, Instant) = (None, Instant::now());
@@ -187,9 +206,17 @@ async fn watch_over(
         reports.mark_unchanged();
         let (plan, gate) = job.standing().await?;
         watch.look(&job.state, &mut progress, &plan, std::mem::replace(&mut look, Look::Given(Vec::new()))).await?;
+        if watch.strayed()
+            && let Some(stage) = stage
+            && has_others(job, stage, &progress).await?
+        {
+            return Err(Halt::Again(
+                "replicas went elsewhere: the stage is looked at with the hosts that have them".to_owned(),
+            ));
+        }
         let (wall, paused) = (job.state.clock.now(), plan.state == PlanState::Paused);
         let now = plan.clock(wall.micros());
-        let doors = match windows.map(|windows| windows.opening(wall, None)) {
+        let doors = match windows.as_ref().map(|windows| windows.opening(wall, None)) {
             _ if paused => Doors::Closed { until: None },
             Some(windows::Opening::Closed { next, .. }) => {
                 Doors::Closed { until: next.map(|next| plan.clock(next.micros())) }
@@ -200,7 +227,7 @@ async fn watch_over(
         let line = outcomes::line(progress.rules(), &advance, now);
         if opens && advance.opening != opened {
             if let Some(opening) = &advance.opening
-                && !job.open(|gate| gate.open(opening)).await?
+                && !job.open(|gate| gate.open(opening), None).await?
             {
                 // The plan was paused meanwhile, or went on without this.
                 progress.close_after(given);
@@ -213,6 +240,9 @@ async fn watch_over(
             // What they said until now was about the release before.
             look = Look::Given(progress.given_after(given).collect());
             given = progress.given();
+        }
+        if matches!(advance.verdict, Some(Verdict::Failed(_))) && watch.looks_again(&job.state) {
+            continue;
         }
         if let Some(verdict) = advance.verdict {
             let line = match &verdict {
@@ -239,25 +269,18 @@ async fn watch_over(
     }
 }
 
-/// Returns the hosts that are to have a deployment, as far as that is known.
-fn present(state: &AppState, deployment: &Deployment) -> Vec<Uuid> {
-    let model = state.model();
-    let possible = placements::possible(&model, deployment);
-    let holds = |host: &Uuid| {
-        let entry = state.view.find(*host).and_then(|slot| slot.set().of_deployment(deployment.uid).cloned());
-        entry.is_some_and(|entry| entry.present())
+/// Returns the hosts that are to have a deployment.
+async fn present(state: &AppState, deployment: &Deployment) -> Result<Vec<Uuid>, Halt> {
+    let problems = match is_booked(deployment) {
+        true => state.store.read().await?.pairs_with_render_problem().await?,
+        false => BTreeSet::new(),
     };
-    let all = model.hosts().among(&possible).map(|host| host.uid());
-    // Which of them have replicas is decided when the first of them is told.
-    if deployment.spec.replicas.is_some() { all.filter(holds).collect() } else { all.collect() }
+    Ok(members((&state.model(), &state.view), deployment, &problems, &state.absences.load()))
 }
 
-async fn hand_out(job: &Job, stage: &ReleaseStage) -> Result<Ended, Halt> {
-    job.decided().await?;
-    let (plan, gate) = job.standing().await?;
-    let deployment = job.deployment(&gate)?;
-    let windows = (!stage.windows.is_empty()).then(|| Windows::parse(&stage.windows)).transpose();
-    let windows = windows.map_err(|(_, why)| Halt::Over("invalid", why))?;
+/// Returns the hosts of a stage as they are now.
+async fn freeze(job: &Job, stage: &ReleaseStage, deployment: &Deployment, gate: &Gate) -> Result<Frozen, Halt> {
+    let hosts = ranked(deployment.uid, present(&job.state, deployment).await?);
     let model = job.state.model();
     let mut matchers: HashMap<String, Option<Matcher>> = HashMap::new();
     let selectors = gate.openings.iter().filter_map(|opening| opening.selector.as_ref()).chain(&stage.selector);
@@ -270,56 +293,31 @@ async fn hand_out(job: &Job, stage: &ReleaseStage) -> Result<Ended, Halt> {
         let host = model.host(host);
         matcher.and_then(Option::as_ref).zip(host).is_some_and(|(matcher, host)| matcher.matches(host))
     };
-    let hosts = ranked(deployment.uid, present(&job.state, &deployment));
-    let frozen = Frozen::of(stage, &gate, &hosts, matches);
+    Ok(Frozen::of(stage, gate, &hosts, matches))
+}
+
+/// Whether a stage is about other hosts by now than when it began, since replicas are on others.
+async fn has_others(job: &Job, stage: &ReleaseStage, progress: &Progress) -> Result<bool, Halt> {
+    let (_, gate) = job.standing().await?;
+    let deployment = job.deployment(&gate)?;
+    if deployment.spec.replicas.is_none() {
+        return Ok(false);
+    }
+    let frozen = freeze(job, stage, &deployment, &gate).await?;
+    Ok(frozen.members.iter().any(|member| progress.place(member.host).is_none()))
+}
+
+async fn hand_out(job: &Job, stage: &ReleaseStage) -> Result<Ended, Halt> {
+    job.decided().await?;
+    let (plan, gate) = job.standing().await?;
+    let deployment = job.deployment(&gate)?;
+    let frozen = freeze(job, stage, &deployment, &gate).await?;
     let all = Opening { stage: stage.stage.clone(), selector: None, up_to: None, reach: None };
     let opening = if gate.is_settled() { Some(&all) } else { gate.opening(&stage.stage) };
     let now = plan.clock(job.state.clock.now().micros());
     let progress = Progress::new(Rules::from(stage), frozen, opening, now);
     let watch = Watch::begin(&job.state, deployment.uid, &progress).await?;
-    watch_over(job, progress, watch, windows.as_ref(), !gate.is_settled()).await
-}
-
-async fn take_back(job: &Job, back: &Back) -> Result<Ended, Halt> {
-    let (_, gate) = job.standing().await?;
-    let deployment = job.deployment(&gate)?;
-    let mut tx = job.state.store.read().await?;
-    let release = tx.release(gate.deployment, gate.to).await?;
-    // One that everybody had at once has no release before it on its gate.
-    let from = if gate.is_settled() { tx.release_before(gate.deployment, gate.to).await? } else { gate.from };
-    drop(tx);
-    if let Some(release) = release {
-        let reason = job.row.plan.reason.clone().unwrap_or_else(|| "it was rolled back".to_owned());
-        let mut tx = job.state.store.write("gate").await?;
-        let at = job.state.clock.now();
-        tx.veto(gate.deployment, &release.inputs_digest, gate.to, (&reason, &job.row.plan.author), at).await?;
-        tx.commit().await?;
-    }
-    // Whom the release never reached has nothing to return from.
-    let reached = |host: &Uuid| {
-        let entry = job.state.view.find(*host).and_then(|slot| slot.set().of_deployment(gate.deployment).cloned());
-        entry.is_some_and(|entry| entry.present())
-    };
-    let members: Vec<Uuid> = present(&job.state, &deployment).into_iter().filter(reached).collect();
-    let close = |gate: &mut Gate| {
-        let moved = gate.from != from;
-        gate.from = from;
-        gate.close() || moved
-    };
-    if !job.open(close).await? {
-        return Err(Halt::Over("superseded", "the plan went on".to_owned()));
-    }
-    job.decided().await?;
-    let (plan, _) = job.standing().await?;
-    // With nothing to return to it is taken away; whoever has it no more is done.
-    let members: Vec<Uuid> = if from.is_none() { Vec::new() } else { members };
-    let ranks = ranked(deployment.uid, members.iter().copied());
-    let now = plan.clock(job.state.clock.now().micros());
-    let all = Opening { stage: job.node.name.clone(), selector: None, up_to: None, reach: None };
-    let frozen = Frozen { members: ranks, reach: None };
-    let progress = Progress::new(Rules::back(&job.node.name, back), frozen, Some(&all), now);
-    let watch = Watch::begin(&job.state, deployment.uid, &progress).await?;
-    watch_over(job, progress, watch, None, false).await
+    watch_over(job, progress, watch, (Some(stage), !gate.is_settled())).await
 }
 
 /// Renders the release for every host that is to have it, before any has it.
@@ -332,7 +330,7 @@ async fn look_ahead(job: &Job, preflight: &Preflight) -> Result<Ended, Halt> {
     let mut standing = planning::Standing::of(&state.view, &model, &state.store).await?;
     standing.absences = Absences::clone(&state.absences.load());
     standing.barriers.clear();
-    let hosts = present(state, &deployment).len() as u64;
+    let hosts = present(state, &deployment).await?.len() as u64;
     let mut planning = Planning {
         model: &model,
         view: &state.view,
@@ -343,8 +341,9 @@ async fn look_ahead(job: &Job, preflight: &Preflight) -> Result<Ended, Halt> {
     let affected = Affected { deployments: BTreeSet::from([deployment.uid]), ..Affected::default() };
     // An error is not about the release: that it cannot be rendered for a host is part of the answer.
     let planned = planning.preview(&affected).await.map_err(|problem| Halt::Again(problem.to_string()))?;
-    let refused: Vec<_> =
-        planned.problems.iter().filter_map(|(_, host, problem)| Some((host, problem.as_ref()?))).collect();
+    let of = planned.problems.iter().filter(|(of, ..)| *of == deployment.uid);
+    let refused: Vec<_> = of.filter_map(|(_, host, problem)| Some((host, problem.as_ref()?))).collect();
+    let hosts = hosts.max(refused.len() as u64);
     let verdict = preflight::verdict(preflight, hosts, refused.len() as u64);
     let mut line = match &verdict {
         Verdict::Passed => {

@@ -38,7 +38,7 @@ async fn gates_are_read_back_as_they_were_written() {
         first.open(&opening("canary", Some(u64::MAX)));
         first.open(&opening("rest", None));
         put(&store, &first, 20).await;
-        let second = gate(Uuid::now_v7(), 8, Some(7));
+        let second = Gate { taken_back: vec![5, 6], ..gate(Uuid::now_v7(), 8, Some(4)) };
         put(&store, &second, 30).await;
         store.close().await;
 
@@ -134,6 +134,11 @@ async fn the_release_to_return_to_is_not_one_that_was_taken_back() {
             assert_eq!(tx.release_before(deployment, number).await.expect("read"), before, "{engine}: {number}");
         }
         assert_eq!(tx.release_before(Uuid::now_v7(), 9).await.expect("read"), None, "{engine}");
+        for (after, number, found) in
+            [(None, 4, vec![3]), (Some(2), 9, vec![3]), (Some(3), 9, vec![]), (None, 3, vec![])]
+        {
+            assert_eq!(tx.taken_back(deployment, after, number).await.expect("read"), found, "{engine}: {number}");
+        }
     }
 }
 

@@ -4,11 +4,11 @@
 mod written;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     time::{Duration, Instant},
 };
 
-use titan_api::{Problem, Revision, reports::Phase};
+use titan_api::{Revision, reports::Phase};
 use uuid::Uuid;
 
 use self::written::Written;
@@ -16,12 +16,13 @@ use super::{Halt, LOOK};
 use crate::{
     fleet::{
         rollouts::{Progress, Said, Standing},
+        view::Entry,
         workplans::Plan,
     },
     routes::hosts,
     state::AppState,
     store::ObservedDeployment,
-    tasks::reports::listeners::Listener,
+    tasks::{follow, reports::listeners::Listener},
 };
 
 /// In what time everybody has his turn; in more the more hosts there are.
@@ -30,8 +31,10 @@ const ROUND: Duration = Duration::from_secs(2);
 const BREATH: usize = 4096;
 /// So many characters of what a host says are told.
 const BLAME: usize = 200;
-/// Reports that another replica wrote may come this much later than their time says.
+/// Reports that another replica wrote mostly come no later than this after the time that they say.
 const LATE: Duration = Duration::from_secs(5);
+/// After so long all that other replicas wrote is read again, for what came later still.
+const AGAIN: Duration = Duration::from_mins(3);
 
 /// What hosts of a stage say.
 pub(super) struct Watch {
@@ -43,6 +46,14 @@ pub(super) struct Watch {
     refused: BTreeSet<Uuid>,
     /// Up to when reports were read, and when that was.
     read: (Revision, Instant),
+    /// When each place's report came that was told to the stage last.
+    taken: Vec<Revision>,
+    /// When all reports were read last, whether the last look did so, and whether the next one is to.
+    whole: Instant,
+    sure: bool,
+    again: bool,
+    /// Whether a host was passed over that was to be given the release.
+    strayed: bool,
     /// Whose turn it is next, by place, and since when.
     turn: (usize, Instant),
 }
@@ -62,7 +73,6 @@ struct Ground<'a> {
     clock: i64,
     /// Who was not heard of since then is not there.
     silence: Revision,
-    problems: HashMap<Uuid, Problem>,
 }
 
 impl Watch {
@@ -70,7 +80,30 @@ impl Watch {
         let listener = state.reports.listeners.listen(deployment);
         let written = Written::begin(state, progress).await?;
         let (now, refused) = (Instant::now(), BTreeSet::new());
-        Ok(Self { deployment, listener, written, refused, read: (Revision::ZERO, now), turn: (0, now) })
+        Ok(Self {
+            deployment,
+            listener,
+            written,
+            refused,
+            read: (Revision::ZERO, now),
+            taken: vec![Revision::ZERO; progress.size()],
+            whole: now,
+            sure: false,
+            again: false,
+            strayed: false,
+            turn: (0, now),
+        })
+    }
+
+    /// Whether somebody was passed over since the last time that was to be given the release.
+    pub(super) const fn strayed(&mut self) -> bool {
+        std::mem::replace(&mut self.strayed, false)
+    }
+
+    /// Whether there may be reports that were not read though all of them could be: the next look reads them.
+    pub(super) fn looks_again(&mut self, state: &AppState) -> bool {
+        self.again = state.store.postgres().is_some() && !self.sure;
+        self.again
     }
 
     /// Takes in what was said since the last time, and tells it to the stage.
@@ -84,48 +117,61 @@ impl Watch {
         let clock = plan.clock(state.clock.now().micros());
         // First, so that what is read below is at least as new.
         let mut reports = self.listener.take();
-        let mut tx = state.store.read().await?;
-        let problems = tx.render_problems(self.deployment).await?;
-        let problems: HashMap<_, _> = problems.into_iter().map(|found| (found.host, found.problem)).collect();
-        let refused: BTreeSet<Uuid> = problems.keys().copied().collect();
+        let refused = state.store.read().await?.hosts_with_render_problem(self.deployment).await?;
         let mut anew: BTreeSet<Uuid> = self.refused.symmetric_difference(&refused).copied().collect();
         self.refused = refused;
-        let ground = Ground { state, plan, clock, silence: hosts::online_since(state), problems };
+        let ground = Ground { state, plan, clock, silence: hosts::online_since(state) };
         let Look::Given(given) = look else {
-            self.leave(&ground, progress, 0, progress.size()).await;
+            self.leave(&ground, progress, 0, progress.size()).await?;
             for place in 0..progress.size() {
                 breathe(place).await;
                 let Some(host) = progress.places(place, 1).next() else { break };
                 self.judge(&ground, progress, host, None, true);
             }
             let mut newest = Revision::ZERO;
+            let mut tx = state.store.read().await?;
             tx.each_report_of_deployment(self.deployment, |observed| {
                 newest = newest.max(observed.reported_at);
                 self.judge(&ground, progress, observed.host, Some(observed), true);
             })
             .await?;
             self.read = (newest, Instant::now());
+            (self.whole, self.sure) = (Instant::now(), true);
             return Ok(());
         };
+        self.sure = false;
         anew.extend(given);
         let mut read = Vec::new();
         if !anew.is_empty() {
             let hosts: Vec<_> = anew.iter().copied().collect();
-            read = tx.reports_of_deployment_on(self.deployment, &hosts).await?;
+            read = state.store.read().await?.reports_of_deployment_on(self.deployment, &hosts).await?;
         }
         // What was said to other replicas is to be had from the database alone.
-        if state.store.postgres().is_some() && self.read.1.elapsed() >= LOOK {
+        let elsewhere = state.store.postgres().is_some();
+        if elsewhere && (self.again || self.whole.elapsed() >= AGAIN) {
+            let mut tx = state.store.read().await?;
+            tx.each_report_of_deployment(self.deployment, |observed| {
+                match reports.get(&observed.host) {
+                    Some(heard) if heard.reported_at >= observed.reported_at => return,
+                    _ => drop(reports.remove(&observed.host)),
+                }
+                if !self.took(progress, observed) {
+                    self.judge(&ground, progress, observed.host, Some(observed), true);
+                }
+            })
+            .await?;
+            (self.whole, self.sure, self.again) = (Instant::now(), true, false);
+        } else if elsewhere && self.read.1.elapsed() >= LOOK {
             let late = i64::try_from(LATE.as_micros()).unwrap_or(i64::MAX);
             let since = Revision::from_micros(self.read.0.micros().saturating_sub(late).max(0));
-            let said = tx.reports_of_deployment_since(self.deployment, since).await?;
+            let said = state.store.read().await?.reports_of_deployment_since(self.deployment, since).await?;
             let newest = said.iter().map(|observed| observed.reported_at).fold(self.read.0, Revision::max);
             self.read = (newest, Instant::now());
-            read.extend(said);
+            read.extend(said.into_iter().filter(|observed| !self.took(progress, observed)));
         }
-        drop(tx);
         reports.extend(read.into_iter().map(|observed| (observed.host, observed)));
         let (first, count) = self.take_turn(progress.size());
-        self.leave(&ground, progress, first, count).await;
+        self.leave(&ground, progress, first, count).await?;
         let turn: Vec<_> = progress.places(first, count).collect();
         self.written.refresh(state, progress, &turn).await?;
         for (number, host) in turn.into_iter().enumerate() {
@@ -142,14 +188,14 @@ impl Watch {
 
     /// Tells the stage how a host stands, `anew` also what it says of the release.
     fn judge(
-        &self,
+        &mut self,
         ground: &Ground<'_>,
         progress: &mut Progress,
         host: Uuid,
         observed: Option<&ObservedDeployment>,
         anew: bool,
     ) {
-        let Ground { state, plan, clock, silence, problems } = ground;
+        let Ground { state, plan, clock, silence } = ground;
         let Some((before, open)) = progress.standing(host) else { return };
         let said = if !open {
             // What it says is about the release before.
@@ -159,11 +205,18 @@ impl Watch {
             let assignment = entry.map(|entry| entry.assignment(host));
             // By the plan's clock, which stood still while it was paused.
             let at = observed.map_or(*clock, |observed| plan.clock(observed.reported_at.micros()).min(*clock));
-            Said::of(assignment.as_ref(), observed, problems.get(&host), at)
+            Said::of(assignment.as_ref(), observed, self.refused.contains(&host), at)
         } else {
             before.said
         };
-        let written = self.written.of(progress, host);
+        let place = progress.place(host).map(|place| place as usize);
+        // What does not count yet may do so once more is known of the assignment.
+        if let Some(observed) = observed.filter(|_| said != Said::OnItsWay)
+            && let Some(taken) = place.and_then(|place| self.taken.get_mut(place))
+        {
+            *taken = observed.reported_at;
+        }
+        let written = self.written.at(place);
         // One that nobody ever saw is not there since it was first looked for.
         let unseen_since = match (hosts::last_seen(state, host, written), before.unseen_since) {
             (Some(seen), _) if seen >= *silence => None,
@@ -177,19 +230,47 @@ impl Watch {
         }
     }
 
-    /// Tells the stage which of the hosts of so many places are no longer the deployment's.
-    async fn leave(&self, ground: &Ground<'_>, progress: &mut Progress, first: usize, count: usize) {
-        let model = ground.state.model();
+    /// Whether a report was told to the stage already.
+    fn took(&self, progress: &Progress, observed: &ObservedDeployment) -> bool {
+        let taken = progress.place(observed.host).and_then(|place| self.taken.get(place as usize));
+        taken == Some(&observed.reported_at)
+    }
+
+    /// Tells the stage which of the hosts of so many places are no longer the deployment's, or were passed over though the
+    /// gate is open for them: there was no room, or it was taken from them.
+    async fn leave(
+        &mut self,
+        ground: &Ground<'_>,
+        progress: &mut Progress,
+        first: usize,
+        count: usize,
+    ) -> Result<(), Halt> {
+        let state = ground.state;
+        let model = state.model();
         let target = model.deployment(self.deployment).and_then(|deployment| model.target(deployment));
         let stays = |host| model.host(host).zip(target).is_some_and(|(host, target)| target.matches(host));
-        let mut gone = Vec::new();
+        let has = |host| {
+            let slot = state.view.find(host);
+            slot.is_some_and(|slot| slot.set().of_deployment(self.deployment).is_some_and(Entry::present))
+        };
+        let (mut gone, mut passed) = (Vec::new(), Vec::new());
         for (number, host) in progress.places(first, count).enumerate() {
             breathe(number).await;
+            let given = progress.standing(host).is_some_and(|(_, given)| given);
             if !stays(host) {
                 gone.push(host);
+            } else if given && !self.refused.contains(&host) && !has(host) {
+                passed.push(host);
             }
         }
-        gone.into_iter().for_each(|host| progress.remove(host, ground.clock));
+        if !passed.is_empty() {
+            // One that it can be rendered for since may have it already.
+            follow::pass(state).await?;
+            passed.retain(|host| !has(*host));
+        }
+        self.strayed |= !passed.is_empty();
+        gone.into_iter().chain(passed).for_each(|host| progress.remove(host, ground.clock));
+        Ok(())
     }
 
     /// Returns the places whose turn it is, as the first and how many: in the time of a round it is everybody's once.

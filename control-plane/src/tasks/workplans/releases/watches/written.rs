@@ -52,9 +52,9 @@ impl Written {
         self.look_up(&mut state.store.read().await?, progress, &unheard).await
     }
 
-    /// Returns when a host was seen, if that is written down and was asked for.
-    pub(super) fn of(&self, progress: &Progress, host: Uuid) -> Option<Revision> {
-        self.0.get(progress.place(host)? as usize).copied().flatten()
+    /// Returns when the host of a place was seen, if that is written down and was asked for.
+    pub(super) fn at(&self, place: Option<usize>) -> Option<Revision> {
+        self.0.get(place?).copied().flatten()
     }
 
     async fn look_up(&mut self, tx: &mut Tx, progress: &Progress, hosts: &[Uuid]) -> Result<()> {
