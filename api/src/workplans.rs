@@ -141,7 +141,7 @@ pub fn check_groups<'a>(
         let (code, fault) = match fault {
             GroupFault::Empty(fault) => (Code::EmptyGroup, fault),
             GroupFault::Threshold(fault) => (Code::ThresholdTooLarge, fault),
-            GroupFault::Size(fault) => (Code::Invalid, fault),
+            GroupFault::Size(fault) | GroupFault::Twice(fault) => (Code::Invalid, fault),
         };
         return Err(Problem::new(code, format!("node {name}: {}", fault.detail)).with([fault]));
     }

@@ -40,8 +40,7 @@ pub use releases::Release;
 pub use reports::{ObservedDeployment, Removal};
 pub use tasks::{Ended, Held};
 pub use tokens::{TokenKind, TokenRow};
-pub(crate) use workplans::OWN_QUEUE;
-pub use workplans::{Parent, PlanRow, Queued, TakenSignal};
+pub use workplans::{BUSY_QUEUE, OWN_QUEUE, Parent, PlanRow, Queued, TakenSignal, UNDO_QUEUE};
 
 /// An open database.
 #[derive(Debug, Clone)]
@@ -167,6 +166,23 @@ impl StoreError {
         let database = matches!(self, Self::Database(sqlx::Error::Database(error))
             if matches!(error.code().as_deref(), Some("40001" | "40P01")));
         database || matches!(self, Self::Overtaken(_))
+    }
+
+    /// Whether it is about the rows that were read or written, so that others may fare better, and not about the database
+    /// as a whole or the lease.
+    #[must_use]
+    pub const fn is_of_a_row(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } | Self::Overtaken(_) => true,
+            Self::Database(error) => matches!(
+                error,
+                sqlx::Error::Database(_)
+                    | sqlx::Error::ColumnDecode { .. }
+                    | sqlx::Error::Decode(_)
+                    | sqlx::Error::Encode(_)
+            ),
+            _ => false,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 pub mod expressions;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 use titan_api::{
@@ -65,6 +65,8 @@ pub struct Stepped {
     pub row: PlanRow,
     /// Whether an answer came too late.
     pub late: bool,
+    /// Whether anything happened.
+    pub moved: bool,
 }
 
 /// Makes something happen to a plan, and whatever follows from it. The caller commits.
@@ -74,8 +76,8 @@ pub async fn step(tx: &mut Tx, plan: Uuid, inputs: Vec<Input>, context: Context<
     while let Some((id, inputs)) = queue.pop_front() {
         let Some(row) = tx.plan_for_step(id).await? else { return Err(Problem::not_found("plan", id).into()) };
         let step = decide(tx, &row, inputs, context).await?;
-        let changed = !step.events.is_empty() || !step.nodes.is_empty();
-        if changed {
+        let changed = !step.events.is_empty();
+        if changed || !step.nodes.is_empty() {
             tx.put_step(&row, &step, context.actor, context.wall).await?;
             let state = task_state(step.plan.state);
             if state != task_state(row.plan.state) {
@@ -115,7 +117,7 @@ pub async fn step(tx: &mut Tx, plan: Uuid, inputs: Vec<Input>, context: Context<
         }
         if first.is_none() {
             let version = row.version + i64::from(changed);
-            first = Some(Stepped { row: PlanRow { plan: step.plan, version, ..row }, late: step.late });
+            first = Some(Stepped { row: PlanRow { plan: step.plan, version, ..row }, late: step.late, moved: changed });
         }
     }
     first.ok_or_else(|| Problem::not_found("plan", plan).into())
@@ -183,12 +185,15 @@ pub async fn declare(
     tx: &mut Tx,
     (id, workspace, name): (Uuid, &Name, &Name),
     spec: &WorkPlanSpec,
-    before: BTreeSet<Name>,
+    before: WorkPlanSpec,
     context: Context<'_>,
 ) -> Result<(), StepError> {
     let spec_box = Box::new(spec.clone());
     let (mut inputs, planning) = match tx.plan(id).await? {
-        Some(row) => (vec![Input::Declare { spec: spec_box, before }], row.plan.state == PlanState::Planning),
+        Some(row) => {
+            let before = Box::new(before);
+            (vec![Input::Declare { spec: spec_box, before }], row.plan.state == PlanState::Planning)
+        }
         None => {
             tx.add_plan(&Plan::new(id), (workspace, name), None, context.wall).await?;
             tx.add_task(&task((id, WORKPLAN), (workspace, "WorkPlan", name), json!({}), context)).await?;

@@ -5,7 +5,7 @@ pub(crate) mod plans;
 mod references;
 mod strategies;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 use titan_api::{
@@ -14,6 +14,7 @@ use titan_api::{
     documents::Declared,
     problems::Fault,
     tasks::{ENROL, ENROL_ALL, REMOVE, Task, TaskState},
+    workplans::WorkPlanSpec,
 };
 use uuid::Uuid;
 
@@ -210,8 +211,8 @@ struct Writer<'a> {
     revision: Revision,
     ordinal: usize,
     tasks: Vec<Task>,
-    /// The nodes that documents of plans declared before.
-    declared_before: HashMap<Uuid, BTreeSet<Name>>,
+    /// What documents of plans declared before.
+    declared_before: HashMap<Uuid, WorkPlanSpec>,
 }
 
 impl Writer<'_> {
@@ -270,7 +271,7 @@ impl Writer<'_> {
             spec: declared.spec.clone(),
         };
         if let Some(Stored { uid, spec: Spec::WorkPlan(spec), .. }) = &current {
-            self.declared_before.insert(*uid, spec.nodes.keys().cloned().collect());
+            self.declared_before.insert(*uid, WorkPlanSpec::clone(spec));
         }
         let before = current.map(|current| current.document());
         let after = stored.document();

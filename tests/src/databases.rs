@@ -67,6 +67,12 @@ pub fn postgres() -> Option<Database> {
     postgres::database().map(|url| Database { engine: "postgres", url, _folder: None })
 }
 
+/// Returns a new PostgreSQL database in which texts stand in the order of a dictionary, if there is a server to be had.
+#[must_use]
+pub fn linguistic() -> Option<Database> {
+    postgres::linguistic().map(|url| Database { engine: "postgres in the order of a dictionary", url, _folder: None })
+}
+
 /// Returns a new database of each engine that is to be had; SQLite always is.
 #[must_use]
 pub fn each() -> Vec<Database> {

@@ -30,6 +30,21 @@ static DATABASES: AtomicUsize = AtomicUsize::new(0);
 /// With `CI=true` in the environment a machine without PostgreSQL is a failure.
 #[must_use]
 pub fn database() -> Option<String> {
+    made("")
+}
+
+/// Returns the address of a new, empty database in which texts stand in the order of a dictionary and not of their bytes,
+/// as most servers outside of containers have it.
+///
+/// # Panics
+///
+/// As [`database`].
+#[must_use]
+pub fn linguistic() -> Option<String> {
+    made("TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C'")
+}
+
+fn made(options: &str) -> Option<String> {
     let server = SERVER.get_or_init(|| match start() {
         Ok(server) => Some(server),
         Err(error) if std::env::var("CI").is_ok_and(|value| value == "true") => {
@@ -42,7 +57,7 @@ pub fn database() -> Option<String> {
     });
     let server = server.as_ref()?;
     let name = format!("titan_{}", DATABASES.fetch_add(1, Ordering::SeqCst));
-    let created = psql(server.port, &format!("CREATE DATABASE {name}"));
+    let created = psql(server.port, &format!("CREATE DATABASE {name} {options}"));
     created.unwrap_or_else(|error| panic!("a database cannot be made: {error:#}"));
     Some(format!("postgres://postgres@127.0.0.1:{}/{name}", server.port))
 }

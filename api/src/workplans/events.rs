@@ -188,6 +188,9 @@ pub enum Event {
     Answered {
         /// The stage.
         node: Name,
+        /// The checks.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        checks: Vec<Name>,
     },
     /// A person approved a gate.
     Approved {

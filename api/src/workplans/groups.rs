@@ -1,6 +1,6 @@
 //! Groups: when a node may begin. A threshold over edges and groups.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -143,6 +143,8 @@ pub enum GroupFault {
     Threshold(Fault),
     /// It is too large or too deep.
     Size(Fault),
+    /// It waits for the same of a node more than once.
+    Twice(Fault),
 }
 
 impl Group {
@@ -201,6 +203,13 @@ impl Group {
             let detail = format!("a threshold of {threshold} over {members}; it is 0 to {members}");
             faults.push(GroupFault::Threshold(Fault::new(format!("{pointer}/threshold"), detail)));
         }
+        let mut seen = BTreeSet::new();
+        for (index, edge) in self.edges.iter().enumerate().take(limits::GROUP_MEMBERS) {
+            if !seen.insert(edge) {
+                let detail = format!("{edge} is in this group before; an edge counts once, leave this one out");
+                faults.push(GroupFault::Twice(Fault::new(format!("{pointer}/edges/{index}"), detail)));
+            }
+        }
         for (index, group) in self.groups.iter().enumerate() {
             group.collect(&format!("{pointer}/groups/{index}"), depth + 1, faults);
         }
@@ -240,6 +249,25 @@ mod tests {
         assert!(matches!(nested(limits::GROUP_DEPTH + 1).faults("")[0], GroupFault::Size(_)));
         assert!(group(limits::GROUP_MEMBERS, None).faults("").is_empty());
         assert!(matches!(group(limits::GROUP_MEMBERS + 1, None).faults("")[0], GroupFault::Size(_)));
+    }
+
+    /// Two of the same would be counted twice and come about once: whoever waits for both waits for ever.
+    #[test]
+    fn an_edge_is_in_a_group_once() {
+        let group = |edges: [&str; 2]| Group {
+            edges: edges.map(|edge| edge.parse().expect("edge")).into(),
+            ..Group::default()
+        };
+        for twice in [["a", "a"], ["a", "a:passed"], ["a:final", "a:final"]] {
+            assert!(
+                matches!(&group(twice).faults("/after")[..],
+                [GroupFault::Twice(fault)] if fault.pointer == "/after/edges/1"),
+                "{twice:?}"
+            );
+        }
+        assert!(group(["a", "a:final"]).faults("").is_empty());
+        let apart = Group { groups: vec![group(["a", "b"]), group(["a", "c"])], ..Group::default() };
+        assert!(apart.faults("").is_empty());
     }
 
     #[test]

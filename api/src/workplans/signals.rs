@@ -85,8 +85,11 @@ impl SignalRequest {
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
         let most = limits::SIGNAL_TEXT_BYTES;
-        if self.request_id.is_empty() || self.request_id.len() > 128 {
-            faults.push(Fault::new("/requestId", "it is 1 to 128 bytes, made up by the caller"));
+        if !(1..=128).contains(&self.request_id.len()) || self.request_id.contains(char::is_control) {
+            faults.push(Fault::new(
+                "/requestId",
+                "it is 1 to 128 bytes without control characters, made up by the caller",
+            ));
         }
         let reason = self.reason.as_deref().unwrap_or_default();
         if reason.len() > most {
@@ -157,6 +160,7 @@ mod tests {
         assert_eq!(pointers(&about_all), ["/node"]);
         assert_eq!(pointers(&SignalRequest::new(Signal::Pause, "")), ["/requestId"]);
         assert_eq!(pointers(&SignalRequest::new(Signal::Pause, "x".repeat(129))), ["/requestId"]);
+        assert_eq!(pointers(&SignalRequest::new(Signal::Pause, "x\0")), ["/requestId"]);
         let long = SignalRequest { reason: Some("x".repeat(1025)), ..SignalRequest::new(Signal::Pause, "r") };
         assert_eq!(pointers(&long), ["/reason"]);
     }

@@ -3,7 +3,7 @@
 use titan_api::{Digest, Revision};
 use uuid::Uuid;
 
-use super::{Result, Tx, both, json, over_rows, parsed, rows};
+use super::{Result, Tx, both, clean, json, over_rows, parsed, rows};
 use crate::fleet::rollouts::gates::Gate;
 
 /// Why what resolves to some inputs is not handed out by itself.
@@ -107,7 +107,7 @@ impl Tx {
              VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (deployment_uid, inputs_digest) DO UPDATE SET \
              number = excluded.number, reason = excluded.reason, actor = excluded.actor, vetoed_at = excluded.vetoed_at";
         both!(self, conn => sqlx::query(SQL)
-            .bind(deployment.to_string()).bind(inputs.as_bytes().to_vec()).bind(number).bind(reason).bind(actor)
+            .bind(deployment.to_string()).bind(inputs.as_bytes().to_vec()).bind(number).bind(clean(reason).as_ref()).bind(actor)
             .bind(at.micros()).execute(&mut **conn).await.map(drop)?);
         Ok(())
     }

@@ -9,7 +9,7 @@ use titan_api::{
 };
 use uuid::Uuid;
 
-use super::{Connection, Result, Tx, both, corrupt, json, over_rows, parsed, rows};
+use super::{Connection, Result, Tx, both, clean, corrupt, json, over_rows, parsed, readable, rows};
 use crate::fleet::workplans::{Link, Listing, Node, Plan};
 
 /// A plan's row.
@@ -66,8 +66,13 @@ pub struct TakenSignal {
     pub accepted_at: Revision,
 }
 
-/// The queue of attempts that the control plane takes itself. No name of a queue has a colon.
-pub(crate) const OWN_QUEUE: &str = "titan:own";
+/// The queue of attempts that the control plane takes itself and that mostly wait: stages of releases and their way back,
+/// health, measurements. No name of a queue has a colon.
+pub const OWN_QUEUE: &str = "titan:own";
+/// The queue of those that keep it busy: requests, and rendering a release for every host.
+pub const BUSY_QUEUE: &str = "titan:busy";
+/// The queue of requests that undo something.
+pub const UNDO_QUEUE: &str = "titan:undo";
 
 #[derive(sqlx::FromRow)]
 struct Row {
@@ -200,7 +205,8 @@ impl Tx {
         each.collect()
     }
 
-    /// Returns the plans and nodes whose time has come at `now`; a plan without a node stands for its own deadline.
+    /// Returns the plans and nodes whose time has come at `now`; a plan without a node stands for its own deadline. Those
+    /// that cannot be read back are left out.
     pub async fn due_nodes(&mut self, now: Revision, limit: usize) -> Result<Vec<(Uuid, Option<Name>)>> {
         const PLANS: &str = "SELECT id, NULL FROM workplans WHERE due_at <= $1 ORDER BY due_at LIMIT $2";
         const NODES: &str = "SELECT plan_id, name FROM workplan_nodes WHERE due_at <= $1 ORDER BY due_at LIMIT $2";
@@ -209,23 +215,26 @@ impl Tx {
         for sql in [PLANS, NODES] {
             let found: Vec<(String, Option<String>)> = both!(self, conn => sqlx::query_as(sql)
                 .bind(now.micros()).bind(limit).fetch_all(&mut **conn).await?);
-            for (plan, node) in found {
+            let each = found.into_iter().map(|(plan, node)| {
                 let node = node.map(|node| parsed("workplan_nodes", "name", &plan, &node)).transpose()?;
-                due.push((parsed("workplan_nodes", "plan_id", &plan, &plan)?, node));
-            }
+                Ok((parsed("workplan_nodes", "plan_id", &plan, &plan)?, node))
+            });
+            due.extend(each.filter_map(readable));
         }
         Ok(due)
     }
 
-    /// Returns when the next plan or node is due.
-    pub async fn next_due(&mut self) -> Result<Option<Revision>> {
-        const SQL: &str = "SELECT MIN(due_at) FROM (SELECT MIN(due_at) AS due_at FROM workplans WHERE due_at IS NOT NULL \
-             UNION ALL SELECT MIN(due_at) FROM workplan_nodes WHERE due_at IS NOT NULL) AS due";
-        let (due,): (Option<i64>,) = both!(self, conn => sqlx::query_as(SQL).fetch_one(&mut **conn).await?);
+    /// Returns when the next plan or node is due, of those that were not at `seen`.
+    pub async fn next_due(&mut self, seen: Revision) -> Result<Option<Revision>> {
+        const SQL: &str = "SELECT MIN(due_at) FROM (SELECT MIN(due_at) AS due_at FROM workplans WHERE due_at > $1 \
+             UNION ALL SELECT MIN(due_at) FROM workplan_nodes WHERE due_at > $1) AS due";
+        let (due,): (Option<i64>,) =
+            both!(self, conn => sqlx::query_as(SQL).bind(seen.micros()).fetch_one(&mut **conn).await?);
         Ok(due.map(Revision::from_micros))
     }
 
-    /// Returns attempts that wait in these queues, the longest-waiting first; none of plans that stand still.
+    /// Returns attempts that wait in these queues, the longest-waiting first; none of plans that stand still. Those that
+    /// cannot be read back are left out.
     pub async fn queued_attempts(&mut self, queues: &[&str], limit: usize) -> Result<Vec<Queued>> {
         let sql = over_rows!(
             self,
@@ -246,27 +255,35 @@ impl Tx {
                 plan: parsed("workplan_nodes", "plan_id", &plan, &plan)?,
             })
         });
-        each.collect()
+        Ok(each.filter_map(readable).collect())
     }
 
-    /// Returns the running attempts of processes whose uid begins with `prefix`, with the uid.
-    pub async fn running_attempts(&mut self, prefix: &str) -> Result<Vec<(Queued, String)>> {
+    /// Returns the running attempts of a process. Those that cannot be read back are left out.
+    pub async fn running_attempts(&mut self, uid: &str) -> Result<Vec<Queued>> {
         const SQL: &str = "SELECT plan_id, node, number, process_uid FROM workplan_attempts WHERE state = 'running' \
-             AND process_uid >= $1 AND process_uid < $2";
-        // What begins with the prefix is from it up to the prefix with its last byte one higher.
-        let mut end = prefix.as_bytes().to_vec();
-        if let Some(last) = end.last_mut() {
-            *last += 1;
-        }
-        let end = String::from_utf8_lossy(&end).into_owned();
-        let found: Vec<(String, String, i64, String)> = both!(self, conn => sqlx::query_as(SQL)
-            .bind(prefix).bind(end).fetch_all(&mut **conn).await?);
+             AND process_uid = $1";
+        Ok(self.attempts_that_run(SQL, uid).await?.into_iter().map(|(queued, _)| queued).collect())
+    }
+
+    /// Returns the running attempts of processes whose uid begins with `prefix`, with the uid. Those that cannot be read
+    /// back are left out.
+    pub async fn running_attempts_like(&mut self, prefix: &str) -> Result<Vec<(Queued, String)>> {
+        // In no order that a language has: there a range from one text to another is not what begins alike.
+        const SQL: &str = "SELECT plan_id, node, number, process_uid FROM workplan_attempts WHERE state = 'running' \
+             AND SUBSTR(process_uid, 1, LENGTH(CAST($1 AS TEXT))) = $1";
+        self.attempts_that_run(SQL, prefix).await
+    }
+
+    async fn attempts_that_run(&mut self, sql: &'static str, whose: &str) -> Result<Vec<(Queued, String)>> {
+        const TABLE: &str = "workplan_attempts";
+        let found: Vec<(String, String, i64, String)> =
+            both!(self, conn => sqlx::query_as(sql).bind(whose).fetch_all(&mut **conn).await?);
         let each = found.into_iter().map(|(plan, node, number, uid)| {
-            let number = u32::try_from(number).map_err(|error| corrupt("workplan_attempts", "number", &plan, error))?;
-            let node = parsed("workplan_attempts", "node", &plan, &node)?;
-            Ok((Queued { plan: parsed("workplan_attempts", "plan_id", &plan, &plan)?, node, number }, uid))
+            let number = u32::try_from(number).map_err(|error| corrupt(TABLE, "number", &plan, error))?;
+            let node = parsed(TABLE, "node", &plan, &node)?;
+            Ok((Queued { plan: parsed(TABLE, "plan_id", &plan, &plan)?, node, number }, uid))
         });
-        each.collect()
+        Ok(each.filter_map(readable).collect())
     }
 
     /// Returns the signal that was taken under a request id.
@@ -274,7 +291,7 @@ impl Tx {
         const SQL: &str = "SELECT request, actor, version, accepted_at FROM workplan_signals \
              WHERE plan_id = $1 AND request_id = $2";
         let row: Option<(String, String, i64, i64)> = both!(self, conn => sqlx::query_as(SQL)
-            .bind(plan.to_string()).bind(request_id).fetch_optional(&mut **conn).await?);
+            .bind(plan.to_string()).bind(clean(request_id).as_ref()).fetch_optional(&mut **conn).await?);
         let read = |(request, actor, version, at): (String, String, i64, i64)| {
             let request = json("workplan_signals", "request", request_id, &request)?;
             Ok(TakenSignal { request, actor, version, accepted_at: Revision::from_micros(at) })

@@ -4,24 +4,34 @@
 //! lease. Attempts run beside each other; what they come to is a step as well, so that a process that ends at any moment
 //! leaves a plan that the next one goes on with. An attempt that was lost that way is made again and does not count.
 
+mod aside;
+mod attempts;
 pub mod executors;
 mod releases;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use titan_api::{
-    Revision,
+    Name, Revision,
     workplans::{PlanState, attempts::Verdict},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::{AbortHandle, JoinSet},
+    time::Instant,
 };
 use uuid::Uuid;
 
-use self::executors::Job;
+use self::{
+    aside::Aside,
+    attempts::{BUSY, MEASUREMENTS},
+};
 use crate::{
-    fleet::workplans::{Finished, Input},
+    fleet::workplans::Input,
     state::AppState,
     store::{Lease, Queued, StoreError},
     workplans::{Context, StepError, step},
@@ -31,15 +41,44 @@ use crate::{
 const INTERVAL: Duration = Duration::from_millis(500);
 /// How long a lease lasts without being renewed.
 const LEASE: Duration = Duration::from_secs(10);
-/// Attempts that the control plane has at once.
-const ATTEMPTS: usize = 128;
+/// How long a plan is left alone that could not be read or written.
+const LATER: Duration = Duration::from_secs(5);
+/// The shortest time to wait.
+const LEAST: Duration = Duration::from_millis(1);
 /// Steps that are looked up at once.
 const BATCH: usize = 64;
 /// What the uids of the control plane's own processes begin with.
 pub const OWN: &str = "titan/";
 
-/// How an attempt ended: what the plan is told.
-type Ended = (Uuid, Finished);
+/// What is to be told to a plan about one of its attempts.
+#[derive(Debug, Clone)]
+struct Word {
+    plan: Uuid,
+    node: Name,
+    number: u32,
+    input: Input,
+}
+
+/// An attempt that runs here.
+#[derive(Debug)]
+struct Running {
+    handle: AbortHandle,
+    /// The queue that it came from: how many of each there may be is told in [`attempts`].
+    queue: &'static str,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// Something happened.
+    Step,
+    /// Nothing did, or the plan refused it: it came too late.
+    Nothing,
+    /// Another transaction was first: it is to be made again at once.
+    Raced,
+    /// It could not be read or written, and is to be tried again after a while.
+    Later,
+}
 
 /// What makes plans go on.
 #[derive(Debug)]
@@ -48,76 +87,152 @@ pub struct Runner {
     uid: String,
     lease: Option<(Lease, Revision)>,
     /// Attempts that run here, and how to end them.
-    running: HashMap<(Uuid, String, u32), AbortHandle>,
+    running: HashMap<(Uuid, Name, u32), Running>,
     attempts: JoinSet<()>,
-    ended: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
-    /// What ended and is not written yet.
-    kept: Vec<Ended>,
+    ended: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
+    /// What ended, or was lost with the process that had it, and is not written yet.
+    kept: VecDeque<Word>,
+    aside: Aside,
+    /// Until when it was looked what is due.
+    seen: Revision,
+    measurements: Arc<Semaphore>,
 }
 
 impl Runner {
     /// Returns a runner that leads nothing yet.
     #[must_use]
     pub fn new(state: AppState) -> Self {
-        let uid = format!("{OWN}{}", Uuid::now_v7());
-        let (running, attempts, ended) = (HashMap::new(), JoinSet::new(), mpsc::channel(ATTEMPTS * 2));
-        Self { state, uid, lease: None, running, attempts, ended, kept: Vec::new() }
+        Self {
+            state,
+            uid: format!("{OWN}{}", Uuid::now_v7()),
+            lease: None,
+            running: HashMap::new(),
+            attempts: JoinSet::new(),
+            ended: mpsc::channel(BUSY * 2),
+            kept: VecDeque::new(),
+            aside: Aside::default(),
+            seen: Revision::from_micros(0),
+            measurements: Arc::new(Semaphore::new(MEASUREMENTS)),
+        }
     }
 
-    /// Does all that is due now, if this replica leads. Returns whether there may be more.
+    /// Does all that is due now, if this replica leads. Returns whether there may be more. What is wrong with one plan is
+    /// told and tried again after a while, and holds up no other (law 8).
     pub async fn pass(&mut self) -> Result<bool, StepError> {
         let Some(lease) = self.lead().await? else {
             self.attempts.abort_all();
             self.running.clear();
+            self.seen = self.state.clock.now();
             return Ok(false);
         };
+        self.aside.let_go(Instant::now());
         while let Ok(ended) = self.ended.1.try_recv() {
-            self.kept.push(ended);
+            self.kept.push_back(ended);
         }
-        let mut did = !self.kept.is_empty();
-        while let Some((plan, finished)) = self.kept.pop() {
-            let key = (plan, finished.node.to_string(), finished.number);
-            self.running.remove(&key);
-            if let Err(error) = self.one(lease, plan, Input::Finish(Box::new(finished.clone()))).await {
-                self.kept.push((plan, finished));
-                return Err(error);
-            }
-        }
+        let mut did = self.tell_kept(lease).await?;
         let now = self.state.clock.now();
-        let due = self.state.store.read().await?.due_nodes(now, BATCH).await?;
-        did |= !due.is_empty();
+        let due = self.state.store.read().await?.due_nodes(now, BATCH + self.aside.len()).await?;
+        self.seen = now;
         for (plan, node) in due {
-            self.one(lease, plan, Input::Due(node)).await?;
+            if self.aside.holds(plan, node.as_ref()) {
+                continue;
+            }
+            match self.one(lease, (plan, node.as_ref()), Input::Due(node.clone())).await? {
+                Made::Step | Made::Raced => did = true,
+                // It is due and nothing comes of it: asking again at once would bring no more.
+                Made::Nothing => self.aside.put(plan, node.as_ref(), Instant::now() + INTERVAL),
+                Made::Later => {}
+            }
         }
         // The last word may have been a person's or a worker's, or that of a process that was killed after it.
         let over = self.state.store.read().await?.plans_to_settle().await?;
         for plan in over {
-            self.over(lease, plan).await?;
+            if !self.aside.holds(plan, None)
+                && let Err(error) = self.over(lease, plan).await
+            {
+                self.failed((plan, None), error)?;
+            }
         }
         self.end_what_is_over().await?;
         Ok(self.take(lease).await? || did)
     }
 
-    /// Makes a step of a plan in a transaction of its own. What is refused by the plan is nothing to do.
-    async fn one(&mut self, lease: Lease, plan: Uuid, input: Input) -> Result<bool, StepError> {
+    /// Tells plans what became of attempts. Returns whether anything came of it.
+    async fn tell_kept(&mut self, lease: Lease) -> Result<bool, StepError> {
+        let mut did = false;
+        for _ in 0..self.kept.len() {
+            let Some(word) = self.kept.pop_front() else { break };
+            self.running.remove(&(word.plan, word.node.clone(), word.number));
+            if self.aside.holds(word.plan, Some(&word.node)) {
+                self.kept.push_back(word);
+                continue;
+            }
+            match self.one(lease, (word.plan, Some(&word.node)), word.input.clone()).await {
+                Ok(Made::Step) => did = true,
+                Ok(Made::Nothing) => {}
+                Ok(Made::Raced) => {
+                    did = true;
+                    self.kept.push_back(word);
+                }
+                Ok(Made::Later) => self.kept.push_back(word),
+                Err(error) => {
+                    self.kept.push_back(word);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(did)
+    }
+
+    /// Makes a step of a plan in a transaction of its own. Fails only if no other plan would fare better.
+    async fn one(
+        &mut self,
+        lease: Lease,
+        (plan, node): (Uuid, Option<&Name>),
+        input: Input,
+    ) -> Result<Made, StepError> {
         let mut tx = self.state.store.write("runner").await?;
         if let Err(error) = tx.check_lease(lease).await {
             self.lease = None;
             return Err(error.into());
         }
         let context = Context { actor: "system", wall: self.state.clock.now() };
-        match step(&mut tx, plan, vec![input], context).await {
-            Ok(_) => {
-                tx.notify().await?;
-                tx.commit().await?;
+        let written = async {
+            let stepped = step(&mut tx, plan, vec![input], context).await?;
+            tx.notify().await?;
+            tx.commit().await?;
+            Ok::<_, StepError>(stepped.moved)
+        };
+        match written.await {
+            Ok(true) => {
                 self.state.committed();
-                Ok(true)
+                Ok(Made::Step)
             }
+            Ok(false) => Ok(Made::Nothing),
             Err(StepError::Refused(problem)) => {
                 tracing::debug!(workplan.id = %plan, code = %problem.code, "a step of plan {plan} came too late: {problem}");
-                Ok(false)
+                Ok(Made::Nothing)
             }
-            Err(error) => Err(error),
+            Err(error) => self.failed((plan, node), error),
+        }
+    }
+
+    /// Leaves alone what could not be read or written; hands back what is wrong with more than that.
+    fn failed(&mut self, (plan, node): (Uuid, Option<&Name>), error: StepError) -> Result<Made, StepError> {
+        match &error {
+            StepError::Store(error) if error.lost_race() => Ok(Made::Raced),
+            StepError::Store(StoreError::Fenced(_)) => {
+                self.lease = None;
+                Err(error)
+            }
+            StepError::Store(failed) if !failed.is_of_a_row() => Err(error),
+            _ => {
+                let about = node.map_or_else(|| format!("plan {plan}"), |node| format!("node {node} of plan {plan}"));
+                tracing::error!(workplan.id = %plan, error = &error as &dyn std::error::Error,
+                    "{about} could not go on, trying again in {} s", LATER.as_secs());
+                self.aside.put(plan, node, Instant::now() + LATER);
+                Ok(Made::Later)
+            }
         }
     }
 
@@ -144,57 +259,6 @@ impl Runner {
         Ok(())
     }
 
-    /// Takes attempts that the control plane does itself, and begins them. Returns whether there may be more.
-    async fn take(&mut self, lease: Lease) -> Result<bool, StepError> {
-        let free = ATTEMPTS.saturating_sub(self.running.len()).min(BATCH);
-        if free == 0 {
-            return Ok(false);
-        }
-        let queued = self.state.store.read().await?.queued_attempts(&[crate::store::OWN_QUEUE], free).await?;
-        let more = queued.len() == free;
-        for Queued { plan, node, number } in queued {
-            let claim = Input::Claim { node: node.clone(), number, uid: self.uid.clone() };
-            if !self.one(lease, plan, claim).await? {
-                continue;
-            }
-            let mut tx = self.state.store.read().await?;
-            let row = tx.plan(plan).await?;
-            let found = tx.plan_nodes(plan, std::slice::from_ref(&node)).await?.pop();
-            drop(tx);
-            let (Some(row), Some(found)) = (row, found) else { continue };
-            let job = Job { state: self.state.clone(), row, node: found, number };
-            let (uid, to) = (self.uid.clone(), self.ended.0.clone());
-            let key = (plan, node.to_string(), number);
-            let handle = self.attempts.spawn(async move {
-                let ended = executors::run(job).await;
-                let (end, message, details) = (ended.end, ended.message, ended.details);
-                let finished = Finished { node, number, uid, end, message, details, results: Vec::new() };
-                let _gone_with_the_runner = to.send((plan, finished)).await;
-            });
-            self.running.insert(key, handle);
-        }
-        while self.attempts.try_join_next().is_some() {}
-        Ok(more)
-    }
-
-    /// Ends attempts that run here though their plan no longer knows of them: past their time, skipped, stopped.
-    async fn end_what_is_over(&mut self) -> Result<(), StepError> {
-        if self.running.is_empty() {
-            return Ok(());
-        }
-        let known = self.state.store.read().await?.running_attempts(&self.uid).await?;
-        let known: std::collections::HashSet<_> =
-            known.into_iter().map(|(attempt, _)| (attempt.plan, attempt.node.to_string(), attempt.number)).collect();
-        self.running.retain(|key, handle| {
-            let goes_on = known.contains(key);
-            if !goes_on {
-                handle.abort();
-            }
-            goes_on
-        });
-        Ok(())
-    }
-
     /// Takes or renews the lease; `None` if another replica leads.
     async fn lead(&mut self) -> Result<Option<Lease>, StepError> {
         let now = self.state.clock.now();
@@ -207,23 +271,13 @@ impl Runner {
         let lease = tx.take_lease("workplans", &self.uid, now, self.state.clock.after(LEASE)).await?;
         tx.commit().await?;
         let taken = lease.filter(|lease| self.lease.is_none_or(|(held, _)| held.token != lease.token));
-        if let Some(lease) = taken {
-            self.inherit(lease).await?;
+        if taken.is_some() {
+            // Those that whoever led before had begun are made again.
+            let lost = self.state.store.read().await?.running_attempts_like(OWN).await?;
+            lost.into_iter().for_each(|(Queued { plan, node, number }, _)| self.lose((plan, node, number)));
         }
         self.lease = lease.map(|lease| (lease, self.state.clock.after(LEASE / 3)));
         Ok(lease)
-    }
-
-    /// Makes attempts again that whoever led before had begun.
-    async fn inherit(&mut self, lease: Lease) -> Result<(), StepError> {
-        let lost = self.state.store.read().await?.running_attempts(OWN).await?;
-        for (Queued { plan, node, number }, uid) in lost {
-            let here = uid == self.uid && self.running.contains_key(&(plan, node.to_string(), number));
-            if !here {
-                self.one(lease, plan, Input::Interrupted { node, number }).await?;
-            }
-        }
-        Ok(())
     }
 
     /// Runs until shutdown, then gives the lease back.
@@ -256,17 +310,18 @@ impl Runner {
         }
     }
 
-    /// Returns how long nothing is due.
+    /// Returns how long nothing is due but what is left alone.
     async fn next(&self) -> Duration {
         let most = if self.state.store.postgres().is_some() { INTERVAL } else { LEASE / 4 };
-        let next = async { self.state.store.read().await?.next_due().await };
+        let most = self.aside.next(Instant::now()).map_or(most, |aside| aside.clamp(LEAST, most));
+        let next = async { self.state.store.read().await?.next_due(self.seen).await };
         match next.await {
             Ok(Some(due)) => {
                 let micros = due.micros().saturating_sub(self.state.clock.now().micros()).max(0);
-                Duration::from_micros(micros.unsigned_abs()).min(most).max(Duration::from_millis(1))
+                Duration::from_micros(micros.unsigned_abs()).clamp(LEAST, most)
             }
             Ok(None) => most,
-            Err(StoreError::Database(_)) | Err(_) => INTERVAL,
+            Err(_) => INTERVAL,
         }
     }
 }

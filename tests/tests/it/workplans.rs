@@ -1,5 +1,6 @@
 //! Plans over the API: applied, worked on, told things, and their history.
 
+mod held_up;
 mod lines;
 mod races;
 
@@ -132,6 +133,17 @@ async fn what_makes_no_sense_is_refused_and_nothing_is_written() {
             "threshold_too_large",
             "/resources/0/spec/nodes/b/after/threshold",
             json!({"nodes": {"a": {}, "b": {"after": {"edges": ["a"], "threshold": 2}}}}),
+        ),
+        (
+            "invalid_document",
+            "/resources/0/spec/nodes/b/after/edges/1",
+            json!({"nodes": {"a": {}, "b": {"after": {"edges": ["a", "a"]}}}}),
+        ),
+        (
+            "invalid_document",
+            "/resources/0/spec/nodes/o/run/plan/nodes/s/answers",
+            json!({"nodes": {"o": {"run": {"plan": {"nodes": {
+                "s": {"answers": [{"check": "c"}]}, "c": {"kind": "check", "run": {"approval": {}}}}}}}}}),
         ),
         ("budget_exceeded", "/resources/0/spec/deadline", json!({"deadline": "15s", "nodes": {"a": {"run": http}}})),
         (

@@ -77,15 +77,13 @@ impl Working {
         self.answers(node, *number, &finished.results)?;
         match &finished.end {
             Ok(verdict) => {
-                let given: Vec<_> = finished.results.iter().map(|result| &result.check).collect();
-                let answered =
-                    self.node(node).and_then(|node| node.attempt.as_ref()).is_some_and(|attempt| attempt.answered);
-                let silent =
-                    answers.iter().filter(|answers| answers.goal == Goal::Final && !given.contains(&&answers.check));
+                let attempt = self.node(node).and_then(|node| node.attempt.as_ref());
+                let silent = answers.iter().filter(|answers| {
+                    answers.goal == Goal::Final && !attempt.is_some_and(|attempt| attempt.gave(&answers.check))
+                });
                 let failure = (*verdict != Verdict::Passed)
                     .then(|| finished.message.clone().unwrap_or_else(|| format!("{node} failed")));
                 let implied: Vec<_> = silent
-                    .filter(|_| !answered || !given.is_empty())
                     .map(|answers| ResultRequest {
                         check: answers.check.clone(),
                         data: Value::Null,
@@ -131,7 +129,8 @@ impl Working {
             });
         }
         if !results.is_empty() {
-            self.emit(Event::Answered { node: node.clone() });
+            let checks = results.iter().map(|result| result.check.clone()).collect();
+            self.emit(Event::Answered { node: node.clone(), checks });
         }
         Ok(())
     }

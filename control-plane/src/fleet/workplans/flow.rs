@@ -17,6 +17,16 @@ use super::{
 
 /// Who takes the attempts that come to their end by themselves.
 pub const ITSELF: &str = "control-plane";
+/// The code of an attempt that was cut off: it is made again, and does not count.
+pub const INTERRUPTED: &str = "interrupted";
+/// Codes after which no other attempt is made.
+const CONCLUDED: [&str; 3] = ["scheduleToStart", "noExecutor", "totalTimeout"];
+
+/// Whether a code means something to plans themselves, so that no worker may end an attempt with it.
+#[must_use]
+pub fn is_reserved(code: &str) -> bool {
+    code == INTERRUPTED || CONCLUDED.contains(&code)
+}
 
 impl Working {
     pub(super) fn perform(&mut self, todo: &Todo) -> Result<(), Stop> {
@@ -251,12 +261,12 @@ impl Working {
             return;
         }
         let retry = &node.spec.retry;
-        let uncounted = code == "interrupted";
+        let uncounted = code == INTERRUPTED;
         let last = node.attempt.as_ref().map_or(1, |attempt| attempt.number);
         let wait = if uncounted { 0 } else { micros(retry.wait(node.tries.max(1), self.dice(name, last))) };
         let due = self.now().saturating_add(wait);
         let fits = node.total().is_none_or(|total| due.saturating_add(node.limit()) <= total);
-        let concluded = if !retry.allows(code) || matches!(code, "scheduleToStart" | "noExecutor" | "totalTimeout") {
+        let concluded = if !retry.allows(code) || CONCLUDED.contains(&code) {
             "it is not to be tried again"
         } else if !uncounted && retry.attempts != 0 && node.tries >= retry.attempts {
             "no attempts are left"
@@ -328,7 +338,10 @@ impl Working {
                 continue;
             }
             let what = if answers.goal == Goal::Planned { Counted::Planners } else { Counted::Answerers };
-            let given = self.node(name).and_then(|node| node.attempt.as_ref()).is_some_and(|attempt| attempt.answered);
+            let given = self
+                .node(name)
+                .and_then(|node| node.attempt.as_ref())
+                .is_some_and(|attempt| attempt.gave(&answers.check));
             let failed = failed && !given && !optional;
             self.emit(Event::Counted { node: answers.check.clone(), what, by: -1, failed });
             self.todo.push_back(Todo::Check(answers.check));

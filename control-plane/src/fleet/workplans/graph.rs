@@ -12,14 +12,14 @@ use titan_api::{
     Code, Name, Problem,
     problems::Fault,
     spans::Span,
-    workplans::{Executor, NodeKind, NodeSpec},
+    workplans::{Executor, NodeKind, NodeSpec, nodes::Goal},
 };
 
-/// Checks the nodes of a plan that stand alone: what they name is among them or `known`, and nobody waits for himself.
-/// Plans inside them are checked too. Pointers begin at `pointer`.
-pub fn check(
-    nodes: &BTreeMap<Name, NodeSpec>,
-    known: &dyn Fn(&Name) -> Option<bool>,
+/// Checks the nodes of a plan that stand alone: what they name is among them or `known` and of the sort that it has to be,
+/// and nobody waits for himself. Plans inside them are checked too. Pointers begin at `pointer`.
+pub fn check<'a>(
+    nodes: &'a BTreeMap<Name, NodeSpec>,
+    known: &dyn Fn(&Name) -> Option<&'a NodeSpec>,
     pointer: &str,
 ) -> Result<(), Problem> {
     let there = |name: &Name| nodes.contains_key(name) || known(name).is_some();
@@ -48,7 +48,9 @@ pub fn check(
         if let Some(parent) = spec.parent.as_ref().filter(|parent| !there(parent)) {
             return unknown("parent", parent);
         }
-        alike(nodes, known, name, spec, &here)?;
+        let found = |name: &Name| nodes.get(name).or_else(|| known(name));
+        alike(&found, name, spec, &here)?;
+        fitting(&found, spec, &here)?;
         if let Some(Executor::Plan(plan)) = &spec.run {
             let inner = format!("{here}/run/plan/nodes");
             complete(&plan.nodes, &inner)?;
@@ -84,14 +86,13 @@ pub fn complete(nodes: &BTreeMap<Name, NodeSpec>, pointer: &str) -> Result<(), P
 }
 
 /// Refuses that a node leans on one that only begins when the plan is undone.
-fn alike(
-    nodes: &BTreeMap<Name, NodeSpec>,
-    known: &dyn Fn(&Name) -> Option<bool>,
+fn alike<'a>(
+    found: &dyn Fn(&Name) -> Option<&'a NodeSpec>,
     name: &Name,
     spec: &NodeSpec,
     here: &str,
 ) -> Result<(), Problem> {
-    let compensation = |other: &Name| nodes.get(other).map_or_else(|| known(other), |other| Some(other.compensation));
+    let compensation = |other: &Name| found(other).map(|other| other.compensation);
     let refuse = |key: &str, other: &Name| {
         let detail =
             format!("node {name} cannot lean on {other}: one of them begins only when the plan is rolled back");
@@ -115,6 +116,30 @@ fn alike(
     match spec.answers.iter().map(|answers| &answers.check).find(differs) {
         Some(check) => refuse("answers", check),
         None => Ok(()),
+    }
+}
+
+/// Refuses that a node answers what asks nothing or asks by itself, or is the child of what waits for none.
+fn fitting<'a>(found: &dyn Fn(&Name) -> Option<&'a NodeSpec>, spec: &NodeSpec, here: &str) -> Result<(), Problem> {
+    let refuse = |key: &str, detail: String| {
+        Err(Problem::new(Code::Invalid, detail.clone()).at(format!("{here}/{key}"), detail))
+    };
+    for answers in &spec.answers {
+        match found(&answers.check) {
+            Some(check) if check.kind == NodeKind::Stage => {
+                return refuse("answers", format!("node {} is a stage and asks nothing", answers.check));
+            }
+            Some(check) if check.run.is_some() && answers.goal == Goal::Final => {
+                return refuse("answers", format!("check {} has a run of its own and is not answered", answers.check));
+            }
+            _ => {}
+        }
+    }
+    match &spec.parent {
+        Some(parent) if found(parent).is_some_and(|parent| parent.kind == NodeKind::Check) => {
+            refuse("parent", format!("node {parent} is a check, and only a stage has children"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -322,6 +347,24 @@ mod tests {
         assert_eq!(refused(json!({"s": {"parent": "c"}})).errors[0].pointer, "/spec/nodes/s/parent");
         let inside = json!({"s": {"run": {"plan": {"nodes": {"x": {"after": {"edges": ["y"]}}}}}}});
         assert_eq!(refused(inside).errors[0].pointer, "/spec/nodes/s/run/plan/nodes/x/after");
+        // Answered is what asks and does not run by itself, and only stages have children; inside other plans as well.
+        let run = json!({"external": {"queue": "q"}});
+        for (key, wrong) in [
+            ("s/answers", json!({"s": {"answers": [{"check": "c"}]}, "c": {"kind": "check", "run": run}})),
+            ("s/answers", json!({"s": {"answers": [{"check": "c"}]}, "c": {}})),
+            ("s/parent", json!({"s": {"parent": "c"}, "c": {"kind": "check", "run": run}})),
+        ] {
+            let problem = refused(wrong.clone());
+            assert_eq!(
+                (problem.code, problem.errors[0].pointer.clone()),
+                (Code::Invalid, format!("/spec/nodes/{key}"))
+            );
+            let inside = refused(json!({"o": {"run": {"plan": {"nodes": wrong}}}}));
+            assert_eq!(inside.errors[0].pointer, format!("/spec/nodes/o/run/plan/nodes/{key}"));
+        }
+        let planned =
+            json!({"s": {"answers": [{"check": "c", "goal": "planned"}]}, "c": {"kind": "check", "run": run}});
+        check(&nodes(planned), &|_| None, "").expect("put together by a stage, answered by itself");
         let leans = json!({"a": {"after": {"edges": ["undo"]}}, "undo": {"compensation": true}});
         assert_eq!(refused(leans).code, Code::Invalid);
     }

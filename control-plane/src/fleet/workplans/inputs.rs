@@ -1,6 +1,6 @@
 //! Inputs: what happens to a plan, and when its time comes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 use titan_api::{
@@ -12,6 +12,7 @@ use titan_api::{
 };
 
 use super::{
+    flow::INTERRUPTED,
     graph,
     plan::{Node, micros},
     signals::Told,
@@ -32,8 +33,9 @@ pub enum Input {
     Declare {
         /// What is declared now.
         spec: Box<WorkPlanSpec>,
-        /// The nodes that it declared before: those that are not declared any more are to go.
-        before: BTreeSet<Name>,
+        /// What it declared before: nodes that are not declared any more are to go, and what is the same is not changed
+        /// though signals changed it meanwhile.
+        before: Box<WorkPlanSpec>,
     },
     /// Nodes are written.
     Write(BTreeMap<Name, NodeSpec>),
@@ -152,8 +154,8 @@ impl Working {
                 let running =
                     |attempt: &&super::Attempt| attempt.number == *number && attempt.state == AttemptState::Running;
                 if self.node(node).and_then(Node::live).filter(running).is_some() {
-                    self.break_off(node, "interrupted", Some("the control plane was restarted".to_owned()), false);
-                    self.failed(node, "interrupted", "the control plane was restarted");
+                    self.break_off(node, INTERRUPTED, Some("the control plane was restarted".to_owned()), false);
+                    self.failed(node, INTERRUPTED, "the control plane was restarted");
                 }
                 Ok(())
             }

@@ -264,6 +264,9 @@ pub struct Attempt {
     pub beat: i64,
     /// Whether a result was given with it.
     pub answered: bool,
+    /// The checks that it answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<Name>,
 }
 
 impl Attempt {
@@ -271,6 +274,12 @@ impl Attempt {
     #[must_use]
     pub const fn is_live(&self) -> bool {
         !self.state.is_final()
+    }
+
+    /// Whether it answered a check. One that began before it was kept which ones answered all of them.
+    #[must_use]
+    pub fn gave(&self, check: &Name) -> bool {
+        self.answered && (self.given.is_empty() || self.given.contains(check))
     }
 }
 
@@ -426,9 +435,11 @@ impl Node {
                     self.first_no.get_or_insert_with(|| message.clone());
                 }
             },
-            Event::Answered { .. } => {
+            Event::Answered { checks, .. } => {
                 if let Some(attempt) = &mut self.attempt {
                     attempt.answered = true;
+                    let new = checks.iter().filter(|check| !attempt.given.contains(check)).cloned();
+                    attempt.given.extend(new.collect::<Vec<_>>());
                 }
             }
             Event::Approved { by, .. } => self.votes.push(by.clone()),
@@ -462,6 +473,7 @@ impl Node {
                 cancelling: None,
                 beat: *at,
                 answered: false,
+                given: Vec::new(),
             });
         } else if let Some(attempt) = &mut self.attempt {
             (attempt.state, attempt.at) = (*state, *at);

@@ -118,6 +118,15 @@ impl Working {
         let holds = node.holds();
         let begun = !matches!(node.state, NodeState::Planned | NodeState::Planning);
         match signal {
+            Signal::Approve if gate && node.held => {
+                let detail = format!(
+                    "gate {name} is closed and waits for a person: {}",
+                    node.message.as_deref().unwrap_or("it failed")
+                );
+                return Err(Problem::new(Code::InvalidTransition, detail)
+                    .hint("retry opens it again, then it can be approved")
+                    .into());
+            }
             Signal::Approve if gate => {
                 if told.actor == self.plan.author {
                     let detail = format!("{} made the plan and cannot approve its gate {name}", told.actor);

@@ -6,7 +6,7 @@ use titan_api::{
     Code, Name, Problem,
     workplans::{
         AttemptState, Event, Executor, NodeState, Outcome, PlanState, Signal, SignalRequest, WorkPlanSpec,
-        attempts::Verdict,
+        attempts::{ResultRequest, Verdict},
     },
 };
 use uuid::Uuid;
@@ -277,6 +277,40 @@ fn checks_advance_when_no_assigned_stage_remains() {
     assert_eq!(bench.put(Input::Write(rewritten)).expect_err("final").code, Code::ImmutableNode);
 }
 
+/// An answer that was given on the way stands, whatever the attempt comes to; what it says nothing of follows its end.
+#[test]
+fn an_answer_stands_whatever_its_stage_comes_to() {
+    let nodes = json!({
+        "a": {"kind": "check"}, "b": {"kind": "check"},
+        "s": {"run": external(), "answers": [{"check": "a"}, {"check": "b"}], "retry": {"attempts": 1}},
+    });
+    let yes = |check: &str| ResultRequest { check: name(check), data: Value::Null, failure_message: None };
+    let (no, passed) = (Some(Outcome::Failed), Some(Outcome::Passed));
+    for (end, on_the_way, with_it, a, b) in [
+        (Ok(Verdict::Failed), vec!["a"], vec!["b"], passed, passed),
+        (Ok(Verdict::Failed), vec!["a"], vec![], passed, no),
+        (Ok(Verdict::Failed), vec![], vec!["a"], passed, no),
+        (Ok(Verdict::Passed), vec!["a"], vec![], passed, passed),
+        (Err("crash".to_owned()), vec!["a"], vec![], passed, no),
+        (Ok(Verdict::Failed), vec![], vec![], no, no),
+    ] {
+        let mut bench = Bench::of(json!({ "nodes": nodes }));
+        bench.claim("s", "w").expect("claimed");
+        let case = format!("{end:?} {on_the_way:?} {with_it:?}");
+        let (node, number, uid) = (name("s"), 1, "w".to_owned());
+        let results: Vec<_> = on_the_way.into_iter().map(yes).collect();
+        if !results.is_empty() {
+            let answer = Input::Answer { node: node.clone(), number, uid: uid.clone(), results };
+            bench.put(answer).expect("answered");
+        }
+        let results = with_it.into_iter().map(yes).collect();
+        let end = Finished { node, number, uid, end, message: None, details: None, results };
+        bench.put(Input::Finish(Box::new(end))).expect("finished");
+        assert_eq!((bench.outcome("a"), bench.outcome("b")), (a, b), "{case}");
+        assert!(bench.replayed().same(&bench.working));
+    }
+}
+
 #[test]
 fn a_check_that_stages_plan_is_planned_once_they_are_done() {
     let mut bench = Bench::of(json!({"nodes": {
@@ -381,6 +415,22 @@ fn what_cannot_be_told_waits_for_a_person() {
     rejected.work("m", Ok(Verdict::Inconclusive));
     rejected.tell(Signal::Reject, Some("m"), "token:bob").expect("rejected");
     assert_eq!((rejected.outcome("x"), rejected.working.plan.state), (Some(Outcome::Skipped), PlanState::Failed));
+}
+
+/// Nobody's word opens a gate whose time is over; who wants it open has it asked again first.
+#[test]
+fn a_gate_that_waits_for_a_person_is_opened_again_before_it_is_approved() {
+    let gate = json!({"kind": "check", "run": {"approval": {"deadline": "1h"}}, "onFailure": "pause"});
+    let mut bench = Bench::of(json!({"nodes": {"gate": gate}}));
+    assert!(bench.tick());
+    assert!(bench.working.seen(&name("gate")).expect("gate").held);
+    let refused = bench.tell(Signal::Approve, Some("gate"), "token:bob").expect_err("closed");
+    assert_eq!((refused.code, refused.detail.contains("nobody approved it in time")), (Code::InvalidTransition, true));
+    assert!(refused.hint.expect("a hint").contains("retry"));
+    bench.tell(Signal::Retry, Some("gate"), "token:bob").expect("again");
+    bench.tick();
+    bench.tell(Signal::Approve, Some("gate"), "token:bob").expect("approved");
+    assert_eq!((bench.outcome("gate"), bench.working.plan.state), (Some(Outcome::Passed), PlanState::Succeeded));
 }
 
 /// That the job was done and came out badly is a failure like one that could not be done.

@@ -1,6 +1,6 @@
 //! Nodes that are written: when a plan is made, by its document, by workers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use titan_api::{
     Code, Name, Problem, limits,
@@ -24,13 +24,19 @@ impl Working {
         self.write(&spec.nodes, "/spec/nodes")
     }
 
-    pub(super) fn declare(&mut self, spec: &WorkPlanSpec, before: &BTreeSet<Name>) -> Result<(), Stop> {
+    pub(super) fn declare(&mut self, spec: &WorkPlanSpec, before: &WorkPlanSpec) -> Result<(), Stop> {
         self.need_whole()?;
-        let goes = |name: &&Name| before.contains(*name) && !spec.nodes.contains_key(*name);
+        let goes = |name: &&Name| before.nodes.contains_key(*name) && !spec.nodes.contains_key(*name);
         let gone: Vec<_> = self.specs.keys().filter(goes).cloned().collect();
-        let head = spec.head();
-        let changed =
-            WorkPlanSpec { start: true, ..head.clone() } != WorkPlanSpec { start: true, ..self.plan.head.clone() };
+        // What signals changed meanwhile is not what the document says, and is left alone unless that changes.
+        let (mut head, said) = (spec.head(), before.head());
+        let changed = WorkPlanSpec { start: true, ..head.clone() } != WorkPlanSpec { start: true, ..said.clone() };
+        if head.values == said.values {
+            head.values.clone_from(&self.plan.head.values);
+        }
+        if head.deadline == said.deadline {
+            head.deadline = self.plan.head.deadline;
+        }
         if self.plan.state != PlanState::Planning && (changed || !gone.is_empty()) {
             let what = match gone.first() {
                 Some(name) => format!("node {name} cannot be taken out"),
@@ -41,8 +47,15 @@ impl Working {
                 .hint("a plan that was started may grow; its values are changed by the signal update")
                 .into());
         }
-        if self.plan.head != head && self.plan.state == PlanState::Planning {
+        if head != self.plan.head && self.plan.state == PlanState::Planning {
             self.emit(Event::Declared { spec: Box::new(head) });
+        }
+        if !gone.is_empty() {
+            // What others wrote meanwhile may wait for what goes.
+            let mut left = self.specs.clone();
+            left.retain(|name, _| !gone.contains(name));
+            left.extend(normalised(&spec.nodes));
+            graph::check(&left, &|_| None, "/spec/nodes")?;
         }
         for name in gone {
             self.forget(&name);
@@ -154,15 +167,9 @@ impl Working {
                 };
                 let open = match answers.goal {
                     Goal::Planned => check.state == NodeState::Planning,
-                    Goal::Final => !check.is_final() && check.spec.run.is_none(),
+                    Goal::Final => !check.is_final(),
                 };
-                if check.spec.kind == NodeKind::Stage {
-                    let detail = format!("node {} is a stage and asks nothing", check.name);
-                    return Err(Problem::new(Code::Invalid, detail.clone())
-                        .at(format!("{pointer}/{name}/answers"), detail)
-                        .into());
-                }
-                if !open {
+                if !open && check.is_check() {
                     return immutable(
                         name,
                         format!("check {} is {} and takes no stage any more", check.name, check.state),
@@ -176,23 +183,12 @@ impl Working {
             let detail = format!("{all} nodes; a plan has up to {}", limits::PLAN_NODES);
             return Err(Problem::new(Code::TooLarge, detail).into());
         }
-        for (name, spec) in changed {
-            let wrong = spec.answers.iter().find(|answers| {
-                changed.get(&answers.check).is_some_and(|check| check.kind == NodeKind::Stage || check.run.is_some())
-            });
-            if let Some(answers) = wrong {
-                let detail = format!("node {} is not a check that stages answer", answers.check);
-                return Err(Problem::new(Code::Invalid, detail.clone())
-                    .at(format!("{pointer}/{name}/answers"), detail)
-                    .into());
-            }
-        }
         if self.whole {
             let mut all = self.specs.clone();
             all.extend(changed.clone());
             graph::check(&all, &|_| None, pointer)?;
         } else {
-            graph::check(changed, &|name| self.node(name).map(|node| node.spec.compensation), pointer)?;
+            graph::check(changed, &|name| self.node(name).map(|node| &node.spec), pointer)?;
         }
         if state != PlanState::Planning {
             let mut all = if self.whole { self.specs.clone() } else { BTreeMap::new() };

@@ -18,7 +18,7 @@ use titan_api::{
 use uuid::Uuid;
 
 use crate::{
-    fleet::workplans::{Finished, Input},
+    fleet::workplans::{Finished, Input, flow::is_reserved},
     routes::{
         extract::{Admin, Json, Large, Names},
         respond::Answer,
@@ -84,9 +84,7 @@ pub async fn claim(
     loop {
         commits.mark_unchanged();
         // Whoever did not hear that it won asks again and is told.
-        let had = state.store.read().await?.running_attempts(&request.process_uid).await?;
-        let had = had.into_iter().filter(|(_, uid)| *uid == request.process_uid).map(|(queued, _)| queued);
-        let mut offered: Vec<Queued> = had.collect();
+        let mut offered = state.store.read().await?.running_attempts(&request.process_uid).await?;
         offered.extend(state.store.read().await?.queued_attempts(&queues, LOOK).await?);
         let mut lost = false;
         for Queued { plan, node, number } in offered {
@@ -182,6 +180,9 @@ pub async fn complete(
     let word = |code: &String| (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_graphic());
     if code.as_ref().is_some_and(|code| !word(code)) {
         faults.push(Fault::new("/code", "a code is a word of up to 64 letters"));
+    }
+    if let Some(code) = code.as_ref().filter(|code| is_reserved(code)) {
+        faults.push(Fault::new("/code", format!("{code:?} is a word that plans use themselves; take another one")));
     }
     refuse(faults)?;
     let end = match code {

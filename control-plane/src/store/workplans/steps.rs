@@ -3,14 +3,15 @@
 use serde_json::{Value, json};
 use titan_api::{
     Name, Revision,
+    strategies::ReleaseStep,
     workplans::{AttemptState, Event, Executor},
 };
 use uuid::Uuid;
 
-use super::{OWN_QUEUE, Parent, PlanRow, TakenSignal};
+use super::{BUSY_QUEUE, OWN_QUEUE, Parent, PlanRow, TakenSignal, UNDO_QUEUE};
 use crate::{
     fleet::workplans::{Node, Plan, Step, tally},
-    store::{Result, StoreError, Tx, both, over_rows},
+    store::{Result, StoreError, Tx, both, clean, over_rows},
 };
 
 fn text<T: serde::Serialize>(value: &T) -> String {
@@ -26,6 +27,8 @@ fn queue(node: &Node) -> Option<&str> {
     node.live().filter(|attempt| attempt.state == AttemptState::Scheduled)?;
     match node.spec.run.as_ref()? {
         Executor::External(external) => Some(external.queue.as_str()),
+        Executor::Http(_) if node.spec.compensation => Some(UNDO_QUEUE),
+        Executor::Http(_) | Executor::Release(ReleaseStep::Preflight(_)) => Some(BUSY_QUEUE),
         _ => Some(OWN_QUEUE),
     }
 }
@@ -62,6 +65,10 @@ impl Tx {
     pub(crate) async fn put_step(&mut self, row: &PlanRow, step: &Step, actor: &str, wall: Revision) -> Result<()> {
         const SQL: &str = "UPDATE workplans SET state = $3, version = version + 1, plan = $4, events = $5, live = $6, \
              due_at = $7, updated_at = $8 WHERE id = $1 AND version = $2";
+        if step.events.is_empty() {
+            // A heartbeat: nothing happened, and nobody who read the plan before is behind.
+            return self.put_plan_nodes(step, wall).await;
+        }
         let plan = &step.plan;
         let events = row.events + i64::try_from(step.events.len()).unwrap_or(i64::MAX);
         let due = plan.deadline().and_then(|deadline| plan.wall(deadline));
@@ -220,7 +227,7 @@ impl Tx {
             };
             both!(self, conn => sqlx::query(SQL)
                 .bind(plan.to_string()).bind(node.as_str()).bind(i64::from(*number)).bind(state.as_str())
-                .bind(process_uid.as_deref()).bind(code.as_deref()).bind(message.as_deref())
+                .bind(process_uid.as_deref()).bind(code.as_deref()).bind(message.as_deref().map(|text| clean(text).into_owned()))
                 .bind(details.as_ref().map(Value::to_string)).bind(wall.micros())
                 .execute(&mut **conn).await.map(drop)?);
         }
@@ -234,7 +241,7 @@ impl Tx {
             let Event::Result { node, owner, failure_message, data, late: false } = event else { continue };
             both!(self, conn => sqlx::query(SQL)
                 .bind(step.plan.id.to_string()).bind(node.as_str()).bind(number).bind(owner.as_str())
-                .bind((!data.is_null()).then(|| data.to_string())).bind(failure_message.as_deref()).bind(wall.micros())
+                .bind((!data.is_null()).then(|| data.to_string())).bind(failure_message.as_deref().map(|text| clean(text).into_owned())).bind(wall.micros())
                 .execute(&mut **conn).await.map(drop)?);
         }
         Ok(())

@@ -1,6 +1,9 @@
 //! What the control plane does itself for a node: requests, measurements, looking after a deployment.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use titan_api::{
@@ -11,6 +14,7 @@ use titan_api::{
         executors::{HealthGate, HttpCall, Metric},
     },
 };
+use tokio::sync::Semaphore;
 
 use super::{End, releases};
 use crate::{
@@ -27,6 +31,8 @@ use crate::{
 
 /// How often a deployment is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// How much longer than its plan allows a request may take.
+const GRACE: Duration = Duration::from_secs(1);
 /// How long a measurement may take.
 const MEASURE: Duration = Duration::from_secs(10);
 
@@ -41,6 +47,8 @@ pub struct Job {
     pub node: Node,
     /// The number of the attempt.
     pub number: u32,
+    /// Whose turn it is to measure.
+    pub measurements: Arc<Semaphore>,
 }
 
 /// Does what a node says, and says what came of it. How long it may take is the plan's to watch over.
@@ -112,8 +120,11 @@ async fn request(job: &Job, call: &HttpCall) -> End {
         Ok(request) => request,
         Err(error) => return End::broken("invalid", error),
     };
-    let response = match request.send().await {
+    // The plan counts its time, but not while it is paused; a request is not to last for as long as that.
+    let limit = Duration::from_micros(job.node.limit().max(0).unsigned_abs()).saturating_add(GRACE);
+    let response = match request.timeout(limit).send().await {
         Ok(response) => response,
+        Err(error) if error.is_timeout() => return End::broken("timeout", told(&error)),
         Err(error) => return End::broken("unreachable", told(&error)),
     };
     let status = response.status().as_u16();
@@ -171,7 +182,9 @@ async fn measure(job: &Job, metric: &Metric) -> End {
     tokio::time::sleep(metric.initial_delay.0).await;
     let mut seen = Vec::new();
     loop {
+        let turn = job.measurements.acquire().await;
         let one = tokio::time::timeout(MEASURE, measured_once(job, metric)).await;
+        drop(turn);
         let one = one.unwrap_or_else(|_| Err(format!("no answer within {MEASURE:?}")));
         let (measurement, value) = match one {
             Ok((measurement, value)) => (measurement, value),

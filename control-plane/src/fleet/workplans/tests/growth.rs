@@ -2,9 +2,13 @@
 
 use super::*;
 
-/// A document that is written anew, where the one before declared every node of one letter.
-fn declare(spec: Box<WorkPlanSpec>) -> Input {
-    Input::Declare { spec, before: ["a", "b", "c"].map(name).into() }
+fn plan(value: Value) -> Box<WorkPlanSpec> {
+    Box::new(serde_json::from_value(value).expect("spec"))
+}
+
+/// A document that is written anew.
+fn declare(before: &Value, now: &Value) -> Input {
+    Input::Declare { spec: plan(now.clone()), before: plan(before.clone()) }
 }
 
 fn nodes(value: Value) -> BTreeMap<Name, titan_api::workplans::NodeSpec> {
@@ -31,26 +35,25 @@ fn a_plan_grows_while_it_runs() {
 
 #[test]
 fn a_plan_that_was_not_started_can_be_written_anew() {
-    let plan = |value: Value| Box::new(serde_json::from_value::<WorkPlanSpec>(value).expect("spec"));
-    let mut bench = Bench::of(json!({"start": false, "nodes": {"a": {}, "b": {"after": {"edges": ["a"]}}}}));
-    bench
-        .put(declare(plan(json!({"start": false, "description": "x",
-            "nodes": {"b": {}, "c": {"after": {"edges": ["b:final"]}}}}))))
-        .expect("written anew");
+    let first = json!({"start": false, "nodes": {"a": {}, "b": {"after": {"edges": ["a"]}}}});
+    let second =
+        json!({"start": false, "description": "x", "nodes": {"b": {}, "c": {"after": {"edges": ["b:final"]}}}});
+    let mut bench = Bench::of(first.clone());
+    bench.put(declare(&first, &second)).expect("written anew");
     let names: Vec<_> = bench.working.all().into_keys().map(ToString::to_string).collect();
     assert_eq!(names, ["b", "c"]);
     assert!(bench.replayed().same(&bench.working));
     bench.put(Input::Start).expect("started");
     assert_eq!(bench.working.plan.state, PlanState::Succeeded);
-    let again = plan(json!({"description": "x", "nodes": {"b": {}, "c": {"after": {"edges": ["b:final"]}}}}));
-    assert_eq!(bench.put(declare(again)).expect("the same").events, []);
+    let again = json!({"description": "x", "nodes": {"b": {}, "c": {"after": {"edges": ["b:final"]}}}});
+    assert_eq!(bench.put(declare(&second, &again)).expect("the same").events, []);
 }
 
 #[test]
 fn what_runs_keeps_its_nodes() {
-    let plan = |value: Value| Box::new(serde_json::from_value::<WorkPlanSpec>(value).expect("spec"));
-    let mut bench = Bench::of(json!({"nodes": {"a": {"run": external()}, "b": {"after": {"edges": ["a"]}}}}));
-    let refused = |bench: &mut Bench, value| bench.put(declare(plan(value))).expect_err("refused").code;
+    let first = json!({"nodes": {"a": {"run": external()}, "b": {"after": {"edges": ["a"]}}}});
+    let mut bench = Bench::of(first.clone());
+    let refused = |bench: &mut Bench, value| bench.put(declare(&first, &value)).expect_err("refused").code;
     assert_eq!(refused(&mut bench, json!({"nodes": {"a": {"run": external()}}})), Code::ImmutableNode);
     assert_eq!(
         refused(
@@ -60,8 +63,43 @@ fn what_runs_keeps_its_nodes() {
         Code::ImmutableNode
     );
     let grown = json!({"nodes": {"a": {"run": external()}, "b": {"after": {"edges": ["a"]}}, "c": {}}});
-    bench.put(declare(plan(grown))).expect("grown");
+    bench.put(declare(&first, &grown)).expect("grown");
     assert_eq!(bench.outcome("c"), Some(Outcome::Passed));
+}
+
+/// What a signal changed is not what the document says: it neither keeps the plan from growing nor is it lost by that.
+#[test]
+fn a_plan_that_was_updated_still_grows() {
+    let first = json!({"values": {"city": "Ulm"}, "nodes": {"a": {"run": external()}}});
+    let mut grown = first.clone();
+    grown["nodes"]["b"] = json!({});
+    for start in [true, false] {
+        let (mut first, mut grown) = (first.clone(), grown.clone());
+        (first["start"], grown["start"]) = (json!(start), json!(start));
+        let mut bench = Bench::of(first.clone());
+        let values = json!({"city": "Bonn"}).as_object().cloned();
+        let update = SignalRequest { values, ..SignalRequest::new(Signal::Update, "u") };
+        bench.put(Input::Told(Told { request: update, actor: "token:bob".to_owned() })).expect("updated");
+        grown["description"] = if start { Value::Null } else { json!("another") };
+        bench.put(declare(&first, &grown)).expect("grown");
+        assert_eq!(bench.working.plan.head.values["city"], "Bonn");
+        assert_eq!(bench.working.plan.head.description.is_some(), !start);
+        grown["values"]["city"] = json!("Kiel");
+        let changed = bench.put(declare(&first, &grown));
+        assert_eq!(changed.err().map(|problem| problem.code), start.then_some(Code::ImmutableNode));
+    }
+}
+
+/// A node that others wrote meanwhile may wait for the one that the document no longer has.
+#[test]
+fn what_is_waited_for_is_not_taken_out() {
+    let first = json!({"start": false, "nodes": {"x": {}, "z": {}}});
+    let mut bench = Bench::of(first.clone());
+    bench.put(Input::Write(nodes(json!({"y": {"after": {"edges": ["x"]}}})))).expect("written");
+    let without = json!({"start": false, "nodes": {"z": {}}});
+    let refused = bench.put(declare(&first, &without)).expect_err("y waits for x");
+    assert_eq!((refused.code, refused.errors[0].pointer.as_str()), (Code::UnknownNode, "/spec/nodes/y/after"));
+    bench.put(declare(&first, &json!({"start": false, "nodes": {"x": {}}}))).expect("nobody waits for z");
 }
 
 /// What waits for a stage to begin cannot be added in a circle, through a check or a parent either.
