@@ -2,6 +2,7 @@
 //! plan above and the plans inside.
 
 pub mod expressions;
+mod told;
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -77,6 +78,7 @@ pub async fn step(tx: &mut Tx, plan: Uuid, inputs: Vec<Input>, context: Context<
         let changed = !step.events.is_empty() || !step.nodes.is_empty();
         if changed {
             tx.put_step(&row, &step, context.actor, context.wall).await?;
+            told::tell(tx, &row, &step, context.actor);
             let state = task_state(step.plan.state);
             if state != task_state(row.plan.state) {
                 let result = state.is_final().then(|| json!({ "plan": step.plan.state, "reason": step.plan.reason }));

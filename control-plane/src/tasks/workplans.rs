@@ -24,6 +24,7 @@ use crate::{
     fleet::workplans::{Finished, Input},
     state::AppState,
     store::{Lease, Queued, StoreError},
+    tasks::leads::Leads,
     workplans::{Context, StepError, step},
 };
 
@@ -47,6 +48,7 @@ pub struct Runner {
     state: AppState,
     uid: String,
     lease: Option<(Lease, Revision)>,
+    leads: Leads,
     /// Attempts that run here, and how to end them.
     running: HashMap<(Uuid, String, u32), AbortHandle>,
     attempts: JoinSet<()>,
@@ -61,7 +63,7 @@ impl Runner {
     pub fn new(state: AppState) -> Self {
         let uid = format!("{OWN}{}", Uuid::now_v7());
         let (running, attempts, ended) = (HashMap::new(), JoinSet::new(), mpsc::channel(ATTEMPTS * 2));
-        Self { state, uid, lease: None, running, attempts, ended, kept: Vec::new() }
+        Self { state, uid, lease: None, leads: Leads::default(), running, attempts, ended, kept: Vec::new() }
     }
 
     /// Does all that is due now, if this replica leads. Returns whether there may be more.
@@ -211,6 +213,7 @@ impl Runner {
             self.inherit(lease).await?;
         }
         self.lease = lease.map(|lease| (lease, self.state.clock.after(LEASE / 3)));
+        self.leads.take("plans", &self.uid, lease);
         Ok(lease)
     }
 
@@ -253,6 +256,7 @@ impl Runner {
             && tx.release_lease(lease).await.is_ok()
         {
             let _expires_anyway = tx.commit().await;
+            self.leads.take("plans", &self.uid, None);
         }
     }
 
