@@ -25,6 +25,7 @@ pub mod pipelines;
 pub mod plans;
 pub mod poll;
 pub mod problems;
+pub mod readiness;
 pub mod reports;
 pub mod resources;
 pub mod revision;

@@ -372,6 +372,10 @@ fn history_events_tasks_and_tokens_are_shown() {
     scene.done(&["host", "cordon", "a"]);
     let history = scene.done(&["history", "host", "a", "--diff"]);
     assert!(history.contains("+  cordoned: true"), "{history}");
+    let newest = scene.titan(&["history", "host", "a", "--limit", "1"]);
+    assert!(newest.out.contains("updated") && !newest.out.contains("created"), "{}", newest.out);
+    assert!(newest.err.contains("there are more than these 1"), "{}", newest.err);
+    assert!(!scene.titan(&["history", "host", "a", "--limit", "2"]).err.contains("more"));
     let events = scene.done(&["events", "--since", "10m", "-o", "json"]);
     let last: Value = serde_json::from_str(events.lines().last().expect("an event")).expect("json");
     assert_eq!((last["operation"].as_str(), last["name"].as_str()), (Some("update"), Some("a")));

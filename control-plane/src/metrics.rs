@@ -1,5 +1,6 @@
 //! Counters for `/metrics`, in the OpenMetrics text format.
 
+pub(crate) mod commits;
 pub(crate) mod connections;
 
 use std::sync::{Arc, atomic::AtomicU64};
@@ -10,6 +11,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use commits::CommitMetrics;
 use connections::{ConnectionMetrics, Level};
 
 /// Everything that is counted.
@@ -52,6 +54,12 @@ pub struct Metrics {
     pub planned_revision: Gauge,
     /// Whether this replica leads.
     pub leader: Gauge,
+    /// How long the oldest change has waited to be decided, in seconds.
+    pub planner_behind: Gauge<f64, AtomicU64>,
+    /// How long what is due has waited among the tasks, in seconds.
+    pub tasks_queue_age: Gauge<f64, AtomicU64>,
+    /// How long what is due has waited in plans, in seconds.
+    pub workplans_queue_age: Gauge<f64, AtomicU64>,
 }
 
 /// The label of a request.
@@ -138,6 +146,9 @@ impl Default for Metrics {
             view_bytes: Gauge::default(),
             planned_revision: Gauge::default(),
             leader: Gauge::default(),
+            planner_behind: Gauge::default(),
+            tasks_queue_age: Gauge::default(),
+            workplans_queue_age: Gauge::default(),
         };
         let r = &mut metrics.registry;
         r.register("requests", "Requests answered, polls aside", metrics.requests.clone());
@@ -158,12 +169,28 @@ impl Default for Metrics {
         r.register("view_revision_us", "The revision up to which the view is complete", metrics.view_revision.clone());
         r.register("planned_revision_us", "The revision up to which all is decided", metrics.planned_revision.clone());
         r.register("leader", "Whether this replica leads", metrics.leader.clone());
+        let seconds = [
+            ("planner_behind", "How long the oldest change has waited to be decided", &metrics.planner_behind),
+            ("tasks_queue_age", "How long the oldest task that is due has waited", &metrics.tasks_queue_age),
+            ("workplans_queue_age", "How long what is due in plans has waited", &metrics.workplans_queue_age),
+        ];
+        for (name, help, gauge) in seconds {
+            r.register_with_unit(name, help, Unit::Seconds, gauge.clone());
+        }
         metrics.connections.register(r);
         metrics
     }
 }
 
 impl Metrics {
+    /// Returns counters among which are those of a store.
+    #[must_use]
+    pub(crate) fn with_store(commits: &CommitMetrics) -> Self {
+        let mut metrics = Self::default();
+        commits.register(&mut metrics.registry);
+        metrics
+    }
+
     /// Returns everything as text.
     #[must_use]
     pub fn text(&self) -> String {

@@ -80,6 +80,7 @@ impl AppState {
     /// Returns the state over an open store, with an empty view and model.
     #[must_use]
     pub fn new(config: Config, store: Store, renderer: Renderer, clock: Clock, shutdown: CancellationToken) -> Self {
+        let metrics = Metrics::with_store(store.metrics());
         Self(Arc::new(Shared {
             config,
             store,
@@ -92,7 +93,7 @@ impl AppState {
             reports: Reports::default(),
             load: Load::default(),
             places: Places::default(),
-            metrics: Metrics::default(),
+            metrics,
             absences: ArcSwap::default(),
             following: Mutex::default(),
             clock_moved_at: AtomicI64::new(0),

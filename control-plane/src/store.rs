@@ -22,6 +22,7 @@ mod reports;
 mod sweep;
 mod tasks;
 mod tokens;
+mod waiting;
 mod workplans;
 
 use std::path::PathBuf;
@@ -40,12 +41,16 @@ pub use releases::Release;
 pub use reports::{ObservedDeployment, Removal};
 pub use tasks::{Ended, Held};
 pub use tokens::{TokenKind, TokenRow};
+pub use waiting::Waiting;
 pub use workplans::{BUSY_QUEUE, OWN_QUEUE, Parent, PlanRow, Queued, TakenSignal, UNDO_QUEUE};
+
+use crate::metrics::commits::{CommitMetrics, Watch};
 
 /// An open database.
 #[derive(Debug, Clone)]
 pub struct Store {
     engine: Engine,
+    metrics: CommitMetrics,
 }
 
 #[derive(Debug, Clone)]
@@ -65,6 +70,18 @@ pub struct Tx {
     connection: Connection,
     /// What the transaction is for; names its fault points.
     purpose: &'static str,
+    watch: Watch,
+    after: AfterCommit,
+}
+
+/// What is done once a transaction is committed, and never otherwise.
+#[derive(Default)]
+struct AfterCommit(Vec<Box<dyn FnOnce(&CommitMetrics) + Send>>);
+
+impl std::fmt::Debug for AfterCommit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AfterCommit({})", self.0.len())
+    }
 }
 
 #[derive(Debug)]
@@ -196,7 +213,7 @@ impl Store {
             Engine::Sqlite { write, .. } => Connection::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
             Engine::Postgres(pool) => Connection::Postgres(pool.begin().await?),
         };
-        Ok(Tx { connection, purpose })
+        Ok(Tx::new(connection, &self.metrics, true, purpose))
     }
 
     /// Begins a transaction that reads one snapshot.
@@ -207,7 +224,7 @@ impl Store {
                 Connection::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
             }
         };
-        Ok(Tx { connection, purpose: "read" })
+        Ok(Tx::new(connection, &self.metrics, false, "read"))
     }
 
     /// Closes every connection; a SQLite file can then be opened by another process.
@@ -221,6 +238,11 @@ impl Store {
         }
     }
 
+    /// Returns what is counted of transactions.
+    pub(crate) const fn metrics(&self) -> &CommitMetrics {
+        &self.metrics
+    }
+
     /// Returns the PostgreSQL pool, for listening to other replicas' commits.
     #[must_use]
     pub const fn postgres(&self) -> Option<&PgPool> {
@@ -232,14 +254,26 @@ impl Store {
 }
 
 impl Tx {
+    fn new(connection: Connection, metrics: &CommitMetrics, writes: bool, purpose: &'static str) -> Self {
+        let watch = metrics.begin(writes, purpose);
+        Self { connection, purpose, watch, after: AfterCommit::default() }
+    }
+
+    /// Has something done once the transaction is committed: said in the log, or counted. If it is not, nothing is done.
+    pub(crate) fn after_commit(&mut self, act: impl FnOnce(&CommitMetrics) + Send + 'static) {
+        self.after.0.push(Box::new(act));
+    }
+
     /// Makes everything durable that was written.
     pub async fn commit(self) -> Result<()> {
-        crate::fault::reach_commit(self.purpose);
-        match self.connection {
+        let Self { connection, purpose, watch, after } = self;
+        crate::fault::reach_commit(purpose);
+        match connection {
             Connection::Sqlite(tx) => tx.commit().await?,
             Connection::Postgres(tx) => tx.commit().await?,
         }
-        crate::fault::reach_commit(self.purpose);
+        crate::fault::reach_commit(purpose);
+        after.0.into_iter().for_each(|act| act(watch.metrics()));
         Ok(())
     }
 }

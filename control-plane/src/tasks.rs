@@ -4,6 +4,7 @@
 pub mod absences;
 pub mod follow;
 pub mod heartbeats;
+mod leads;
 pub mod listen;
 pub mod planner;
 pub mod reports;

@@ -2,6 +2,7 @@
 //! plan above and the plans inside.
 
 pub mod expressions;
+mod told;
 
 use std::collections::VecDeque;
 
@@ -79,6 +80,7 @@ pub async fn step(tx: &mut Tx, plan: Uuid, inputs: Vec<Input>, context: Context<
         let changed = !step.events.is_empty();
         if changed || !step.nodes.is_empty() {
             tx.put_step(&row, &step, context.actor, context.wall).await?;
+            told::tell(tx, &row, &step, context.actor);
             let state = task_state(step.plan.state);
             if state != task_state(row.plan.state) {
                 let result = state.is_final().then(|| json!({ "plan": step.plan.state, "reason": step.plan.reason }));

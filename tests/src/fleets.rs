@@ -206,6 +206,15 @@ impl Fleet {
         Ok(if answered.body.is_empty() { Value::Null } else { serde_json::from_slice(&answered.body)? })
     }
 
+    /// Returns what the admin is answered at a path, as text.
+    pub async fn admin_text(&self, path: &str) -> anyhow::Result<String> {
+        let answered = self.send(Method::GET, path, &self.admin.clone(), &Value::Null).await?;
+        if !answered.status.is_success() {
+            bail!("{path} was answered {}", answered.status);
+        }
+        Ok(String::from_utf8(answered.body)?)
+    }
+
     /// Applies documents.
     pub async fn apply(&self, documents: &[Value]) -> anyhow::Result<Value> {
         self.admin(Method::POST, "/v1/apply", &serde_json::json!({ "resources": documents })).await

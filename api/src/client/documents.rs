@@ -8,6 +8,7 @@ use crate::{
     Document, Kind, Revision,
     changes::{ApplyAnswer, ApplyRequest, Change},
     hosts::BulkCreate,
+    limits,
     pages::Page,
     plans::Plan,
 };
@@ -85,9 +86,22 @@ impl Client {
         self.json(written(request, options)).await
     }
 
-    /// Returns the changes of one document, newest first.
+    /// Returns the newest changes of one document, newest first.
     pub async fn history(&self, kind: Kind, workspace: Option<&str>, name: &str) -> Result<Page<Change>> {
-        self.get_json(&format!("{}/history", kind.path(workspace, Some(name)))).await
+        self.history_page((kind, workspace, name), limits::PAGE, None).await
+    }
+
+    /// Returns up to `limit` changes of one document, newest first; `next` is the `continue` of the page before.
+    pub async fn history_page(
+        &self,
+        (kind, workspace, name): (Kind, Option<&str>, &str),
+        limit: usize,
+        next: Option<&str>,
+    ) -> Result<Page<Change>> {
+        let mut query = vec![("limit", limit.to_string())];
+        query.extend(next.map(|next| ("continue", next.to_owned())));
+        let path = format!("{}/history", kind.path(workspace, Some(name)));
+        self.json(self.with_query(Method::GET, &path, &query)).await
     }
 
     /// Writes documents, all or none.

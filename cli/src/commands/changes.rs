@@ -1,11 +1,14 @@
 //! History and the feed of changes.
 
+use std::num::NonZeroUsize;
+
 use clap::Args;
 use serde_json::json;
 use titan_api::{
     Document, Kind, Name, Revision,
     changes::{Change, Operation},
     limits,
+    pages::Page,
 };
 
 use super::documents::{declared, slug};
@@ -24,7 +27,8 @@ use crate::{
 #[command(after_help = "\
 Examples:
   titan history deployment prod
-  titan history template device-service --diff")]
+  titan history template device-service --diff
+  titan history host tim-pi --limit 5000 -o json")]
 pub(crate) struct History {
     /// Kind of the document.
     kind: Kind,
@@ -33,13 +37,31 @@ pub(crate) struct History {
     /// Show what each change changed.
     #[arg(long)]
     diff: bool,
+    /// Show at most so many changes, the newest.
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(limits::PAGE).unwrap_or(NonZeroUsize::MIN))]
+    limit: NonZeroUsize,
 }
 
 impl History {
     /// Shows the changes.
     pub(crate) async fn run(self, session: &Session) -> Result<Exit, CliError> {
         let workspace = session.workspace_of(self.kind)?;
-        let page = session.client()?.history(self.kind, workspace.as_deref(), &self.name).await?;
+        let (client, document) = (session.client()?, (self.kind, workspace.as_deref(), &*self.name));
+        let limit = self.limit.get();
+        let mut page = Page { items: Vec::new(), next: None };
+        loop {
+            let wanted = limit.saturating_sub(page.items.len()).clamp(1, limits::PAGE);
+            let more = client.history_page(document, wanted, page.next.as_deref()).await?;
+            page.items.extend(more.items);
+            page.next = more.next;
+            if page.next.is_none() || page.items.len() >= limit {
+                break;
+            }
+        }
+        if page.next.is_some() {
+            let note = format!("there are more than these {}; --limit shows more", page.items.len());
+            session.output.note(&Tone::Faint.paint(&note));
+        }
         let now = ages::now();
         let mut view = View::new(&page).name(slug(self.kind, &self.name));
         if self.diff {

@@ -15,6 +15,7 @@ pub mod signals;
 pub mod tally;
 #[cfg(test)]
 mod tests;
+pub mod turns;
 pub mod working;
 mod writes;
 

@@ -229,15 +229,43 @@ pub async fn delete_route(
     Ok(JsonBody(answer))
 }
 
+/// Which part of a history to read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryParams {
+    limit: Option<usize>,
+    #[serde(rename = "continue")]
+    next: Option<String>,
+}
+
 /// `GET` of a document's history, newest first.
-pub async fn history_route(State(state): State<AppState>, _admin: Admin, at: At) -> Answer<JsonBody<Page<Change>>> {
+pub async fn history_route(
+    State(state): State<AppState>,
+    _admin: Admin,
+    at: At,
+    Params(params): Params<HistoryParams>,
+) -> Answer<JsonBody<Page<Change>>> {
     let place = at.one()?;
-    let workspace = place.workspace.as_deref().unwrap_or_default();
-    let items = state.store.read().await?.history(place.kind, workspace, &place.name, limits::PAGE).await?;
-    if items.is_empty() {
+    let document = (place.kind, place.workspace.as_deref().unwrap_or_default(), &*place.name);
+    let limit = params.limit.unwrap_or(limits::PAGE).clamp(1, limits::PAGE);
+    let before = params.next.as_deref().map(parse_next).transpose()?;
+    let newest = (Revision::from_micros(i64::MAX), 0);
+    let mut items = state.store.read().await?.history_before(document, before.unwrap_or(newest), limit + 1).await?;
+    if items.is_empty() && before.is_none() {
         return Err(Problem::not_found(place.kind, &place.name).into());
     }
-    Ok(JsonBody(Page { items, next: None }))
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| more).map(|last| format!("{}.{}", last.revision.micros(), last.ordinal));
+    Ok(JsonBody(Page { items, next }))
+}
+
+/// Reads after which change a page begins.
+fn parse_next(text: &str) -> Result<(Revision, u32), Problem> {
+    let parts = text.split_once('.').and_then(|(at, ordinal)| Some((at.parse().ok()?, ordinal.parse().ok()?)));
+    let (at, ordinal): (i64, u32) =
+        parts.ok_or_else(|| Problem::new(Code::BadParameter, "continue: take it from the page before"))?;
+    Ok((Revision::from_micros(at), ordinal))
 }
 
 /// Makes the workspace `default` if there is none.

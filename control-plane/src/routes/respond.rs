@@ -11,6 +11,7 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use titan_api::{Code, Problem, problems::MEDIA_TYPE};
 use tower_http::compression::predicate::SizeAbove;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
@@ -56,7 +57,9 @@ pub async fn around(State(state): State<AppState>, mut request: Request, next: N
     let id = request_id(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     request.extensions_mut().insert(RequestId(id.clone()));
-    let mut response = next.run(request).await;
+    // Whatever is said on the way is said with the request's id, whatever the least level is.
+    let span = tracing::error_span!("request", request.id = %id);
+    let mut response = next.run(request).instrument(span).await;
     let status = response.status();
     if let Some(Failure(problem)) = response.extensions_mut().remove::<Failure>() {
         write_problem(&mut response, *problem, &id);

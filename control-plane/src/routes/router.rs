@@ -16,6 +16,7 @@ use titan_api::{
     pipelines::{PipelineAnswer, PipelineEvent, PipelineLog},
     plans::Plan,
     poll::{Bundle, PollAnswer},
+    readiness::Readiness,
     reports::{PruneAnswer, PruneRequest, Report},
     status::{DeploymentStatus, Why},
     tasks::Task,
@@ -89,7 +90,10 @@ fn routes() -> Routes {
 
     let mut routes = Routes::default()
         .on(open(op("get", "/healthz", "Whether the process answers")), get(health::alive))
-        .on(open(op("get", "/readyz", "Whether each component is ready")), get(health::ready))
+        .on(
+            open(answer(op("get", "/readyz", "Whether each component is ready"), Shape::of::<Readiness>())),
+            get(health::ready),
+        )
         .on(op("get", "/metrics", "Counters, in OpenMetrics text"), get(health::metrics))
         .on(
             both(
@@ -391,7 +395,10 @@ fn routes() -> Routes {
                 delete(documents::delete_route),
             )
             .on(
-                answer(op("get", history, "A document's changes, newest first"), Shape::page_of::<Change>()),
+                query(
+                    answer(op("get", history, "A document's changes, newest first"), Shape::page_of::<Change>()),
+                    &["limit", "continue"],
+                ),
                 get(documents::history_route),
             );
     }

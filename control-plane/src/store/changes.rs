@@ -136,11 +136,21 @@ impl Tx {
 
     /// Returns the changes of one document, newest first.
     pub async fn history(&mut self, kind: Kind, workspace: &str, name: &str, limit: usize) -> Result<Vec<Change>> {
+        self.history_before((kind, workspace, name), (Revision::from_micros(i64::MAX), 0), limit).await
+    }
+
+    /// Returns the changes of one document before a revision and ordinal, newest first.
+    pub async fn history_before(
+        &mut self,
+        (kind, workspace, name): (Kind, &str, &str),
+        (revision, ordinal): (Revision, u32),
+        limit: usize,
+    ) -> Result<Vec<Change>> {
         const SQL: &str = "SELECT * FROM changes WHERE kind = $1 AND workspace = $2 AND name = $3 \
-             ORDER BY revision DESC, ordinal DESC LIMIT $4";
+             AND revision <= $4 AND (revision < $4 OR ordinal < $5) ORDER BY revision DESC, ordinal DESC LIMIT $6";
         let rows: Vec<Row> = both!(self, conn => sqlx::query_as(SQL)
-            .bind(kind.as_str()).bind(workspace).bind(name).bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&mut **conn).await?);
+            .bind(kind.as_str()).bind(workspace).bind(name).bind(revision.micros()).bind(i64::from(ordinal))
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(&mut **conn).await?);
         rows.into_iter().map(Change::try_from).collect()
     }
 

@@ -9,6 +9,7 @@ use sqlx::{
 };
 
 use super::{Engine, Result, Store, StoreError};
+use crate::metrics::commits::CommitMetrics;
 
 /// Connections of a pool that reads SQLite, and of one to PostgreSQL.
 const CONNECTIONS: u32 = 10;
@@ -36,7 +37,7 @@ impl Store {
         } else {
             return Err(StoreError::Address(url.to_owned()));
         };
-        Ok(Self { engine })
+        Ok(Self { engine, metrics: CommitMetrics::default() })
     }
 }
 

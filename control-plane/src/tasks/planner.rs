@@ -29,7 +29,7 @@ use crate::{
     planning::{Moved, Planning, Standing, WriteError, Writing},
     state::AppState,
     store::{ChangeFilter, Lease, StoreError, Tx},
-    tasks::{absences::Lookout, follow, sweep},
+    tasks::{absences::Lookout, follow, leads::Leads, sweep},
 };
 
 /// How long to wait for a hint before looking anyway.
@@ -69,6 +69,7 @@ pub struct Planner {
     holder: String,
     loaded: bool,
     lease: Option<(Lease, Revision)>,
+    leads: Leads,
     leading: Option<Leading>,
     lookout: Lookout,
     pace: Pace,
@@ -110,6 +111,7 @@ impl Planner {
             holder: Uuid::now_v7().to_string(),
             loaded: false,
             lease: None,
+            leads: Leads::default(),
             leading: None,
             lookout: Lookout::default(),
             pace,
@@ -157,6 +159,7 @@ impl Planner {
     /// Works out what a leader stands on.
     async fn begin(&self, lease: Lease) -> Result<Leading, PlannerError> {
         let bookmark = self.state.store.read().await?.bookmark("planner").await?;
+        self.state.metrics.planned_revision.set(bookmark.micros());
         let mut standing = Standing::of(&self.state.view, &self.state.model(), &self.state.store).await?;
         // Whom this process missed before an error it misses still.
         standing.absences = Absences::clone(&self.state.absences.load());
@@ -371,6 +374,7 @@ impl Planner {
         }
         self.lease = lease.map(|lease| (lease, self.state.clock.after(LEASE / 3)));
         self.state.metrics.leader.set(i64::from(lease.is_some()));
+        self.leads.take("planner", &self.holder, lease);
         Ok(lease)
     }
 
@@ -398,6 +402,7 @@ impl Planner {
             && tx.release_lease(lease).await.is_ok()
         {
             let _expires_anyway = tx.commit().await;
+            self.leads.take("planner", &self.holder, None);
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::{
     fleet::workplans::Input,
     state::AppState,
     store::{Lease, Queued, StoreError},
+    tasks::leads::Leads,
     workplans::{Context, StepError, step},
 };
 
@@ -86,6 +87,7 @@ pub struct Runner {
     state: AppState,
     uid: String,
     lease: Option<(Lease, Revision)>,
+    leads: Leads,
     /// Attempts that run here, and how to end them.
     running: HashMap<(Uuid, Name, u32), Running>,
     attempts: JoinSet<()>,
@@ -106,6 +108,7 @@ impl Runner {
             state,
             uid: format!("{OWN}{}", Uuid::now_v7()),
             lease: None,
+            leads: Leads::default(),
             running: HashMap::new(),
             attempts: JoinSet::new(),
             ended: mpsc::channel(BUSY * 2),
@@ -277,6 +280,7 @@ impl Runner {
             lost.into_iter().for_each(|(Queued { plan, node, number }, _)| self.lose((plan, node, number)));
         }
         self.lease = lease.map(|lease| (lease, self.state.clock.after(LEASE / 3)));
+        self.leads.take("plans", &self.uid, lease);
         Ok(lease)
     }
 
@@ -307,6 +311,7 @@ impl Runner {
             && tx.release_lease(lease).await.is_ok()
         {
             let _expires_anyway = tx.commit().await;
+            self.leads.take("plans", &self.uid, None);
         }
     }
 

@@ -86,6 +86,17 @@ async fn every_kind_is_made_read_changed_and_deleted_and_its_past_can_be_read() 
             (Operation::Create, Some("made")),
         ];
         assert_eq!(told, expected, "{kind}");
+        // Page by page it is the same.
+        let (mut paged, mut next) = (Vec::new(), None);
+        for size in [3, 1] {
+            let page = admin.history_page((kind, workspace, "one"), 3, next.as_deref()).await.expect("a page");
+            assert_eq!((page.items.len(), page.next.is_some()), (size, size == 3), "{kind}");
+            paged.extend(page.items);
+            next = page.next;
+        }
+        assert_eq!(paged, history, "{kind}");
+        let odd = admin.history_page((kind, workspace, "one"), 3, Some("yesterday")).await.expect_err("no page");
+        assert_eq!(odd.code(), Some(Code::BadParameter), "{kind}");
         for change in &history {
             assert_eq!(change.before.is_none(), change.operation == Operation::Create, "{kind}");
             assert_eq!(change.after.is_none(), change.operation == Operation::Delete, "{kind}");

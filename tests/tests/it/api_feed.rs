@@ -101,9 +101,7 @@ async fn change_feed_streams_events_whose_ids_continue_it() {
     assert_eq!(rest.items.iter().map(|change| change.name.to_string()).collect::<Vec<_>>(), ["two"]);
 }
 
-/// S5-31.
-///
-/// S4-28.
+/// S4-21, S4-28, S5-31.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counters_count_what_is_answered() {
     let world = world().await;
@@ -129,7 +127,28 @@ async fn counters_count_what_is_answered() {
     assert!(count("titan_polls_total{answer=\"Unchanged\"}") >= 1.0);
     assert!(count("titan_reports_total") >= 1.0 && count("titan_assignments_moved_total") >= 1.0);
     assert!(count("titan_leader") == 1.0 && count("titan_planned_revision_us") > 0.0);
+    // How long transactions took, of those that read and of those that wrote.
+    let summed = |kind: &str, what: &str| -> f64 {
+        let prefix = format!("titan_transaction_seconds_{what}{{kind=\"{kind}\"");
+        let lines = answer.text.lines().filter(|line| line.starts_with(&prefix));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    };
+    for kind in ["read", "write"] {
+        let (times, seconds) = (summed(kind, "count"), summed(kind, "sum"));
+        assert!(times >= 5.0 && seconds > 0.0 && seconds / times < 10.0, "{kind}: {times} in {seconds} s");
+    }
+    for purpose in ["request", "planner", "report"] {
+        assert!(answer.text.contains(&format!("kind=\"write\",purpose=\"{purpose}\"")), "{}", answer.text);
+    }
     assert!(answer.text.ends_with("# EOF\n"));
+}
+
+/// Returns the sum of the counters of this name whose labels hold all of these texts.
+pub(crate) async fn counted(world: &World, name: &str, labels: &[&str]) -> f64 {
+    let text = world.admin_call(Method::GET, "/metrics", "").await.expect("answered").text;
+    let lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+    let lines = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 /// S1-9, S3-34, S4-15.

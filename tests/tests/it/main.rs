@@ -21,6 +21,7 @@ mod emulated;
 mod examples;
 mod field_cases;
 mod founding_lines;
+mod health;
 mod kills;
 mod kubernetes;
 mod laws_fold;

@@ -24,6 +24,8 @@ use tokio::{
 };
 use uuid::Uuid;
 
+use crate::api_feed::{self, counted};
+
 fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
 }
@@ -211,8 +213,8 @@ async fn ended(world: &World, id: Uuid) -> PlanStatus {
     world.admin.plan_status(id, 30).await.expect("the end")
 }
 
-/// S4-1, S4-2, S4-3, S4-4, S4-5, S4-6, S4-13, S4-14, S4-17, S4-18, S4-19: every step fails once and hangs once, and it ends in
-/// time.
+/// S4-1, S4-2, S4-3, S4-4, S4-5, S4-6, S4-13, S4-14, S4-17, S4-18, S4-19, S4-28, S5-34: every step fails once and hangs once,
+/// and it ends in time; what was tried is counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_is_shipped_within_15_seconds_though_every_step_fails_and_hangs() {
     let world = World::start(crate::NODE).await.expect("a control plane");
@@ -236,6 +238,16 @@ async fn an_order_is_shipped_within_15_seconds_though_every_step_fails_and_hangs
     let events = world.admin.plan_events(id, 0, 0).await.expect("events").items;
     let told: Vec<_> = events.iter().map(|event| (event.actor.clone(), event.event.summary())).collect();
     assert!(told.contains(&("token:reviewer".into(), "told to update: moved".into())), "{told:?}");
+    let counted = async |executor: &str, outcome: &str| {
+        let labels = [format!("executor=\"{executor}\""), format!("outcome=\"{outcome}\"")];
+        counted(&world, "titan_attempts_total", &labels.each_ref().map(String::as_str)).await
+    };
+    let (passed, lost) = (counted("http", "passed").await, counted("http", "incomplete").await);
+    assert!(passed >= 3.0 && lost >= 2.0 * passed, "{passed} {lost}");
+    assert!((counted("approval", "passed").await - 1.0).abs() < f64::EPSILON);
+    let ran = api_feed::counted(&world, "titan_attempt_seconds_sum", &["executor=\"http\""]).await;
+    let times = api_feed::counted(&world, "titan_attempt_seconds_count", &["executor=\"http\""]).await;
+    assert!((times - passed - lost).abs() < 0.5 && ran > 1.0, "{times} attempts ran for {ran} s");
     let shop = state.lock().expect("shop");
     assert_eq!((shop.payments, shop.refunds, shop.city.as_deref()), (1, 0, Some("Ulm")));
     assert!(shop.calls.values().all(|calls| *calls == 3), "{:?}", shop.calls);

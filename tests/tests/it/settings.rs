@@ -60,7 +60,8 @@ async fn ten_connections_read_at_a_time() {
     }
 }
 
-/// S3-39, S4-27, S4-30, S4-33: one process serves; its log is a JSON object per line, with no secret in it.
+/// S3-39, S4-27, S4-30, S4-33: one process serves; its log is a JSON object per line, which says where plans and attempts
+/// went and in which request, with no secret in it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_is_json_without_a_secret() {
     titan_tests::planes::choose_tls();
@@ -79,7 +80,7 @@ async fn log_is_json_without_a_secret() {
     }
     let ready = reqwest::get(format!("http://{server}/readyz")).await.expect("answered").json::<Value>().await;
     let ready = ready.expect("JSON");
-    for component in ["database", "view", "planner"] {
+    for component in ["database", "view", "planner", "tasks", "workplans"] {
         assert_eq!(ready[component]["ready"], json!(true), "{ready}");
     }
     assert!(ready["view"]["behindMicroseconds"].is_number() && ready["planner"]["leads"].is_boolean(), "{ready}");
@@ -95,9 +96,23 @@ async fn log_is_json_without_a_secret() {
     child.wait().expect("ended");
     let log = std::fs::read_to_string(&log).expect("a log");
     assert!(log.lines().count() > 3, "{log}");
-    for line in log.lines() {
-        let said: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        assert!(said["level"].is_string() && said["timestamp"].is_string() && said["target"].is_string(), "{line}");
+    let read = |line| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    let lines: Vec<_> = log.lines().map(read).collect();
+    for said in &lines {
+        assert!(said["level"].is_string() && said["timestamp"].is_string() && said["target"].is_string(), "{said}");
+    }
+    let id = json!(plans[0].id);
+    let about = lines.iter().filter(|said| said["workplan.id"] == id && said["level"] == "INFO");
+    let (attempts, states): (Vec<_>, Vec<_>) = about.partition(|said| said["attempt"].is_number());
+    let [attempt] = attempts.as_slice() else { panic!("one line for the one attempt: {attempts:?}") };
+    let told = (&attempt["node.name"], &attempt["attempt"], &attempt["executor"], &attempt["outcome"]);
+    assert_eq!(told, (&json!("a"), &json!(1), &json!("wait"), &json!("passed")), "{attempt}");
+    assert!(attempt["elapsed_ms"].as_f64().is_some_and(|elapsed| elapsed >= 10.0), "{attempt}");
+    // It was started by a request, and nobody asked for its end.
+    let states: Vec<_> = states.iter().map(|said| (&said["state"], said["span"]["request.id"].is_string())).collect();
+    assert_eq!(states, [(&json!("running"), true), (&json!("succeeded"), false)]);
+    for lease in ["planner", "plans"] {
+        assert!(lines.iter().any(|said| said["lease.name"] == lease && said["holder"].is_string()), "{lease}: {log}");
     }
     assert!(!log.contains(&token) && !log.contains(&credential), "a secret is in the log");
 }

@@ -12,6 +12,7 @@ mod schema;
 mod tampering;
 mod tasks;
 mod tokens;
+mod waiting;
 mod workplans;
 
 use std::{

@@ -35,8 +35,8 @@ impl Describe {
         let workspace = session.workspace_of(self.kind)?;
         let now = ages::now();
         let document = client.get(self.kind, workspace.as_deref(), &self.name, None).await?;
-        let history = client.history(self.kind, workspace.as_deref(), &self.name).await?;
-        let recent = &history.items[..history.items.len().min(RECENT)];
+        let history = client.history_page((self.kind, workspace.as_deref(), &self.name), RECENT, None).await?;
+        let recent = &history.items;
         let heading = |text: &str| Tone::Strong.paint(text);
 
         let mut body = declared(&document);

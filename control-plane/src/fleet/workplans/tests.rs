@@ -342,7 +342,7 @@ fn a_stage_waits_for_its_children_and_so_do_its_dependants() {
     assert_eq!(bench.working.plan.state, PlanState::Succeeded);
 }
 
-/// S4-34: roles, minimum, no self-approval, deadline; what is said early is kept, what is stale is refused.
+/// S4-34: minimum, no self-approval, deadline; what is said early is kept, what is stale is refused.
 #[test]
 fn gates_open_for_enough_people_who_did_not_make_the_plan() {
     let spec = json!({"nodes": {"build": {"run": external()},

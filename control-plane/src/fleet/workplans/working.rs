@@ -12,6 +12,7 @@ use super::{
     inputs::Input,
     plan::{Node, Plan},
     tally::{self, Link},
+    turns::Turn,
 };
 
 /// What a step has not got yet.
@@ -92,6 +93,8 @@ pub struct Step {
     pub plan: Plan,
     /// What happened, in order.
     pub events: Vec<Event>,
+    /// The attempts that went on, in order.
+    pub turns: Vec<Turn>,
     /// The nodes that changed; those of `removed` are gone.
     pub nodes: Vec<Node>,
     /// Nodes that were taken out.
@@ -118,6 +121,7 @@ pub struct Working {
     pub(super) whole: bool,
     pub(super) todo: VecDeque<Todo>,
     pub(super) events: Vec<Event>,
+    turns: Vec<Turn>,
     pub(super) orders: Vec<Order>,
     pub(super) late: bool,
     pub(super) wall: i64,
@@ -142,6 +146,7 @@ impl Working {
             whole: false,
             todo: VecDeque::new(),
             events: Vec::new(),
+            turns: Vec::new(),
             orders: Vec::new(),
             late: false,
             wall,
@@ -232,6 +237,7 @@ impl Working {
         Step {
             plan: self.plan.clone(),
             events: std::mem::take(&mut self.events),
+            turns: std::mem::take(&mut self.turns),
             nodes,
             removed: std::mem::take(&mut self.removed).into_iter().collect(),
             written: std::mem::take(&mut self.written),
@@ -243,6 +249,8 @@ impl Working {
 
     /// Takes in an event, and remembers it as something that the step did.
     pub(super) fn emit(&mut self, event: Event) {
+        let before = event.node().and_then(|name| self.node(name));
+        self.turns.extend(Turn::of(&event, before));
         self.apply(&event);
         if let Some(name) = event.node() {
             self.touched.insert(name.clone());

@@ -152,6 +152,14 @@ async fn history_of_a_document_is_newest_first_over_its_recreations() {
         let expected = [(4, Operation::Create), (3, Operation::Delete), (2, Operation::Update), (1, Operation::Create)];
         assert_eq!(found, expected, "{}", database.engine);
         assert_eq!(tx.history(Kind::Target, "iot", "t", 2).await.expect("history").len(), 2);
+        let older = async |tx: &mut Tx, before| {
+            let found = tx.history_before((Kind::Target, "iot", "t"), before, 10).await.expect("history");
+            found.iter().map(|change| change.revision.micros()).collect::<Vec<_>>()
+        };
+        assert_eq!(older(&mut tx, (at(3), 0)).await, [2, 1], "{}", database.engine);
+        assert_eq!(older(&mut tx, (at(2), 6)).await, [2, 1], "{}: the same commit", database.engine);
+        assert_eq!(older(&mut tx, (at(2), 5)).await, [1], "{}", database.engine);
+        assert_eq!(older(&mut tx, (at(1), 0)).await, [0; 0], "{}", database.engine);
         assert_eq!(tx.history(Kind::Target, "default", "t", 2).await.expect("history"), []);
     }
 }

@@ -129,7 +129,7 @@ async fn times_of_a_plan_are_rows_and_stand_still_with_it() {
     }
 }
 
-/// S3-20: of two that read the same version one writes.
+/// What a plan refuses is not in it afterwards, even if whoever asked commits.
 #[tokio::test]
 async fn what_is_refused_leaves_no_trace() {
     for (database, store) in stores().await {
@@ -143,7 +143,40 @@ async fn what_is_refused_leaves_no_trace() {
         let after = read(&store).await.plan_events(id, 0, 100).await.expect("events");
         assert_eq!(after.len(), before, "{}", database.engine);
         assert!(after.iter().any(|view| matches!(view.event, Event::Made { .. })));
-        assert!(StoreError::Overtaken(id).lost_race());
+    }
+}
+
+/// S3-20, S4-24: of two that wait for each other the database lets one go on; the other one is told that it lost a race, and
+/// can do all of it again.
+#[tokio::test]
+async fn whoever_loses_a_race_is_told_so_and_does_it_again() {
+    assert!(StoreError::Overtaken(Uuid::nil()).lost_race());
+    for (database, store) in stores().await {
+        if database.is_sqlite() {
+            // There one writes at a time.
+            continue;
+        }
+        let ids = [Uuid::now_v7(), Uuid::now_v7()];
+        for id in ids {
+            made(&store, id, json!({"nodes": {"a": {"run": {"external": {"queue": "q"}}}}})).await;
+        }
+        let (mut one, mut other) = (write(&store).await, write(&store).await);
+        one.plan_for_step(ids[0]).await.expect("held");
+        other.plan_for_step(ids[1]).await.expect("held");
+        let claim = || vec![Input::Claim { node: name("a"), number: 1, uid: "w".into() }];
+        let cross =
+            async |mut tx: titan_control_plane::store::Tx, id| match step(&mut tx, id, claim(), context(2)).await {
+                Ok(_) => tx.commit().await.map_err(StepError::from),
+                Err(error) => Err(error),
+            };
+        let (one, other) = tokio::join!(cross(one, ids[1]), cross(other, ids[0]));
+        let (lost, id) = match (one, other) {
+            (Ok(()), Err(lost)) => (lost, ids[0]),
+            (Err(lost), Ok(())) => (lost, ids[1]),
+            both => panic!("one of two, not {both:?}"),
+        };
+        assert!(matches!(&lost, StepError::Store(error) if error.lost_race()), "{lost:?}");
+        cross(write(&store).await, id).await.expect("the second time");
     }
 }
 

@@ -18,7 +18,7 @@ use super::{claim, done, id, plan};
 /// How many speak at once.
 const MANY: usize = 12;
 
-/// S3-20, S4-7, S4-24, S4-26: of many that claim, write or tell at once one wins; all others are told so, and nothing is
+/// S3-20, S4-7, S4-26: of many that claim, write or tell at once one wins; all others are told so, and nothing is
 /// lost between them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_at_once_one_wins() {
