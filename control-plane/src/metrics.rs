@@ -1,6 +1,7 @@
 //! Counters for `/metrics`, in the OpenMetrics text format.
 
 pub(crate) mod connections;
+pub(crate) mod reads;
 
 use std::sync::{Arc, atomic::AtomicU64};
 
@@ -11,6 +12,8 @@ use prometheus_client::{
 };
 
 use connections::{ConnectionMetrics, Level};
+
+use crate::store::Store;
 
 /// Everything that is counted.
 #[derive(Debug)]
@@ -159,6 +162,13 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Returns the metrics with those of a store.
+    #[must_use]
+    pub(crate) fn with(mut self, store: &Store) -> Self {
+        store.reads().register(&mut self.registry);
+        self
+    }
+
     /// Returns everything as text.
     #[must_use]
     pub fn text(&self) -> String {

@@ -81,6 +81,7 @@ impl AppState {
     #[must_use]
     pub fn new(config: Config, store: Store, renderer: Renderer, clock: Clock, shutdown: CancellationToken) -> Self {
         Self(Arc::new(Shared {
+            metrics: Metrics::default().with(&store),
             config,
             store,
             view: FleetView::default(),
@@ -92,7 +93,6 @@ impl AppState {
             reports: Reports::default(),
             load: Load::default(),
             places: Places::default(),
-            metrics: Metrics::default(),
             absences: ArcSwap::default(),
             following: Mutex::default(),
             clock_moved_at: AtomicI64::new(0),

@@ -19,12 +19,13 @@ mod problems;
 mod releases;
 mod renderings;
 mod reports;
+mod standby;
 mod sweep;
 mod tasks;
 mod tokens;
 mod workplans;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
 
@@ -35,6 +36,7 @@ pub use documents::{Listing, Stored};
 pub use gates::Veto;
 pub use hosts::{Counted, ObservedHost};
 pub use leases::Lease;
+pub(crate) use open::postgres_options;
 pub use problems::RenderProblem;
 pub use releases::Release;
 pub use reports::{ObservedDeployment, Removal};
@@ -43,10 +45,18 @@ pub use tokens::{TokenKind, TokenRow};
 pub(crate) use workplans::OWN_QUEUE;
 pub use workplans::{Parent, PlanRow, Queued, TakenSignal};
 
+use crate::metrics::reads::ReadMetrics;
+use standby::Standby;
+
+/// Begins what reads one snapshot on PostgreSQL.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
 /// An open database.
 #[derive(Debug, Clone)]
 pub struct Store {
     engine: Engine,
+    standby: Option<Arc<Standby>>,
+    reads: ReadMetrics,
 }
 
 #[derive(Debug, Clone)]
@@ -55,7 +65,7 @@ enum Engine {
         read: SqlitePool,
         write: SqlitePool,
         /// Held as long as the database is open: a second process is refused.
-        _lock: Option<std::sync::Arc<std::fs::File>>,
+        _lock: Option<Arc<std::fs::File>>,
     },
     Postgres(PgPool),
 }
@@ -66,6 +76,8 @@ pub struct Tx {
     connection: Connection,
     /// What the transaction is for; names its fault points.
     purpose: &'static str,
+    /// The standby that has to know of the commit.
+    standby: Option<Arc<Standby>>,
 }
 
 #[derive(Debug)]
@@ -121,6 +133,9 @@ pub enum StoreError {
     /// The database's address is malformed.
     #[error("{0:?} is not a database's address; write sqlite://FILE or postgres://...")]
     Address(String),
+    /// There can be no standby.
+    #[error("only a PostgreSQL database has a standby, and its address is postgres://...")]
+    Standby,
     /// Another process has the SQLite file open.
     #[error("{} is in use by another process; SQLite serves one control plane, use PostgreSQL for more", .0.display())]
     Locked(PathBuf),
@@ -180,18 +195,16 @@ impl Store {
             Engine::Sqlite { write, .. } => Connection::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
             Engine::Postgres(pool) => Connection::Postgres(pool.begin().await?),
         };
-        Ok(Tx { connection, purpose })
+        Ok(Tx { connection, purpose, standby: self.standby_for(purpose) })
     }
 
     /// Begins a transaction that reads one snapshot.
     pub async fn read(&self) -> Result<Tx> {
         let connection = match &self.engine {
             Engine::Sqlite { read, .. } => Connection::Sqlite(read.begin().await?),
-            Engine::Postgres(pool) => {
-                Connection::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
-            }
+            Engine::Postgres(pool) => Connection::Postgres(pool.begin_with(SNAPSHOT).await?),
         };
-        Ok(Tx { connection, purpose: "read" })
+        Ok(Tx { connection, purpose: "read", standby: None })
     }
 
     /// Closes every connection; a SQLite file can then be opened by another process.
@@ -202,6 +215,9 @@ impl Store {
                 write.close().await;
             }
             Engine::Postgres(pool) => pool.close().await,
+        }
+        if let Some(standby) = self.standby {
+            standby.close().await;
         }
     }
 
@@ -217,12 +233,18 @@ impl Store {
 
 impl Tx {
     /// Makes everything durable that was written.
-    pub async fn commit(self) -> Result<()> {
+    pub async fn commit(mut self) -> Result<()> {
+        let number = self.number().await?;
         crate::fault::reach_commit(self.purpose);
-        match self.connection {
-            Connection::Sqlite(tx) => tx.commit().await?,
-            Connection::Postgres(tx) => tx.commit().await?,
+        let committed = match self.connection {
+            Connection::Sqlite(tx) => tx.commit().await,
+            Connection::Postgres(tx) => tx.commit().await,
+        };
+        // Also where it is not known whether it was.
+        if let Some(standby) = &self.standby {
+            standby.wrote(number);
         }
+        committed?;
         crate::fault::reach_commit(self.purpose);
         Ok(())
     }

@@ -233,7 +233,9 @@ pub async fn delete_route(
 pub async fn history_route(State(state): State<AppState>, _admin: Admin, at: At) -> Answer<JsonBody<Page<Change>>> {
     let place = at.one()?;
     let workspace = place.workspace.as_deref().unwrap_or_default();
-    let items = state.store.read().await?.history(place.kind, workspace, &place.name, limits::PAGE).await?;
+    let place = &place;
+    let history = |mut tx: Tx| async move { tx.history(place.kind, workspace, &place.name, limits::PAGE).await };
+    let items = state.store.read_aside(history).await?;
     if items.is_empty() {
         return Err(Problem::not_found(place.kind, &place.name).into());
     }
