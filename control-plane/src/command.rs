@@ -67,6 +67,9 @@ struct Settings {
     /// The database, sqlite://FILE or postgres://... [default: sqlite://titan.db]
     #[arg(long, env = "TITAN_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<String>,
+    /// A hot standby of a PostgreSQL database, from which lists and histories are read
+    #[arg(long, env = "TITAN_REPLICA_URL", value_name = "URL", hide_env_values = true)]
+    replica_url: Option<String>,
     /// Where the first admin token is written, readable by its owner only
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
@@ -86,6 +89,7 @@ impl Settings {
         };
         config.listen = self.listen.unwrap_or(config.listen);
         config.database_url = self.database_url.unwrap_or(config.database_url);
+        config.replica_url = self.replica_url.or(config.replica_url);
         config.admin_token_file = self.admin_token_file.or(config.admin_token_file);
         config.log_format = self.log_format.unwrap_or(config.log_format);
         config.log_level = self.log_level.unwrap_or(config.log_level);

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{connections::tls::Certificate, render::WorkerCommand};
+use crate::{connections::tls::Certificate, render::WorkerCommand, store::postgres_options};
 
 /// Everything that can be set. The sample is `control-plane.sample.yaml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub struct Config {
     pub connections: Option<usize>,
     /// The database: `sqlite://FILE` or `postgres://...`.
     pub database_url: String,
+    /// A hot standby of a PostgreSQL database, from which lists and histories are read.
+    pub replica_url: Option<String>,
     /// Where the first admin token is written, at the first start.
     pub admin_token_file: Option<PathBuf>,
     /// How log lines look.
@@ -75,6 +77,7 @@ impl Default for Config {
             tls: None,
             connections: None,
             database_url: "sqlite://titan.db".to_owned(),
+            replica_url: None,
             admin_token_file: None,
             log_format: LogFormat::default(),
             log_level: LogLevel::default(),
@@ -129,6 +132,9 @@ pub enum ConfigError {
         /// What is wrong with it.
         detail: String,
     },
+    /// There can be no such replica. The address is not told, for what may be in it.
+    #[error("replicaUrl {0}")]
+    Replica(&'static str),
     /// A value is out of its range.
     #[error("{key} is {value}; it must be {range}")]
     Range {
@@ -171,11 +177,32 @@ impl Config {
         if let Some(connections) = self.connections.filter(|count| !(1..=1_000_000).contains(count)) {
             return range("connections", connections.to_string(), "1 to 1000000");
         }
+        if let Some(url) = &self.replica_url {
+            check_replica(&self.database_url, url).map_err(ConfigError::Replica)?;
+        }
         if let Some(tls) = &self.tls {
             Certificate::read(tls)?;
         }
         Ok(())
     }
+}
+
+/// Checks that `replica` can be a hot standby of `database`, by their addresses.
+fn check_replica(database: &str, replica: &str) -> Result<(), &'static str> {
+    if postgres_options(database).is_none() {
+        return Err(
+            "is set, but only a PostgreSQL database has replicas and databaseUrl names none; take replicaUrl away, \
+             or set databaseUrl to postgres://...",
+        );
+    }
+    if postgres_options(replica).is_none() {
+        return Err("is no address of a PostgreSQL server; write postgres://USER@HOST/NAME of a hot standby, or take \
+             the key away");
+    }
+    if replica == database {
+        return Err("is the address in databaseUrl; name a hot standby of it, or take the key away");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -189,7 +216,8 @@ mod tests {
         let sample = include_str!("../control-plane.sample.yaml");
         let open: Vec<_> = sample.lines().map(|line| line.strip_prefix("#:").map_or(line, str::trim_start)).collect();
         let parsed = Config::parse(Path::new("sample"), &open.join("\n")).expect("valid");
-        Config { tls: None, ..parsed }.check().expect("in range");
+        let database_url = "postgres://titan@db/titan".to_owned();
+        Config { tls: None, database_url, ..parsed }.check().expect("in range");
         let keys = serde_json::to_value(Config::default()).expect("json");
         for key in keys.as_object().expect("object").keys() {
             assert!(open.iter().any(|line| line.starts_with(&format!("{key}:"))), "{key} is not in the sample");
@@ -225,6 +253,33 @@ mod tests {
             let config = Config { connections: Some(connections), ..Config::default() };
             assert_eq!(config.check().is_ok(), fits, "{connections}");
         }
+    }
+
+    /// S4-36.
+    #[test]
+    fn replica_that_cannot_be_one_is_refused_without_its_address() {
+        let error = |database: &str, replica: &str| {
+            let (database_url, replica_url) = (database.to_owned(), Some(replica.to_owned()));
+            Config { database_url, replica_url, ..Config::default() }.check().err().map(|error| error.to_string())
+        };
+        let of_sqlite = error("sqlite://titan.db", "postgres://titan:secret@standby/titan").expect("refused");
+        assert_eq!(
+            of_sqlite,
+            "replicaUrl is set, but only a PostgreSQL database has replicas and databaseUrl names none; take replicaUrl \
+             away, or set databaseUrl to postgres://..."
+        );
+        let primary = "postgres://titan:secret@db/titan";
+        for no_server in
+            ["", "standby", "sqlite://copy.db", "mysql://titan:secret@db/x", "postgres://titan:secret@:x/y"]
+        {
+            assert_eq!(
+                error(primary, no_server).expect(no_server),
+                "replicaUrl is no address of a PostgreSQL server; write postgres://USER@HOST/NAME of a hot standby, or \
+                 take the key away"
+            );
+        }
+        assert!(error(primary, primary).is_some_and(|error| !error.contains("secret")), "the primary itself");
+        assert_eq!(error(primary, "postgresql://titan:secret@standby/titan"), None);
     }
 
     #[test]

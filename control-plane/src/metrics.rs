@@ -2,6 +2,7 @@
 
 pub(crate) mod commits;
 pub(crate) mod connections;
+pub(crate) mod reads;
 
 use std::sync::{Arc, atomic::AtomicU64};
 
@@ -13,6 +14,8 @@ use prometheus_client::{
 
 use commits::CommitMetrics;
 use connections::{ConnectionMetrics, Level};
+
+use crate::store::Store;
 
 /// Everything that is counted.
 #[derive(Debug)]
@@ -185,9 +188,10 @@ impl Default for Metrics {
 impl Metrics {
     /// Returns counters among which are those of a store.
     #[must_use]
-    pub(crate) fn with_store(commits: &CommitMetrics) -> Self {
+    pub(crate) fn with_store(store: &Store) -> Self {
         let mut metrics = Self::default();
-        commits.register(&mut metrics.registry);
+        store.metrics().register(&mut metrics.registry);
+        store.reads().register(&mut metrics.registry);
         metrics
     }
 

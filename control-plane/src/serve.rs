@@ -66,7 +66,10 @@ pub async fn open(
     shutdown: CancellationToken,
 ) -> Result<(AppState, Planner), ServeError> {
     config.check()?;
-    let store = Store::open(&config.database_url).await?;
+    let mut store = Store::open(&config.database_url).await?;
+    if let Some(url) = &config.replica_url {
+        store = store.with_standby(url).await?;
+    }
     let state = AppState::new(config, store, renderer, clock, shutdown);
     ensure_default_workspace(&state).await?;
     ensure_admin_token(&state).await?;

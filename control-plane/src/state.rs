@@ -80,7 +80,7 @@ impl AppState {
     /// Returns the state over an open store, with an empty view and model.
     #[must_use]
     pub fn new(config: Config, store: Store, renderer: Renderer, clock: Clock, shutdown: CancellationToken) -> Self {
-        let metrics = Metrics::with_store(store.metrics());
+        let metrics = Metrics::with_store(&store);
         Self(Arc::new(Shared {
             config,
             store,

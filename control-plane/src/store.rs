@@ -19,13 +19,14 @@ mod problems;
 mod releases;
 mod renderings;
 mod reports;
+mod standby;
 mod sweep;
 mod tasks;
 mod tokens;
 mod waiting;
 mod workplans;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
 
@@ -36,6 +37,7 @@ pub use documents::{Listing, Stored};
 pub use gates::Veto;
 pub use hosts::{Counted, ObservedHost};
 pub use leases::Lease;
+pub(crate) use open::postgres_options;
 pub use problems::RenderProblem;
 pub use releases::Release;
 pub use reports::{ObservedDeployment, Removal};
@@ -44,13 +46,22 @@ pub use tokens::{TokenKind, TokenRow};
 pub use waiting::Waiting;
 pub use workplans::{BUSY_QUEUE, OWN_QUEUE, Parent, PlanRow, Queued, TakenSignal, UNDO_QUEUE};
 
-use crate::metrics::commits::{CommitMetrics, Watch};
+use crate::metrics::{
+    commits::{CommitMetrics, Watch},
+    reads::ReadMetrics,
+};
+use standby::Standby;
+
+/// Begins what reads one snapshot on PostgreSQL.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// An open database.
 #[derive(Debug, Clone)]
 pub struct Store {
     engine: Engine,
     metrics: CommitMetrics,
+    standby: Option<Arc<Standby>>,
+    reads: ReadMetrics,
 }
 
 #[derive(Debug, Clone)]
@@ -59,7 +70,7 @@ enum Engine {
         read: SqlitePool,
         write: SqlitePool,
         /// Held as long as the database is open: a second process is refused.
-        _lock: Option<std::sync::Arc<std::fs::File>>,
+        _lock: Option<Arc<std::fs::File>>,
     },
     Postgres(PgPool),
 }
@@ -72,6 +83,8 @@ pub struct Tx {
     purpose: &'static str,
     watch: Watch,
     after: AfterCommit,
+    /// The standby that has to know of the commit.
+    standby: Option<Arc<Standby>>,
 }
 
 /// What is done once a transaction is committed, and never otherwise.
@@ -137,6 +150,9 @@ pub enum StoreError {
     /// The database's address is malformed.
     #[error("{0:?} is not a database's address; write sqlite://FILE or postgres://...")]
     Address(String),
+    /// There can be no standby.
+    #[error("only a PostgreSQL database has a standby, and its address is postgres://...")]
+    Standby,
     /// Another process has the SQLite file open.
     #[error("{} is in use by another process; SQLite serves one control plane, use PostgreSQL for more", .0.display())]
     Locked(PathBuf),
@@ -213,16 +229,14 @@ impl Store {
             Engine::Sqlite { write, .. } => Connection::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
             Engine::Postgres(pool) => Connection::Postgres(pool.begin().await?),
         };
-        Ok(Tx::new(connection, &self.metrics, true, purpose))
+        Ok(Tx { standby: self.standby_for(purpose), ..Tx::new(connection, &self.metrics, true, purpose) })
     }
 
     /// Begins a transaction that reads one snapshot.
     pub async fn read(&self) -> Result<Tx> {
         let connection = match &self.engine {
             Engine::Sqlite { read, .. } => Connection::Sqlite(read.begin().await?),
-            Engine::Postgres(pool) => {
-                Connection::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
-            }
+            Engine::Postgres(pool) => Connection::Postgres(pool.begin_with(SNAPSHOT).await?),
         };
         Ok(Tx::new(connection, &self.metrics, false, "read"))
     }
@@ -235,6 +249,9 @@ impl Store {
                 write.close().await;
             }
             Engine::Postgres(pool) => pool.close().await,
+        }
+        if let Some(standby) = self.standby {
+            standby.close().await;
         }
     }
 
@@ -256,7 +273,7 @@ impl Store {
 impl Tx {
     fn new(connection: Connection, metrics: &CommitMetrics, writes: bool, purpose: &'static str) -> Self {
         let watch = metrics.begin(writes, purpose);
-        Self { connection, purpose, watch, after: AfterCommit::default() }
+        Self { connection, purpose, watch, after: AfterCommit::default(), standby: None }
     }
 
     /// Has something done once the transaction is committed: said in the log, or counted. If it is not, nothing is done.
@@ -265,13 +282,19 @@ impl Tx {
     }
 
     /// Makes everything durable that was written.
-    pub async fn commit(self) -> Result<()> {
-        let Self { connection, purpose, watch, after } = self;
+    pub async fn commit(mut self) -> Result<()> {
+        let number = self.number().await?;
+        let Self { connection, purpose, watch, after, standby } = self;
         crate::fault::reach_commit(purpose);
-        match connection {
-            Connection::Sqlite(tx) => tx.commit().await?,
-            Connection::Postgres(tx) => tx.commit().await?,
+        let committed = match connection {
+            Connection::Sqlite(tx) => tx.commit().await,
+            Connection::Postgres(tx) => tx.commit().await,
+        };
+        // Also where it is not known whether it was.
+        if let Some(standby) = &standby {
+            standby.wrote(number);
         }
+        committed?;
         crate::fault::reach_commit(purpose);
         after.0.into_iter().for_each(|act| act(watch.metrics()));
         Ok(())

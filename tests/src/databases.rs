@@ -16,6 +16,12 @@ pub struct Database {
 }
 
 impl Database {
+    /// Returns the PostgreSQL database at an address, wherever it is from.
+    #[must_use]
+    pub fn at(url: &str) -> Self {
+        Self { engine: "postgres", url: url.to_owned(), _folder: None }
+    }
+
     /// Runs a statement past the store, as somebody with a database shell could.
     pub async fn execute(&self, sql: &str) -> sqlx::Result<()> {
         let sql = AssertSqlSafe(sql.to_owned());
@@ -64,7 +70,7 @@ pub fn sqlite() -> Database {
 /// Returns a new PostgreSQL database, if there is a server to be had.
 #[must_use]
 pub fn postgres() -> Option<Database> {
-    postgres::database().map(|url| Database { engine: "postgres", url, _folder: None })
+    postgres::database().map(|url| Database::at(&url))
 }
 
 /// Returns a new PostgreSQL database in which texts stand in the order of a dictionary, if there is a server to be had.

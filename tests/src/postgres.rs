@@ -1,4 +1,6 @@
-//! A throwaway PostgreSQL server for one test binary.
+//! A throwaway PostgreSQL server for one test binary, and hot standbys of it.
+
+mod standby;
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -12,6 +14,8 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+
+pub use standby::{Standby, at};
 
 /// A running server; it ends with this process, because it watches a pipe that only this process holds.
 #[derive(Debug)]
@@ -91,37 +95,47 @@ fn unprivileged(program: &Path) -> Command {
 
 fn start() -> anyhow::Result<Server> {
     let programs = programs()?;
-    // Made by the server's own user, who can then remove it.
-    let made =
-        unprivileged(Path::new("mktemp")).args(["-d", "-t", "titan-postgres-XXXXXXXX"]).current_dir("/").output()?;
-    if !made.status.success() {
-        bail!("no temporary folder: {}", String::from_utf8_lossy(&made.stderr));
+    let folder = folder()?;
+    succeed(
+        unprivileged(&programs.join("initdb"))
+            .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N", "-D"])
+            .arg(folder.join("data")),
+    )?;
+    let (port, keeper) = run(&programs, &folder, &[])?;
+    Ok(Server { port, _keeper: keeper })
+}
+
+/// Returns a new folder, made by the server's own user, who can then remove it.
+fn folder() -> anyhow::Result<PathBuf> {
+    let made = succeed(unprivileged(Path::new("mktemp")).args(["-d", "-t", "titan-postgres-XXXXXXXX"]))?;
+    Ok(PathBuf::from(made.trim_end()))
+}
+
+/// Runs a command to its end and returns what it printed.
+fn succeed(command: &mut Command) -> anyhow::Result<String> {
+    let done = command.current_dir("/").output().with_context(|| format!("{command:?} cannot be run"))?;
+    if !done.status.success() {
+        bail!("{command:?} failed: {}", String::from_utf8_lossy(&done.stderr));
     }
-    let folder = PathBuf::from(String::from_utf8(made.stdout)?.trim_end());
-    let data = folder.join("data");
-    let made = unprivileged(&programs.join("initdb"))
-        .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N", "-D"])
-        .arg(&data)
-        .current_dir("/")
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .output()
-        .context("initdb cannot be run")?;
-    if !made.status.success() {
-        bail!("initdb failed: {}", String::from_utf8_lossy(&made.stderr));
-    }
+    Ok(String::from_utf8(done.stdout)?)
+}
+
+/// Runs a server over `folder/data` on a port of its own, and waits until it answers.
+fn run(programs: &Path, folder: &Path, settings: &[&str]) -> anyhow::Result<(u16, Child)> {
     let port = free_port()?;
     // The shell ends the server and removes its folder once its input is closed, which the system does when this process
     // ends, however it ends.
-    let script = r#""$0" -D "$1/data" -p "$2" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
-        -c max_connections=200 -c shared_buffers=64MB -c fsync=off -c full_page_writes=off >"$1/log" 2>&1 & server=$!
-        cat >/dev/null; kill -INT $server; wait $server; rm -rf "$1""#;
+    let script = r#"folder=$1 port=$2; shift 2; "$0" -D "$folder/data" -p "$port" -c listen_addresses=127.0.0.1 \
+        -c unix_socket_directories= -c max_connections=200 -c shared_buffers=64MB -c fsync=off -c full_page_writes=off \
+        "$@" >"$folder/log" 2>&1 & server=$!
+        cat >/dev/null; kill -INT $server; wait $server; rm -rf "$folder""#;
     let keeper = unprivileged(Path::new("/bin/sh"))
         .arg("-c")
         .arg(script)
         .arg(programs.join("postgres"))
-        .arg(&folder)
+        .arg(folder)
         .arg(port.to_string())
+        .args(settings.iter().flat_map(|&setting| ["-c", setting]))
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -135,7 +149,7 @@ fn start() -> anyhow::Result<Server> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Ok(Server { port, _keeper: keeper })
+    Ok((port, keeper))
 }
 
 /// Returns a port that was free a moment ago.

@@ -21,7 +21,7 @@ use crate::{
         respond::Answer,
     },
     state::AppState,
-    store::{ChangeFilter, StoreError},
+    store::{ChangeFilter, StoreError, Tx},
 };
 
 /// Which changes.
@@ -62,12 +62,15 @@ async fn page(
     let filter = ChangeFilter { kind: params.kind, workspace: params.workspace.as_deref(), name: None };
     let deadline = tokio::time::Instant::now() + wait;
     let mut commits = state.commits();
+    let mut first = true;
     loop {
         commits.mark_unchanged();
-        let mut tx = state.store.read().await?;
-        let clock = tx.clock().await?;
-        let items = tx.changes(since, &filter, limits::PAGE).await?;
-        drop(tx);
+        let filter = &filter;
+        let look = |mut tx: Tx| async move { Ok((tx.clock().await?, tx.changes(since, filter, limits::PAGE).await?)) };
+        // What has gathered may be much. What is waited for is little, and a standby may not have it yet when it is hinted at.
+        let (clock, items) =
+            if first { state.store.read_aside(look).await? } else { look(state.store.read().await?).await? };
+        first = false;
         if !items.is_empty() || tokio::time::Instant::now() >= deadline || state.shutdown.is_cancelled() {
             let full = items.len() >= limits::PAGE;
             let last = items.last().map(|change| change.revision.next());

@@ -249,8 +249,9 @@ pub async fn history_route(
     let document = (place.kind, place.workspace.as_deref().unwrap_or_default(), &*place.name);
     let limit = params.limit.unwrap_or(limits::PAGE).clamp(1, limits::PAGE);
     let before = params.next.as_deref().map(parse_next).transpose()?;
-    let newest = (Revision::from_micros(i64::MAX), 0);
-    let mut items = state.store.read().await?.history_before(document, before.unwrap_or(newest), limit + 1).await?;
+    let after = before.unwrap_or((Revision::from_micros(i64::MAX), 0));
+    let history = |mut tx: Tx| async move { tx.history_before(document, after, limit + 1).await };
+    let mut items = state.store.read_aside(history).await?;
     if items.is_empty() && before.is_none() {
         return Err(Problem::not_found(place.kind, &place.name).into());
     }

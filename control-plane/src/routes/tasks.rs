@@ -17,6 +17,7 @@ use crate::{
         respond::Answer,
     },
     state::AppState,
+    store::Tx,
 };
 
 /// How long to wait.
@@ -40,7 +41,9 @@ pub async fn list(
     }
     let limit = filter.limit.unwrap_or(limits::PAGE).clamp(1, limits::PAGE);
     let before = filter.next.as_deref().map(parse_next).transpose()?;
-    let mut items = state.store.read().await?.tasks(&filter, before, limit + 1).await?;
+    let filter = &filter;
+    let tasks = |mut tx: Tx| async move { tx.tasks(filter, before, limit + 1).await };
+    let mut items = state.store.read_aside(tasks).await?;
     let next = (items.len() > limit).then(|| items.swap_remove(limit)).and_then(|_| items.last()).map(next_of);
     Ok(JsonBody(Page { items, next }))
 }

@@ -31,7 +31,7 @@ use crate::{
         respond::{Answer, RequestId},
     },
     state::AppState,
-    store::{PlanRow, Tx},
+    store::{PlanRow, StoreError, Tx},
     workplans::{self, StepError},
     writing::{self, Intent, plans},
 };
@@ -78,7 +78,7 @@ pub struct EventsParams {
 }
 
 /// Returns how far a plan is; in a list without what goes on in it.
-pub(super) async fn status(tx: &mut Tx, row: PlanRow, whole: bool) -> Result<PlanStatus, Problem> {
+pub(super) async fn status(tx: &mut Tx, row: PlanRow, whole: bool) -> Result<PlanStatus, StoreError> {
     let PlanRow { plan, workspace, name, version, parent, created_at, .. } = row;
     let at = Revision::from_micros;
     let deadline_at = plan.deadline().and_then(|deadline| plan.wall(deadline)).map(at);
@@ -143,13 +143,17 @@ pub async fn list(
         let (at, id) = text.split_once('/').ok_or_else(malformed)?;
         Ok::<_, Problem>((at.parse().map_err(|_| malformed())?, id.parse().map_err(|_| malformed())?))
     });
-    let mut tx = state.store.read().await?;
-    let rows = tx.plans(params.workspace.as_deref().unwrap_or_default(), before.transpose()?, limit + 1).await?;
-    let more = rows.len() > limit;
-    let mut items = Vec::with_capacity(limit);
-    for row in rows.into_iter().take(limit) {
-        items.push(status(&mut tx, row, false).await?);
-    }
+    let (workspace, before) = (params.workspace.as_deref().unwrap_or_default(), before.transpose()?);
+    let plans = |mut tx: Tx| async move {
+        let mut items = Vec::with_capacity(limit + 1);
+        for row in tx.plans(workspace, before, limit + 1).await? {
+            items.push(status(&mut tx, row, false).await?);
+        }
+        Ok(items)
+    };
+    let mut items = state.store.read_aside(plans).await?;
+    let more = items.len() > limit;
+    items.truncate(limit);
     let next = items.last().filter(|_| more).map(|last| format!("{}/{}", last.created_at, last.id));
     Ok(JsonBody(Page { items, next }))
 }
@@ -219,10 +223,14 @@ pub async fn nodes(
     Params(params): Params<NodesParams>,
 ) -> Answer<JsonBody<Page<NodeView>>> {
     let limit = params.limit.unwrap_or(100).clamp(1, limits::PAGE);
-    let mut tx = state.store.read().await?;
-    found(&mut tx, id).await?;
     let filter = (params.kind, params.state, params.next.as_deref().unwrap_or_default());
-    let mut items = tx.plan_node_views(id, filter, limit + 1).await?;
+    let nodes = |mut tx: Tx| async move {
+        if tx.plan(id).await?.is_none() {
+            return Ok(None);
+        }
+        tx.plan_node_views(id, filter, limit + 1).await.map(Some)
+    };
+    let mut items = state.store.read_aside(nodes).await?.ok_or_else(|| Problem::not_found("plan", id))?;
     let more = items.len() > limit;
     items.truncate(limit);
     let next = items.last().filter(|_| more).map(|last| last.name.to_string());
@@ -288,13 +296,18 @@ pub async fn events(
     let since = params.since.unwrap_or(0);
     let deadline = tokio::time::Instant::now() + wait;
     let mut commits = state.commits();
+    let mut first = true;
     loop {
         commits.mark_unchanged();
-        let mut tx = state.store.read().await?;
-        let row = found(&mut tx, id).await?;
-        let items = tx.plan_events(id, since, limits::PAGE).await?;
-        drop(tx);
-        let over = row.plan.state.is_final() || tokio::time::Instant::now() >= deadline;
+        let look = |mut tx: Tx| async move {
+            let Some(row) = tx.plan(id).await? else { return Ok(None) };
+            Ok(Some((row.plan.state, tx.plan_events(id, since, limits::PAGE).await?)))
+        };
+        // As with the feed, a standby is asked for what has gathered, not for what is waited for.
+        let read = if first { state.store.read_aside(look).await? } else { look(state.store.read().await?).await? };
+        let (plan, items) = read.ok_or_else(|| Problem::not_found("plan", id))?;
+        first = false;
+        let over = plan.is_final() || tokio::time::Instant::now() >= deadline;
         if !items.is_empty() || over || state.shutdown.is_cancelled() {
             let full = items.len() >= limits::PAGE;
             let next = items.last().filter(|_| full).map(|last| last.number.to_string());

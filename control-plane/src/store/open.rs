@@ -8,7 +8,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Engine, Result, Store, StoreError};
+use super::{Engine, ReadMetrics, Result, Store, StoreError};
 use crate::metrics::commits::CommitMetrics;
 
 /// Connections of a pool that reads SQLite, and of one to PostgreSQL.
@@ -32,12 +32,12 @@ impl Store {
     async fn open_as(url: &str, alone: bool) -> Result<Self> {
         let engine = if url.starts_with("sqlite:") {
             open_sqlite(url, alone).await?
-        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+        } else if is_postgres(url) {
             open_postgres(url).await?
         } else {
             return Err(StoreError::Address(url.to_owned()));
         };
-        Ok(Self { engine, metrics: CommitMetrics::default() })
+        Ok(Self { engine, metrics: CommitMetrics::default(), standby: None, reads: ReadMetrics::default() })
     }
 }
 
@@ -95,13 +95,23 @@ fn lock(database: &Path) -> Result<File> {
 }
 
 async fn open_postgres(url: &str) -> Result<Engine> {
-    let options = PgConnectOptions::from_str(url).map_err(|_| StoreError::Address("postgres://...".to_owned()))?;
-    let pool = PgPoolOptions::new()
-        .max_connections(CONNECTIONS)
-        .acquire_timeout(Duration::from_secs(10))
-        .after_connect(|connection, _| Box::pin(async move { connection.execute(ASLEEP).await.map(drop) }))
-        .connect_with(options)
-        .await?;
+    let options = postgres_options(url).ok_or_else(|| StoreError::Address("postgres://...".to_owned()))?;
+    let pool = postgres_pool().acquire_timeout(Duration::from_secs(10)).connect_with(options).await?;
     sqlx::migrate!("migrations/postgres").run(&pool).await?;
     Ok(Engine::Postgres(pool))
+}
+
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres:") || url.starts_with("postgresql:")
+}
+
+/// Returns how to connect to the address of a PostgreSQL database, `None` if it is none.
+pub(crate) fn postgres_options(url: &str) -> Option<PgConnectOptions> {
+    PgConnectOptions::from_str(url).ok().filter(|_| is_postgres(url))
+}
+
+pub(super) fn postgres_pool() -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .after_connect(|connection, _| Box::pin(async move { connection.execute(ASLEEP).await.map(drop) }))
 }

@@ -18,6 +18,7 @@ pub async fn pass(state: &AppState) -> Result<(), StoreError> {
     let seen = state.view.revision();
     let mut tx = state.store.read().await?;
     let revision = tx.clock().await?;
+    state.store.saw(revision);
     if revision <= seen {
         return Ok(());
     }

@@ -42,6 +42,7 @@ mod simulator;
 mod smoke;
 mod store;
 mod store_replicas;
+mod store_standby;
 mod systemd;
 mod tasks;
 mod watches;

@@ -41,6 +41,11 @@ fn settings_come_from_the_environment_and_have_defaults() {
         command.env("TITAN_LISTEN", "127.0.0.1:1234").env("TITAN_DATABASE_URL", "sqlite://elsewhere.db");
     });
     assert!(told.contains("127.0.0.1:1234") && told.contains("elsewhere.db"), "{told}");
+    // S4-36.
+    let told = printed(&|command| {
+        command.env("TITAN_DATABASE_URL", "postgres://db/titan").env("TITAN_REPLICA_URL", "postgres://standby/titan");
+    });
+    assert!(told.contains("replicaUrl: postgres://standby/titan"), "{told}");
 }
 
 /// S4-21: ten connections at a time read; whoever comes next waits for one of them.

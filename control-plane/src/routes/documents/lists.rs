@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use axum::{Json as JsonBody, extract::State};
 use serde::Deserialize;
-use titan_api::{Code, Document, Kind, Problem, Revision, limits, pages::Page, selectors::Selector};
+use titan_api::{
+    Code, Document, Kind, Problem, Revision, hosts::Facts, labels::Labels, limits, pages::Page, selectors::Selector,
+};
 
 use super::At;
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
         respond::Answer,
     },
     state::AppState,
-    store::Listing,
+    store::{Listing, StoreError, Tx},
 };
 
 /// Which documents to list.
@@ -60,54 +62,17 @@ pub(in crate::routes) async fn list(
 ) -> Answer<JsonBody<Page<Document>>> {
     let limit = params.limit.unwrap_or(100).clamp(1, limits::PAGE);
     let selector = params.label_selector.as_deref().map(selector).transpose()?;
-    let wanted = |labels: &titan_api::labels::Labels, facts: &titan_api::hosts::Facts| {
+    let wanted = |labels: &Labels, facts: &Facts| {
         selector.as_ref().is_none_or(|selector| selector.rules_match(|key| lookup(labels, facts, key)))
     };
-    let mut tx = state.store.read().await?;
-    if let Some(workspace) = workspace
-        && tx.document(Kind::Workspace, "", workspace).await?.is_none()
-    {
-        return Err(Problem::not_found("workspace", workspace).into());
-    }
     let after = params.next.filter(|after| !after.contains('\0')).unwrap_or_default();
-    let mut after = after.split_once('/').map(|(w, n)| (w.to_owned(), n.to_owned())).unwrap_or_default();
-    let mut items = Vec::new();
-    if let Some(at) = params.at {
-        let all = tx.documents_at(kind, workspace.unwrap_or_default(), "", at).await?;
-        let facts = titan_api::hosts::Facts::default();
-        let rest =
-            all.into_iter().filter(|document| place_key(document) > after && wanted(&document.metadata.labels, &facts));
-        items.extend(rest.take(limit + 1));
-    } else {
-        loop {
-            let listing = Listing { kind, workspace, after: (&after.0, &after.1), limit: limits::PAGE };
-            let page = tx.documents(&listing).await?;
-            let full = page.len() == limits::PAGE;
-            let mut observed: HashMap<_, _> = match (kind, page.first(), page.last()) {
-                (Kind::Host, Some(first), Some(last)) => {
-                    let observed = tx.observed_hosts_named(&first.name, &last.name).await?;
-                    observed.into_iter().map(|host| (host.uid, host)).collect()
-                }
-                _ => HashMap::new(),
-            };
-            for stored in page {
-                after = (stored.workspace.as_deref().unwrap_or_default().to_owned(), stored.name.to_string());
-                let observed = observed.remove(&stored.uid);
-                let facts = observed.as_ref().map(|host| host.facts.clone()).unwrap_or_default();
-                if wanted(&stored.labels, &facts) {
-                    let mut document = stored.document();
-                    document.status = status(state, kind, observed.as_ref(), None, BTreeMap::new());
-                    items.push(document);
-                }
-                if items.len() > limit {
-                    break;
-                }
-            }
-            if items.len() > limit || !full {
-                break;
-            }
-        }
-    }
+    let after = after.split_once('/').unwrap_or_default();
+    let sought = Sought { kind, workspace, after, at: params.at, limit };
+    let wanted = &wanted;
+    let items = state.store.read_aside(|tx| found(state, tx, sought, wanted)).await?;
+    let Some(mut items) = items else {
+        return Err(Problem::not_found("workspace", workspace.unwrap_or_default()).into());
+    };
     let more = items.len() > limit;
     items.truncate(limit);
     let next = items.last().filter(|_| more).map(|last| {
@@ -115,6 +80,68 @@ pub(in crate::routes) async fn list(
         format!("{workspace}/{name}")
     });
     Ok(JsonBody(Page { items, next }))
+}
+
+/// What is listed: documents of a kind after a place, one more than there is room for.
+#[derive(Debug, Clone, Copy)]
+struct Sought<'a> {
+    kind: Kind,
+    workspace: Option<&'a str>,
+    after: (&'a str, &'a str),
+    at: Option<Revision>,
+    limit: usize,
+}
+
+/// Returns the documents that are `wanted` by their labels and facts; `None` if there is no such workspace.
+async fn found(
+    state: &AppState,
+    mut tx: Tx,
+    sought: Sought<'_>,
+    wanted: &impl Fn(&Labels, &Facts) -> bool,
+) -> Result<Option<Vec<Document>>, StoreError> {
+    let Sought { kind, workspace, after, at, limit } = sought;
+    if let Some(workspace) = workspace
+        && tx.document(Kind::Workspace, "", workspace).await?.is_none()
+    {
+        return Ok(None);
+    }
+    let mut after = (after.0.to_owned(), after.1.to_owned());
+    if let Some(at) = at {
+        let all = tx.documents_at(kind, workspace.unwrap_or_default(), "", at).await?;
+        let facts = Facts::default();
+        let rest =
+            all.into_iter().filter(|document| place_key(document) > after && wanted(&document.metadata.labels, &facts));
+        return Ok(Some(rest.take(limit + 1).collect()));
+    }
+    let mut items = Vec::new();
+    loop {
+        let listing = Listing { kind, workspace, after: (&after.0, &after.1), limit: limits::PAGE };
+        let page = tx.documents(&listing).await?;
+        let full = page.len() == limits::PAGE;
+        let mut observed: HashMap<_, _> = match (kind, page.first(), page.last()) {
+            (Kind::Host, Some(first), Some(last)) => {
+                let observed = tx.observed_hosts_named(&first.name, &last.name).await?;
+                observed.into_iter().map(|host| (host.uid, host)).collect()
+            }
+            _ => HashMap::new(),
+        };
+        for stored in page {
+            after = (stored.workspace.as_deref().unwrap_or_default().to_owned(), stored.name.to_string());
+            let observed = observed.remove(&stored.uid);
+            let facts = observed.as_ref().map(|host| host.facts.clone()).unwrap_or_default();
+            if wanted(&stored.labels, &facts) {
+                let mut document = stored.document();
+                document.status = status(state, kind, observed.as_ref(), None, BTreeMap::new());
+                items.push(document);
+            }
+            if items.len() > limit {
+                return Ok(Some(items));
+            }
+        }
+        if !full {
+            return Ok(Some(items));
+        }
+    }
 }
 
 fn place_key(document: &Document) -> (String, String) {
