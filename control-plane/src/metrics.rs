@@ -12,7 +12,6 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use commits::CommitMetrics;
 use connections::{ConnectionMetrics, Level};
 
 use crate::store::Store;

@@ -172,6 +172,7 @@ impl World {
             let wake = self.wake.clone();
             let _woken = self
                 .runtime
+                .io
                 .block_on(async move { tokio::time::timeout(Duration::from_millis(20), wake.notified()).await });
         }
     }

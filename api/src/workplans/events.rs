@@ -262,7 +262,7 @@ impl Event {
             | Self::Attempt { node, .. }
             | Self::Cancelling { node, .. }
             | Self::Result { node, .. }
-            | Self::Answered { node }
+            | Self::Answered { node, .. }
             | Self::Approved { node, .. }
             | Self::Held { node, .. }
             | Self::Child { node, .. } => Some(node),

@@ -18,7 +18,10 @@ use titan_api::Revision;
 use tokio::time::{Instant, timeout};
 
 use super::{Connection, Engine, Result, SNAPSHOT, Store, StoreError, Tx, open};
-use crate::metrics::reads::{Fallback, ReadMetrics, Server};
+use crate::metrics::{
+    commits::CommitMetrics,
+    reads::{Fallback, ReadMetrics, Server},
+};
 
 /// How long a standby may take to begin a read.
 const BEGINNING: Duration = Duration::from_secs(1);
@@ -84,7 +87,7 @@ impl Store {
             self.reads.read(Server::Primary);
             return read(self.read().await?).await;
         };
-        match standby.read(&read).await {
+        match standby.read(&self.metrics, &read).await {
             Ok(found) => {
                 self.reads.read(Server::Standby);
                 return Ok(found);
@@ -118,7 +121,11 @@ impl Store {
 
 impl Standby {
     /// Reads from the standby, or says why not.
-    async fn read<T, F: Future<Output = Result<T>>>(&self, read: impl Fn(Tx) -> F) -> std::result::Result<T, Fallback> {
+    async fn read<T, F: Future<Output = Result<T>>>(
+        &self,
+        metrics: &CommitMetrics,
+        read: impl Fn(Tx) -> F,
+    ) -> std::result::Result<T, Fallback> {
         self.may_be_tried()?;
         let (tx, progress) = match timeout(BEGINNING, self.begin()).await {
             Ok(Ok(begun)) => begun,
@@ -134,7 +141,7 @@ impl Standby {
         if !replayed {
             return Err(Fallback::Behind);
         }
-        let tx = Tx { connection: Connection::Postgres(tx), purpose: "read", standby: None };
+        let tx = Tx::new(Connection::Postgres(tx), metrics, false, "aside");
         match timeout(READING, read(tx)).await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) if is_lost(&error) => Err(self.went(Fallback::Unreachable, Some(&error))),

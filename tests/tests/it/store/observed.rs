@@ -93,7 +93,7 @@ async fn last_seen_only_moves_forward_and_makes_no_host() {
         let all = [(host.uid, at(60)), (fresh.uid, at(1))].into();
         assert_eq!(tx.seen_of(&asked).await.expect("read"), all, "{engine}");
         let mut each = std::collections::HashMap::new();
-        tx.each_seen(|host, at| drop(each.insert(host, at))).await.expect("read");
+        tx.each_seen(|host, at| each.extend([(host, at)])).await.expect("read");
         assert_eq!(each, all, "{engine}");
         assert_eq!(tx.observed_hosts().await.expect("read").len(), 2, "{engine}");
     }
