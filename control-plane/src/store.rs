@@ -89,7 +89,9 @@ pub struct Tx {
 
 /// What is done once a transaction is committed, and never otherwise.
 #[derive(Default)]
-struct AfterCommit(Vec<Box<dyn FnOnce(&CommitMetrics) + Send>>);
+struct AfterCommit(Vec<Act>);
+
+type Act = Box<dyn FnOnce(&CommitMetrics) + Send>;
 
 impl std::fmt::Debug for AfterCommit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
