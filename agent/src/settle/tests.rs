@@ -379,7 +379,8 @@ fn what_proves_bad_does_not_stay_while_a_newer_release_is_missing_or_held_back()
             _ => json!({}),
         };
         if how == "dependency" {
-            world.declare_only("base", "1", &json!({}));
+            // Its bundle is one that nobody else has.
+            world.declare_only("base", "base", &json!({}));
         }
         if how == "missing" {
             world.declare_only("one", "3", &third)
@@ -405,7 +406,7 @@ fn what_proves_bad_does_not_stay_while_a_newer_release_is_missing_or_held_back()
             }
             "hook" => fs::write(&gate, "").expect("gate"),
             "dependency" => {
-                world.declare("base", "1", &json!({}));
+                world.declare("base", "base", &json!({}));
             }
             _ => continue,
         }

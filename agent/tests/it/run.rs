@@ -93,7 +93,7 @@ fn a_host_on_which_nothing_can_be_changed_says_so_once_and_rests_until_it_is_men
     std::fs::write(&journal, "{").unwrap();
     let told = || {
         let log = std::fs::read_to_string(host.path().join("log")).unwrap();
-        log.matches("nothing is changed on this host").count()
+        log.matches("WARN nothing is changed on this host").count()
     };
     wait_for("word of it", || told() > 0);
     let reads = || {
