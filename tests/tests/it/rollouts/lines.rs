@@ -35,7 +35,7 @@ async fn every_word_to_a_rollout_works_at_the_command_line() {
     let gated = json!({ "stages": [
         { "name": "one", "hosts": 1, "checks": [{ "approval": {} }] },
         { "name": "all", "hosts": "100%" },
-    ] });
+    ], "deadline": "200h" });
     let begin = async |version: &str, release: &str| {
         world.apply(documents(version, &gated)).await.expect("written");
         plan(&world, release, |plan| plan.current.iter().any(|node| &*node.name == GATE)).await
