@@ -3,15 +3,15 @@
 //! A fleet that comes back all at once, known to nobody yet, so costs a few statements over one connection, and leaves the
 //! others to everybody else. Whoever waits has a request open, and those are bounded.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use titan_api::{Code, Digest, Problem};
 use tokio::sync::oneshot;
 
-use crate::{
-    state::AppState,
-    store::{StoreError, TokenRow},
-};
+use crate::{state::AppState, store::TokenRow};
 
 /// Credentials that one statement asks for.
 const TOGETHER: usize = 1000;
@@ -79,13 +79,17 @@ impl Worker {
         while let Some(taken) = self.state.credentials.lookups.take() {
             self.state.metrics.credential_batch.observe(taken.len() as f64);
             let hashes: Vec<_> = taken.iter().map(|(hash, _)| *hash).collect();
-            let found = async { self.state.store.read().await?.tokens_by_hash(&hashes).await };
-            let found = found.await.map_err(|error: StoreError| Problem::from(error));
+            let found = self.found(&hashes).await;
             for (hash, answer) in taken {
-                let of = |found: &std::collections::HashMap<_, TokenRow>| found.get(&hash).cloned();
-                let _gave_up = answer.send(found.as_ref().map(of).map_err(Clone::clone));
+                let found = found.as_ref().map_err(Clone::clone);
+                let _gave_up = answer.send(found.and_then(|found| found.get(&hash).cloned().transpose()));
             }
         }
         self.over = true;
+    }
+
+    async fn found(&self, hashes: &[Digest]) -> Result<HashMap<Digest, Result<TokenRow, Problem>>, Problem> {
+        let found = self.state.store.read().await?.tokens_by_hash(hashes).await?;
+        Ok(found.into_iter().map(|(hash, row)| (hash, row.map_err(Problem::from))).collect())
     }
 }

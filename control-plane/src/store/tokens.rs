@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use titan_api::{Digest, Name, Revision};
 use uuid::Uuid;
 
-use super::{Connection, Result, Tx, apart, both, digest, from_word, joined, parsed, readable, word};
+use super::{Connection, Result, Tx, apart, both, digest, from_word, joined, parsed, word};
 
 /// Whose credential it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -87,8 +87,9 @@ impl Tx {
         Ok(())
     }
 
-    /// Returns the credentials whose secrets have these hashes, of those that are known.
-    pub async fn tokens_by_hash(&mut self, hashes: &[Digest]) -> Result<HashMap<Digest, TokenRow>> {
+    /// Returns the credentials whose secrets have these hashes, of those that are known. One that cannot be read is an error
+    /// of its own.
+    pub async fn tokens_by_hash(&mut self, hashes: &[Digest]) -> Result<HashMap<Digest, Result<TokenRow>>> {
         const SQLITE: &str = "WITH RECURSIVE row(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM row WHERE n + 1 < $2) \
              SELECT t.* FROM row JOIN tokens t ON t.hash = substr($1, n * 32 + 1, 32)";
         const POSTGRES: &str = "SELECT * FROM tokens WHERE hash = ANY($1)";
@@ -102,13 +103,13 @@ impl Tx {
         };
         let found = rows
             .into_iter()
-            .map(|Hashed { hash, row }| Ok((digest("tokens", "hash", &row.id, &hash)?, TokenRow::try_from(row)?)));
-        Ok(found.filter_map(readable).collect())
+            .map(|Hashed { hash, row }| Ok((digest("tokens", "hash", &row.id, &hash)?, TokenRow::try_from(row))));
+        found.collect()
     }
 
     /// Returns the credential whose secret has this hash.
     pub async fn token_by_hash(&mut self, hash: &Digest) -> Result<Option<TokenRow>> {
-        Ok(self.tokens_by_hash(std::slice::from_ref(hash)).await?.remove(hash))
+        self.tokens_by_hash(std::slice::from_ref(hash)).await?.remove(hash).transpose()
     }
 
     /// Returns the credentials of people and pipelines, oldest first.

@@ -2,7 +2,7 @@
 
 use titan_api::Revision;
 
-use super::{OWN_QUEUE, Result, Tx, both};
+use super::{BUSY_QUEUE, OWN_QUEUE, Result, Tx, UNDO_QUEUE, both};
 
 /// Since when the oldest of each sort waits, or until when, if that is still to come; `None` if there is nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,10 +27,10 @@ impl Tx {
              (SELECT MIN(due_at) FROM workplans WHERE due_at IS NOT NULL), \
              (SELECT MIN(due_at) FROM workplan_nodes WHERE due_at IS NOT NULL), \
              (SELECT n.updated_at FROM workplan_nodes n JOIN workplans p ON p.id = n.plan_id AND p.live \
-             WHERE n.queue = $1 ORDER BY n.updated_at LIMIT 1)";
+             WHERE n.queue IN ($1, $2, $3) ORDER BY n.updated_at LIMIT 1)";
         type Row = (Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
-        let (change, task, plan, node, attempt): Row =
-            both!(self, conn => sqlx::query_as(SQL).bind(OWN_QUEUE).fetch_one(&mut **conn).await?);
+        let (change, task, plan, node, attempt): Row = both!(self, conn => sqlx::query_as(SQL).bind(OWN_QUEUE).bind(BUSY_QUEUE).bind(UNDO_QUEUE)
+            .fetch_one(&mut **conn).await?);
         let plan = [plan, node].into_iter().flatten().min();
         let [change, task, plan, attempt] = [change, task, plan, attempt].map(|at| at.map(Revision::from_micros));
         Ok(Waiting { change, task, plan, attempt })

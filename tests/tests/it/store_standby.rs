@@ -81,7 +81,7 @@ async fn host_names(world: &World) -> Vec<String> {
 }
 
 fn plan(name: &str) -> Value {
-    let gate = json!({ "run": { "approval": {} } });
+    let gate = json!({ "kind": "check", "run": { "approval": {} } });
     manifests::document("WorkPlan", Some("default"), name, &json!({ "nodes": { "asked": gate } }))
 }
 
@@ -171,7 +171,8 @@ async fn list_shows_what_was_just_written_while_the_standby_is_behind() {
 
     // A plan's nodes do not move the clock.
     let nodes: WriteNodes =
-        serde_json::from_value(json!({ "nodes": { "added": { "run": { "approval": {} } } } })).expect("nodes");
+        serde_json::from_value(json!({ "nodes": { "added": { "kind": "check", "run": { "approval": {} } } } }))
+            .expect("nodes");
     world.admin.write_nodes(plan, &nodes, None).await.expect("written");
     let nodes = world.admin.plan_nodes(plan, None, None).await.expect("nodes");
     assert!(nodes.iter().any(|node| node.name.as_str() == "added"), "{nodes:?}");
