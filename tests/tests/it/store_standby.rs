@@ -85,9 +85,10 @@ fn plan(name: &str) -> Value {
     manifests::document("WorkPlan", Some("default"), name, &json!({ "nodes": { "asked": gate } }))
 }
 
-/// Returns the id of the only plan of a world.
+/// Returns the id of the plan `p` of a world.
 async fn plan_id(world: &World) -> Uuid {
-    world.admin.plans(None, 10).await.expect("plans").items[0].id
+    let plans = world.admin.plans(None, 10).await.expect("plans");
+    plans.items.into_iter().find(|plan| plan.name == "p").expect("the plan").id
 }
 
 /// S4-36.
