@@ -40,7 +40,7 @@ pub fn members(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use serde_json::{Value, json};
@@ -55,7 +55,7 @@ mod tests {
         store::{Assignment, Release},
     };
 
-    const DEPLOYMENT: Uuid = Uuid::from_u128(1 << 64);
+    pub(crate) const DEPLOYMENT: Uuid = Uuid::from_u128(1 << 64);
 
     fn document(kind: Kind, uid: Uuid, name: &str, spec: &Value) -> Document {
         let mut document = json!({"apiVersion": "titan/v1", "kind": kind, "spec": spec,
@@ -67,7 +67,7 @@ mod tests {
     }
 
     /// A fleet of these hosts, of which the `holding` have the deployment.
-    fn fleet(hosts: &[Value], more: &Value, holding: &[u128]) -> (Model, FleetView) {
+    pub(crate) fn fleet(hosts: &[Value], more: &Value, holding: &[u128]) -> (Model, FleetView) {
         let (mut model, view) = (Model::default(), FleetView::default());
         let target = document(Kind::Target, Uuid::from_u128(2 << 64), "all", &json!({"expression": "true"}));
         model.put(&target).expect("target");

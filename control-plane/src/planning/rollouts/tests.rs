@@ -1,32 +1,11 @@
-use serde_json::{Value, json};
-use titan_api::Document;
+use serde_json::json;
 
 use super::*;
-use crate::fleet::rollouts::{Opening, rank};
-
-const DEPLOYMENT: Uuid = Uuid::from_u128(1 << 64);
-
-fn document(kind: Kind, uid: Uuid, name: &str, spec: &Value) -> Document {
-    let mut document = json!({"apiVersion": "titan/v1", "kind": kind, "spec": spec,
-        "metadata": {"name": name, "uid": uid}});
-    if kind.in_workspace() {
-        document["metadata"]["workspace"] = json!("default");
-    }
-    serde_json::from_value(document).expect("document")
-}
-
-fn fleet(hosts: u128) -> Model {
-    let mut model = Model::default();
-    let target = document(Kind::Target, Uuid::from_u128(2 << 64), "all", &json!({"expression": "true"}));
-    model.put(&target).expect("target");
-    for number in 0..hosts {
-        let host = document(Kind::Host, Uuid::from_u128(number), &format!("h{number}"), &json!({}));
-        model.put(&host).expect("host");
-    }
-    let spec = json!({"workload": "w", "target": "all"});
-    model.put(&document(Kind::Deployment, DEPLOYMENT, "d", &spec)).expect("deployment");
-    model
-}
+use crate::fleet::rollouts::{
+    Opening,
+    members::tests::{DEPLOYMENT, fleet},
+    rank,
+};
 
 fn opened(up_to: Option<u64>) -> Gate {
     let mut gate = Gate::closed(DEPLOYMENT, Uuid::nil(), 2, Some(1));
@@ -38,7 +17,8 @@ fn opened(up_to: Option<u64>) -> Gate {
 /// What is decided anew when a gate opens further is what it lets through now and did not before.
 #[test]
 fn gates_that_open_further_concern_those_alone_whom_they_let() {
-    let model = fleet(100);
+    let hosts = vec![json!({}); 100];
+    let (model, _) = fleet(&hosts, &json!({}), &[]);
     let mut ranks: Vec<u64> = (0..100).map(|number| rank(DEPLOYMENT, Uuid::from_u128(number))).collect();
     ranks.sort_unstable();
     let mut standing = Standing::default();
