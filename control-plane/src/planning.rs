@@ -86,6 +86,8 @@ struct Waiting {
     told: Arc<Description>,
     host: Uuid,
     key: Digest,
+    /// What the host has.
+    existing: Option<Entry>,
 }
 
 /// What is being decided.
@@ -162,14 +164,13 @@ impl Planning<'_> {
                 }
             }
         }
-        for Waiting { told, host, key } in waiting {
+        for Waiting { told, host, key, existing } in waiting {
             let Some(bundle) = known.get(&key) else {
                 let lost = || Problem::new(Code::Internal, "a rendering was lost");
                 let problem = failed.get(&key).cloned().ok_or_else(lost)?;
                 self.stays(&mut planned, told.deployment, host, Some(problem));
                 continue;
             };
-            let existing = self.existing(told.deployment, host);
             match moves::present(&told, host, existing.as_ref(), *bundle) {
                 Some(moved) => {
                     if !planned.bundles.contains_key(bundle) {
@@ -307,7 +308,7 @@ impl Planning<'_> {
                 }
                 (Placement::Present, Some(host), Some(Choice { told, groups })) => {
                     let key = groups.key(host, &mut deciding.jobs);
-                    deciding.waiting.push(Waiting { told: Arc::clone(told), host: *uid, key });
+                    deciding.waiting.push(Waiting { told: Arc::clone(told), host: *uid, key, existing });
                 }
                 (Placement::Present, ..) => {
                     let unknown = || Problem::new(Code::Internal, "the host is not in the model");

@@ -23,7 +23,7 @@ pub use compile::compile;
 pub use gates::{Gate, Opening};
 pub use members::members;
 pub use outcomes::Counts;
-pub use progress::{Advance, Doors, Progress, Verdict};
+pub use progress::{Advance, Doors, Progress, Seat, Verdict};
 pub use ranks::{Ranked, rank, ranked};
 pub use rules::Rules;
 pub use stages::Frozen;

@@ -24,7 +24,13 @@ impl Hosts {
     /// Returns the numbers of the hosts that match: exactly those that [`Matcher::matches`].
     #[must_use]
     pub fn matching(&self, matcher: &Matcher) -> RoaringBitmap {
-        let found = self.ruled(matcher.selector());
+        self.matching_of(matcher, self.all())
+    }
+
+    /// Returns those of the hosts of a set that match, asking nobody else.
+    #[must_use]
+    pub fn matching_of(&self, matcher: &Matcher, set: &RoaringBitmap) -> RoaringBitmap {
+        let found = self.ruled(matcher.selector()) & set;
         match matcher.expression() {
             Some(expression) => self.satisfying(expression, &found),
             None => found,

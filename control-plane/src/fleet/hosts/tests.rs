@@ -159,6 +159,9 @@ fn check(hosts: &Hosts, said: &BTreeMap<Uuid, Said>, selectors: &[Selector]) -> 
         let found = hosts.matching(&matcher);
         prop_assert_eq!(uids(hosts, &found), scan(said, selector), "{:?}", selector);
         prop_assert_eq!(found.len(), scan(said, selector).len() as u64);
+        // Every second number, and one that is nobody's.
+        let some = (0..=hosts.all().max().unwrap_or(0) + 2).step_by(2).collect();
+        prop_assert_eq!(hosts.matching_of(&matcher, &some), &found & &some, "{:?}", selector);
         for host in hosts.iter() {
             prop_assert_eq!(matcher.matches(host), found.contains(host.number().0), "{:?}", selector);
         }

@@ -10,10 +10,14 @@ use std::collections::BTreeSet;
 use roaring::RoaringBitmap;
 use uuid::Uuid;
 
+use self::places::Places;
+
 use super::{
     Counts, Frozen, Opening, Ranked, Rules, Said, Standing,
     standing::{Class, class},
 };
+
+pub use places::Seat;
 
 /// A stage on its way.
 #[derive(Debug, Clone)]
@@ -21,8 +25,7 @@ pub struct Progress {
     rules: Rules,
     reach: Option<u64>,
     members: Vec<Member>,
-    /// Their places, in the order of their ids.
-    by_host: Vec<u32>,
+    places: Places,
     /// How many of the members have the release: the first ones.
     opened: usize,
     /// Whether one of them was opened by this stage, or was before it was taken up again.
@@ -98,15 +101,14 @@ impl Progress {
         let mut tally = [[0; Class::COUNT]; 2];
         tally[0][Class::Moving as usize] = (members.len() - opened) as u64;
         tally[1][Class::Moving as usize] = opened as u64;
-        let mut by_host: Vec<u32> = (0..).take(members.len()).collect();
-        by_host.sort_unstable_by_key(|place| members.get(*place as usize).map(|member| member.host));
+        let places = Places::of(&members);
         let standing = Standing::default();
         let member = |ranked| Member { ranked, standing, class: Class::Moving, due: None };
         Self {
             rules,
             reach,
             members: members.into_iter().map(member).collect(),
-            by_host,
+            places,
             opened,
             begun: opened > 0,
             tally,
@@ -131,15 +133,6 @@ impl Progress {
         }
         member.standing = standing;
         self.sort(place, None);
-    }
-
-    /// Returns how a member stands as it was told last, and whether it was given the release; `None` if it is none, or is
-    /// gone.
-    #[must_use]
-    pub fn standing(&self, host: Uuid) -> Option<(Standing, bool)> {
-        let place = self.place(host)? as usize;
-        let member = self.members.get(place)?;
-        (member.class != Class::Gone).then_some((member.standing, place < self.opened))
     }
 
     /// Takes in that a host was deleted or is no longer one of the deployment's: it is out of all numbers, for good.

@@ -7,7 +7,7 @@ mod returns;
 mod watches;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -43,8 +43,10 @@ use crate::{
     workplans,
 };
 
-/// How long hosts are not looked at again though more is heard of them.
+/// How long hosts are not looked at again though more is heard of them, at least.
 const REST: Duration = Duration::from_millis(20);
+/// What is added to it for so many hosts is a millisecond.
+const MANY: u64 = 10_000;
 /// How long nothing is heard before they are looked at all the same.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often people are told how far it is.
@@ -258,7 +260,7 @@ async fn watch_over(
         if matches!(&look, Look::Given(hosts) if !hosts.is_empty()) {
             continue;
         }
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(REST + Duration::from_millis(progress.size() as u64 / MANY)).await;
         let due = advance.due.map(|due| Duration::from_micros(due.saturating_sub(now).max(0).unsigned_abs()));
         let wait = due.unwrap_or(LOOK).clamp(Duration::from_millis(1), LOOK);
         tokio::select! {
@@ -269,31 +271,37 @@ async fn watch_over(
     }
 }
 
+/// Does work over all hosts beside the tasks that polls and plans share.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Halt> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Halt::Again(error.to_string()))
+}
+
 /// Returns the hosts that are to have a deployment.
-async fn present(state: &AppState, deployment: &Deployment) -> Result<Vec<Uuid>, Halt> {
+async fn present(state: &AppState, deployment: &Arc<Deployment>) -> Result<Vec<Uuid>, Halt> {
     let problems = match is_booked(deployment) {
         true => state.store.read().await?.pairs_with_render_problem().await?,
         false => BTreeSet::new(),
     };
-    Ok(members((&state.model(), &state.view), deployment, &problems, &state.absences.load()))
+    let (state, deployment) = (state.clone(), Arc::clone(deployment));
+    apart(move || members((&state.model(), &state.view), &deployment, &problems, &state.absences.load())).await
 }
 
 /// Returns the hosts of a stage as they are now.
-async fn freeze(job: &Job, stage: &ReleaseStage, deployment: &Deployment, gate: &Gate) -> Result<Frozen, Halt> {
-    let hosts = ranked(deployment.uid, present(&job.state, deployment).await?);
-    let model = job.state.model();
-    let mut matchers: HashMap<String, Option<Matcher>> = HashMap::new();
-    let selectors = gate.openings.iter().filter_map(|opening| opening.selector.as_ref()).chain(&stage.selector);
-    for selector in selectors {
-        let key = serde_json::to_string(selector).unwrap_or_default();
-        matchers.entry(key).or_insert_with(|| Matcher::new(selector.clone()).ok());
-    }
-    let matches = |selector: &Selector, host: Uuid| {
-        let matcher = matchers.get(&serde_json::to_string(selector).unwrap_or_default());
-        let host = model.host(host);
-        matcher.and_then(Option::as_ref).zip(host).is_some_and(|(matcher, host)| matcher.matches(host))
-    };
-    Ok(Frozen::of(stage, gate, &hosts, matches))
+async fn freeze(job: &Job, stage: &ReleaseStage, deployment: &Arc<Deployment>, gate: &Gate) -> Result<Frozen, Halt> {
+    let hosts = present(&job.state, deployment).await?;
+    let (model, uid, stage, gate) = (job.state.model(), deployment.uid, stage.clone(), gate.clone());
+    apart(move || {
+        let selectors = gate.openings.iter().filter_map(|opening| opening.selector.as_ref()).chain(&stage.selector);
+        let matching =
+            |selector: &Selector| Matcher::new(selector.clone()).map(|matcher| model.hosts().matching(&matcher));
+        let matched: Vec<_> = selectors.map(|selector| (selector, matching(selector).unwrap_or_default())).collect();
+        let matches = |selector: &Selector, host: Uuid| {
+            let set = matched.iter().find(|(known, _)| *known == selector).map(|(_, set)| set);
+            set.zip(model.hosts().number(host)).is_some_and(|(set, number)| set.contains(number.0))
+        };
+        Frozen::of(&stage, &gate, &ranked(uid, hosts), matches)
+    })
+    .await
 }
 
 /// Whether a stage is about other hosts by now than when it began, since replicas are on others.
@@ -313,9 +321,9 @@ async fn hand_out(job: &Job, stage: &ReleaseStage) -> Result<Ended, Halt> {
     let deployment = job.deployment(&gate)?;
     let frozen = freeze(job, stage, &deployment, &gate).await?;
     let all = Opening { stage: stage.stage.clone(), selector: None, up_to: None, reach: None };
-    let opening = if gate.is_settled() { Some(&all) } else { gate.opening(&stage.stage) };
-    let now = plan.clock(job.state.clock.now().micros());
-    let progress = Progress::new(Rules::from(stage), frozen, opening, now);
+    let opening = if gate.is_settled() { Some(all) } else { gate.opening(&stage.stage).cloned() };
+    let (rules, now) = (Rules::from(stage), plan.clock(job.state.clock.now().micros()));
+    let progress = apart(move || Progress::new(rules, frozen, opening.as_ref(), now)).await?;
     let watch = Watch::begin(&job.state, deployment.uid, &progress).await?;
     watch_over(job, progress, watch, (Some(stage), !gate.is_settled())).await
 }

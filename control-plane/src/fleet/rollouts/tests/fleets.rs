@@ -183,7 +183,7 @@ impl Fleet {
             match self.hosts.get(&member.host) {
                 None => running.progress.remove(member.host, now),
                 Some(host) => {
-                    let open = running.progress.standing(member.host).is_some_and(|(_, open)| open);
+                    let open = running.progress.seat_of(member.host).is_some_and(|seat| seat.given);
                     let said = if open { host.said } else { Said::OnItsWay };
                     running.progress.tell(member.host, Standing { said, unseen_since: host.silent }, now);
                 }

@@ -15,7 +15,7 @@ use self::written::Written;
 use super::{Halt, LOOK};
 use crate::{
     fleet::{
-        rollouts::{Progress, Said, Standing},
+        rollouts::{Progress, Said, Seat, Standing},
         view::Entry,
         workplans::Plan,
     },
@@ -28,7 +28,9 @@ use crate::{
 /// In what time everybody has his turn; in more the more hosts there are.
 const ROUND: Duration = Duration::from_secs(2);
 /// After so many hosts others may use the processor.
-const BREATH: usize = 4096;
+const BREATH: usize = 1024;
+/// So many hosts are asked for at once whether they are still the deployment's.
+const PART: usize = 4096;
 /// So many characters of what a host says are told.
 const BLAME: usize = 200;
 /// Reports that another replica wrote mostly come no later than this after the time that they say.
@@ -122,17 +124,21 @@ impl Watch {
         self.refused = refused;
         let ground = Ground { state, plan, clock, silence: hosts::online_since(state) };
         let Look::Given(given) = look else {
-            self.leave(&ground, progress, 0, progress.size()).await?;
-            for place in 0..progress.size() {
-                breathe(place).await;
-                let Some(host) = progress.places(place, 1).next() else { break };
-                self.judge(&ground, progress, host, None, true);
+            for first in (0..progress.size()).step_by(PART) {
+                let seats: Vec<_> = progress.seats(first, PART).collect();
+                self.leave(&ground, progress, &seats).await?;
+                for (number, seat) in seats.into_iter().enumerate() {
+                    breathe(number).await;
+                    self.judge(&ground, progress, seat, None, true);
+                }
             }
             let mut newest = Revision::ZERO;
             let mut tx = state.store.read().await?;
             tx.each_report_of_deployment(self.deployment, |observed| {
                 newest = newest.max(observed.reported_at);
-                self.judge(&ground, progress, observed.host, Some(observed), true);
+                if let Some(seat) = progress.seat_of(observed.host) {
+                    self.judge(&ground, progress, seat, Some(observed), true);
+                }
             })
             .await?;
             self.read = (newest, Instant::now());
@@ -155,8 +161,10 @@ impl Watch {
                     Some(heard) if heard.reported_at >= observed.reported_at => return,
                     _ => drop(reports.remove(&observed.host)),
                 }
-                if !self.took(progress, observed) {
-                    self.judge(&ground, progress, observed.host, Some(observed), true);
+                if let Some(seat) = progress.seat_of(observed.host)
+                    && !self.took(seat.place, observed)
+                {
+                    self.judge(&ground, progress, seat, Some(observed), true);
                 }
             })
             .await?;
@@ -167,21 +175,29 @@ impl Watch {
             let said = state.store.read().await?.reports_of_deployment_since(self.deployment, since).await?;
             let newest = said.iter().map(|observed| observed.reported_at).fold(self.read.0, Revision::max);
             self.read = (newest, Instant::now());
-            read.extend(said.into_iter().filter(|observed| !self.took(progress, observed)));
+            let took = |observed: &ObservedDeployment| {
+                progress.place(observed.host).is_some_and(|place| self.took(place, observed))
+            };
+            read.extend(said.into_iter().filter(|observed| !took(observed)));
         }
         reports.extend(read.into_iter().map(|observed| (observed.host, observed)));
         let (first, count) = self.take_turn(progress.size());
-        self.leave(&ground, progress, first, count).await?;
-        let turn: Vec<_> = progress.places(first, count).collect();
+        let turn: Vec<_> = progress.seats(first, count).collect();
+        for part in turn.chunks(PART) {
+            self.leave(&ground, progress, part).await?;
+            tokio::task::yield_now().await;
+        }
         self.written.refresh(state, progress, &turn).await?;
-        for (number, host) in turn.into_iter().enumerate() {
+        for (number, seat) in turn.into_iter().enumerate() {
             breathe(number).await;
-            self.judge(&ground, progress, host, None, false);
+            self.judge(&ground, progress, seat, None, false);
         }
         anew.extend(reports.keys());
         for (number, host) in anew.into_iter().enumerate() {
             breathe(number).await;
-            self.judge(&ground, progress, host, reports.get(&host), true);
+            if let Some(seat) = progress.seat_of(host) {
+                self.judge(&ground, progress, seat, reports.get(&host), true);
+            }
         }
         Ok(())
     }
@@ -191,34 +207,34 @@ impl Watch {
         &mut self,
         ground: &Ground<'_>,
         progress: &mut Progress,
-        host: Uuid,
+        seat: Seat,
         observed: Option<&ObservedDeployment>,
         anew: bool,
     ) {
         let Ground { state, plan, clock, silence } = ground;
-        let Some((before, open)) = progress.standing(host) else { return };
-        let said = if !open {
+        let Seat { place, host, standing: before, given } = seat;
+        let refused = || self.refused.contains(&host);
+        let said = match (given, anew, observed) {
             // What it says is about the release before.
-            Said::OnItsWay
-        } else if anew {
-            let entry = state.view.find(host).and_then(|slot| slot.set().of_deployment(self.deployment).cloned());
-            let assignment = entry.map(|entry| entry.assignment(host));
-            // By the plan's clock, which stood still while it was paused.
-            let at = observed.map_or(*clock, |observed| plan.clock(observed.reported_at.micros()).min(*clock));
-            Said::of(assignment.as_ref(), observed, self.refused.contains(&host), at)
-        } else {
-            before.said
+            (false, ..) => Said::OnItsWay,
+            (true, false, _) => before.said,
+            (true, true, None) => Said::of(None, None, refused(), *clock),
+            (true, true, Some(observed)) => {
+                let entry = state.view.find(host).and_then(|slot| slot.set().of_deployment(self.deployment).cloned());
+                let assignment = entry.map(|entry| entry.assignment(host));
+                // By the plan's clock, which stood still while it was paused.
+                let at = plan.clock(observed.reported_at.micros()).min(*clock);
+                Said::of(assignment.as_ref(), Some(observed), refused(), at)
+            }
         };
-        let place = progress.place(host).map(|place| place as usize);
         // What does not count yet may do so once more is known of the assignment.
         if let Some(observed) = observed.filter(|_| said != Said::OnItsWay)
-            && let Some(taken) = place.and_then(|place| self.taken.get_mut(place))
+            && let Some(taken) = self.taken.get_mut(place as usize)
         {
             *taken = observed.reported_at;
         }
-        let written = self.written.at(place);
         // One that nobody ever saw is not there since it was first looked for.
-        let unseen_since = match (hosts::last_seen(state, host, written), before.unseen_since) {
+        let unseen_since = match (hosts::last_seen(state, host, self.written.at(place)), before.unseen_since) {
             (Some(seen), _) if seen >= *silence => None,
             (_, Some(since)) => Some(since),
             (Some(seen), None) => Some(plan.clock(seen.micros()).min(*clock)),
@@ -231,36 +247,34 @@ impl Watch {
     }
 
     /// Whether a report was told to the stage already.
-    fn took(&self, progress: &Progress, observed: &ObservedDeployment) -> bool {
-        let taken = progress.place(observed.host).and_then(|place| self.taken.get(place as usize));
-        taken == Some(&observed.reported_at)
+    fn took(&self, place: u32, observed: &ObservedDeployment) -> bool {
+        self.taken.get(place as usize) == Some(&observed.reported_at)
     }
 
-    /// Tells the stage which of the hosts of so many places are no longer the deployment's, or were passed over though the
-    /// gate is open for them: there was no room, or it was taken from them.
-    async fn leave(
-        &mut self,
-        ground: &Ground<'_>,
-        progress: &mut Progress,
-        first: usize,
-        count: usize,
-    ) -> Result<(), Halt> {
+    /// Tells the stage which of the members are no longer the deployment's, or were passed over though the gate is open for
+    /// them: there was no room, or it was taken from them.
+    async fn leave(&mut self, ground: &Ground<'_>, progress: &mut Progress, seats: &[Seat]) -> Result<(), Halt> {
+        if seats.is_empty() {
+            return Ok(());
+        }
         let state = ground.state;
-        let model = state.model();
-        let target = model.deployment(self.deployment).and_then(|deployment| model.target(deployment));
-        let stays = |host| model.host(host).zip(target).is_some_and(|(host, target)| target.matches(host));
         let has = |host| {
             let slot = state.view.find(host);
             slot.is_some_and(|slot| slot.set().of_deployment(self.deployment).is_some_and(Entry::present))
         };
         let (mut gone, mut passed) = (Vec::new(), Vec::new());
-        for (number, host) in progress.places(first, count).enumerate() {
-            breathe(number).await;
-            let given = progress.standing(host).is_some_and(|(_, given)| given);
-            if !stays(host) {
-                gone.push(host);
-            } else if given && !self.refused.contains(&host) && !has(host) {
-                passed.push(host);
+        {
+            let model = state.model();
+            let numbers: Vec<_> = seats.iter().map(|seat| model.hosts().number(seat.host)).collect();
+            let there = numbers.iter().flatten().map(|number| number.0).collect();
+            let target = model.deployment(self.deployment).and_then(|deployment| model.target(deployment));
+            let staying = target.map(|target| model.hosts().matching_of(target, &there)).unwrap_or_default();
+            for (seat, number) in seats.iter().zip(numbers) {
+                if number.is_none_or(|number| !staying.contains(number.0)) {
+                    gone.push(seat.host);
+                } else if seat.given && !self.refused.contains(&seat.host) && !has(seat.host) {
+                    passed.push(seat.host);
+                }
             }
         }
         if !passed.is_empty() {

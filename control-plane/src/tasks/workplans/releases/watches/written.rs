@@ -5,30 +5,30 @@
 use titan_api::Revision;
 use uuid::Uuid;
 
-use super::{BREATH, breathe};
+use super::{PART, breathe};
 use crate::{
-    fleet::rollouts::Progress,
+    fleet::rollouts::{Progress, Seat},
     routes::hosts,
     state::AppState,
     store::{Result, Tx},
 };
 
 /// More hosts than these are not looked up one by one.
-const FEW: usize = 16 * BREATH;
+const FEW: usize = 16 * PART;
 
 /// When hosts were seen, by their places in the stage.
 #[derive(Debug)]
-pub(super) struct Written(Vec<Option<Revision>>);
+pub(super) struct Written(Vec<Revision>);
 
 impl Written {
     /// Reads when the hosts were seen of whom nothing was heard lately.
     pub(super) async fn begin(state: &AppState, progress: &Progress) -> Result<Self> {
-        let mut written = Self(vec![None; progress.size()]);
+        let mut written = Self(vec![Revision::ZERO; progress.size()]);
         let mut unheard = Vec::new();
-        for (number, host) in progress.places(0, progress.size()).enumerate() {
+        for (number, seat) in progress.seats(0, progress.size()).enumerate() {
             breathe(number).await;
-            if is_unheard(state, host) {
-                unheard.push(host);
+            if is_unheard(state, seat.host) {
+                unheard.push(seat.host);
             }
         }
         let mut tx = state.store.read().await?;
@@ -41,11 +41,11 @@ impl Written {
     }
 
     /// Reads anew when these hosts were seen, for those of whom nothing was heard lately: other replicas are polled too.
-    pub(super) async fn refresh(&mut self, state: &AppState, progress: &Progress, hosts: &[Uuid]) -> Result<()> {
+    pub(super) async fn refresh(&mut self, state: &AppState, progress: &Progress, seats: &[Seat]) -> Result<()> {
         if state.store.postgres().is_none() {
             return Ok(());
         }
-        let unheard: Vec<_> = hosts.iter().copied().filter(|host| is_unheard(state, *host)).collect();
+        let unheard: Vec<_> = seats.iter().map(|seat| seat.host).filter(|host| is_unheard(state, *host)).collect();
         if unheard.is_empty() {
             return Ok(());
         }
@@ -53,12 +53,12 @@ impl Written {
     }
 
     /// Returns when the host of a place was seen, if that is written down and was asked for.
-    pub(super) fn at(&self, place: Option<usize>) -> Option<Revision> {
-        self.0.get(place?).copied().flatten()
+    pub(super) fn at(&self, place: u32) -> Option<Revision> {
+        self.0.get(place as usize).copied().filter(|seen| *seen > Revision::ZERO)
     }
 
     async fn look_up(&mut self, tx: &mut Tx, progress: &Progress, hosts: &[Uuid]) -> Result<()> {
-        for hosts in hosts.chunks(BREATH) {
+        for hosts in hosts.chunks(PART) {
             for (host, at) in tx.seen_of(hosts).await? {
                 self.take(progress, host, at);
             }
@@ -68,7 +68,7 @@ impl Written {
 
     fn take(&mut self, progress: &Progress, host: Uuid, at: Revision) {
         if let Some(seen) = progress.place(host).and_then(|place| self.0.get_mut(place as usize)) {
-            *seen = (*seen).max(Some(at));
+            *seen = (*seen).max(at);
         }
     }
 }
