@@ -1,25 +1,26 @@
 //! FleetView: what each host should have, in memory, and whoever waits for it to move.
 
+mod everything;
 mod set;
 mod slot;
+mod slots;
 
 use std::{
-    borrow::Borrow,
-    collections::{BTreeMap, BTreeSet, HashMap},
-    hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher, RandomState},
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering},
     },
 };
 
-use hashbrown::HashTable;
 use titan_api::{Name, Revision};
 use uuid::Uuid;
 
+pub use everything::Everything;
 pub use set::{Entry, HostSet};
 pub use slot::Slot;
 
+use self::slots::{ByName, Slots};
 use crate::store::Assignment;
 
 /// Lists of hosts that were seen, so that polls do not queue up for one.
@@ -27,118 +28,6 @@ const SEEN_LISTS: usize = 16;
 
 /// How exactly it is known when any host was seen last, in microseconds.
 const HEARD: i64 = 1_000_000;
-
-/// A slot that is found by its host's name.
-#[derive(Debug, Clone)]
-struct ByName(Arc<Slot>);
-
-impl Borrow<str> for ByName {
-    fn borrow(&self) -> &str {
-        self.0.name().map_or("", Name::as_str)
-    }
-}
-
-impl PartialEq for ByName {
-    fn eq(&self, other: &Self) -> bool {
-        Borrow::<str>::borrow(self) == Borrow::<str>::borrow(other)
-    }
-}
-
-impl Eq for ByName {}
-
-impl Hash for ByName {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Borrow::<str>::borrow(self).hash(state);
-    }
-}
-
-/// The places of all hosts, by id.
-#[derive(Debug, Default)]
-struct Slots {
-    table: HashTable<Arc<Slot>>,
-    hasher: RandomState,
-}
-
-impl Slots {
-    fn get(&self, host: Uuid) -> Option<&Arc<Slot>> {
-        self.table.find(self.hasher.hash_one(host), |slot| slot.uid() == host)
-    }
-
-    fn get_or_add(&mut self, host: Uuid) -> &Arc<Slot> {
-        let Self { table, hasher } = self;
-        table
-            .entry(hasher.hash_one(host), |slot| slot.uid() == host, |slot| hasher.hash_one(slot.uid()))
-            .or_insert_with(|| Arc::new(Slot::new(host)))
-            .into_mut()
-    }
-
-    fn remove(&mut self, host: Uuid) -> Option<Arc<Slot>> {
-        let entry = self.table.find_entry(self.hasher.hash_one(host), |slot| slot.uid() == host);
-        entry.ok().map(|entry| entry.remove().0)
-    }
-}
-
-/// Every assignment there is, on its way into the view.
-#[derive(Debug, Default)]
-pub struct Everything {
-    places: HashMap<Uuid, u32, BuildHasherDefault<LastBytes>>,
-    /// The hosts by their place, with how many assignments they have.
-    hosts: Vec<(Uuid, u32)>,
-    /// With the place of their host. In one piece, so that all of it goes back to the system in the end.
-    entries: Vec<(u32, Entry)>,
-}
-
-/// Hashes ids by their last bytes, which are random in all that the control plane makes.
-#[derive(Debug, Default, Clone, Copy)]
-struct LastBytes(u64);
-
-impl Hasher for LastBytes {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(last) = bytes.last_chunk::<8>() {
-            self.0 ^= u64::from_le_bytes(*last).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        }
-    }
-}
-
-impl Everything {
-    /// Takes in an assignment.
-    pub fn take(&mut self, assignment: Assignment) {
-        let Self { places, hosts, entries } = self;
-        let place = *places.entry(assignment.host).or_insert_with(|| {
-            hosts.push((assignment.host, 0));
-            u32::try_from(hosts.len() - 1).unwrap_or(u32::MAX)
-        });
-        if let Some((_, count)) = hosts.get_mut(place as usize) {
-            *count += 1;
-        }
-        entries.push((place, Entry::from(assignment)));
-    }
-
-    /// Returns the hosts, each with the numbers of its entries.
-    fn grouped(&self) -> (Vec<u32>, impl Iterator<Item = (Uuid, std::ops::Range<usize>)>) {
-        let mut ends: Vec<usize> = Vec::with_capacity(self.hosts.len());
-        let mut end = 0;
-        for (_, count) in &self.hosts {
-            ends.push(end);
-            end += *count as usize;
-        }
-        let mut order = vec![0_u32; self.entries.len()];
-        for (number, (place, _)) in self.entries.iter().enumerate() {
-            if let Some(at) = ends.get_mut(*place as usize) {
-                if let Some(slot) = order.get_mut(*at) {
-                    *slot = u32::try_from(number).unwrap_or(u32::MAX);
-                }
-                *at += 1;
-            }
-        }
-        let groups = self.hosts.iter().zip(ends).map(|((host, count), end)| (*host, end - *count as usize..end));
-        (order, groups.collect::<Vec<_>>().into_iter())
-    }
-}
 
 /// What every host should have, as of one revision.
 ///
@@ -267,11 +156,8 @@ impl FleetView {
 
     /// Takes in every assignment there is as of `revision`, while nobody polls yet.
     pub fn load(&self, all: &Everything, revision: Revision) {
-        let (order, groups) = all.grouped();
-        for (host, range) in groups {
-            let numbers = order.get(range).unwrap_or_default();
-            let entries = numbers.iter().filter_map(|number| all.entries.get(*number as usize));
-            let set = HostSet::new(host, entries.map(|(_, entry)| entry.clone()).collect::<Box<[_]>>());
+        for (host, entries) in all.by_host() {
+            let set = HostSet::new(host, entries);
             let slot = self.slot(host);
             self.entries.fetch_add(set.entries().len(), Ordering::Relaxed);
             if set.has_tombstone() {
@@ -350,7 +236,7 @@ impl FleetView {
     /// Returns how many hosts have a place.
     #[must_use]
     pub fn hosts(&self) -> usize {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner).table.len()
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Returns how many assignments there are, present ones and tombstones.
@@ -376,7 +262,7 @@ impl FleetView {
     /// Returns every host's place.
     #[must_use]
     pub fn slots(&self) -> Vec<Arc<Slot>> {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner).table.iter().cloned().collect()
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Returns every host's set, for comparison with the database.

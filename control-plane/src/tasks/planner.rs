@@ -3,6 +3,7 @@
 //! Every replica keeps its model up to date with the feed; the one that holds the lease also decides and writes. What
 //! was decided and how far is one transaction, so a crash repeats a step and loses none.
 
+mod keeping;
 mod pace;
 
 use std::{
@@ -11,10 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use titan_api::{
-    Kind, Problem, Revision,
-    changes::{Change, Operation},
-};
+use titan_api::{Problem, Revision, changes::Operation};
 use uuid::Uuid;
 
 use self::pace::Pace;
@@ -23,12 +21,10 @@ use crate::{
         absences::Absences,
         agenda::Agenda,
         causes::{self, Affected},
-        hosts::Loader,
-        model::Model,
     },
     planning::{Moved, Planning, Standing, WriteError, Writing},
     state::AppState,
-    store::{ChangeFilter, Lease, StoreError, Tx},
+    store::{ChangeFilter, Lease, StoreError},
     tasks::{absences::Lookout, follow, leads::Leads, sweep},
 };
 
@@ -286,72 +282,6 @@ impl Planner {
         Ok(())
     }
 
-    /// Builds the model from one snapshot.
-    pub async fn load(&mut self) -> Result<(), StoreError> {
-        if self.state.store.postgres().is_none() {
-            // This process holds the file's lock: whoever held a lease is gone.
-            let mut tx = self.state.store.write("lease").await?;
-            tx.end_leases().await?;
-            tx.commit().await?;
-        }
-        let mut tx = self.state.store.read().await?;
-        let revision = tx.clock().await?;
-        let documents = tx.documents_beside_hosts().await?;
-        let mut hosts = Loader::new(0);
-        tx.hosts(|uid, name, labels, spec, facts| {
-            if let Err(error) = hosts.add(uid, name, labels, spec, facts) {
-                let error: &dyn std::error::Error = &error;
-                tracing::error!(host.name = name, error, "a stored host cannot be read");
-            }
-        })
-        .await?;
-        drop(tx);
-        self.state.change_model(|model| {
-            *model = Model::default();
-            model.set_hosts(hosts.finish());
-            for stored in &documents {
-                if let Err(problem) = model.put(&stored.document()) {
-                    unreadable(&stored.name, &problem);
-                }
-            }
-            model.revision = revision;
-        });
-        self.loaded = true;
-        Ok(())
-    }
-
-    /// Moves the model along by the history, and returns the hosts whose facts changed.
-    async fn follow(&mut self) -> Result<Vec<(Uuid, i64)>, StoreError> {
-        let mut tx = self.state.store.read().await?;
-        let clock = tx.clock().await?;
-        let mut seen = self.state.model().revision;
-        while seen < clock {
-            let (changes, end) = tx.changes_page(seen.next(), &ChangeFilter::default(), BATCH).await?;
-            let Some(end) = end else { break };
-            let leading = &mut self.leading;
-            self.state.change_model(|model| {
-                for change in &changes {
-                    leave(leading.as_mut(), model, change);
-                    if let Err(problem) = model.follow(change) {
-                        unreadable(&change.name, &problem);
-                    }
-                    rebook(leading.as_mut(), model, change);
-                }
-            });
-            // A host that was made a moment ago may have reported facts before the model knew it.
-            for change in changes.iter().filter(|change| change.kind == titan_api::Kind::Host) {
-                take_facts(&self.state, &mut tx, change.uid).await?;
-            }
-            seen = end;
-        }
-        self.state.change_model(|model| model.revision = model.revision.max(clock));
-        let queued = tx.queued_facts().await?;
-        for (host, _) in &queued {
-            take_facts(&self.state, &mut tx, *host).await?;
-        }
-        Ok(queued)
-    }
-
     /// Takes or renews the lease; `None` if another replica leads.
     async fn lead(&mut self) -> Result<Option<Lease>, StoreError> {
         let now = self.state.clock.now();
@@ -405,36 +335,4 @@ impl Planner {
             self.leads.take("planner", &self.holder, None);
         }
     }
-}
-
-/// Takes a host that is deleted out of what a leader stands on, before its number is given to another.
-fn leave(leading: Option<&mut Leading>, model: &Model, change: &Change) {
-    if let Some(leading) = leading
-        && (change.kind, change.operation) == (Kind::Host, Operation::Delete)
-        && let Some(number) = model.hosts().number(change.uid)
-    {
-        leading.standing.remove_host(number);
-    }
-}
-
-/// Takes in that a deployment asks for more or less than before.
-fn rebook(leading: Option<&mut Leading>, model: &Model, change: &Change) {
-    if let Some(leading) = leading
-        && change.kind == Kind::Deployment
-    {
-        let shifted = leading.standing.rebook(change.uid, model);
-        leading.agenda.shift(shifted);
-    }
-}
-
-async fn take_facts(state: &AppState, tx: &mut Tx, host: Uuid) -> Result<(), StoreError> {
-    if let Some(observed) = tx.observed_host(host).await? {
-        state.change_model(|model| model.set_facts(host, &observed.facts));
-    }
-    Ok(())
-}
-
-/// A stored document that cannot be read holds up nobody else; it is said once each time that it is met.
-fn unreadable(name: &str, problem: &Problem) {
-    tracing::error!(document.name = name, %problem, errors = ?problem.errors, "a stored document cannot be read");
 }
