@@ -6,6 +6,7 @@
 //! ([`plan`]). Read [`working`] first, then [`inputs`], [`signals`] and [`flow`].
 
 mod attempts;
+pub mod failures;
 pub mod flow;
 pub mod graph;
 pub mod inputs;

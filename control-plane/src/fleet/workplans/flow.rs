@@ -61,8 +61,8 @@ impl Working {
     /// Says what the plan comes to when nothing is left to do.
     pub(super) fn settle(&mut self) -> Result<(), Stop> {
         let plan = &self.plan;
-        let end = |working: &mut Self, state, reason: Option<&str>| {
-            let (reason, wall) = (reason.map(str::to_owned), working.wall);
+        let end = |working: &mut Self, state, reason: Option<String>| {
+            let wall = working.wall;
             working.emit(Event::Plan { state, reason, wall, ending: None });
         };
         match plan.state {
@@ -73,13 +73,16 @@ impl Working {
                 let undo = plan.failures > 0
                     && plan.compensations > 0
                     && plan.head.on_failure == titan_api::workplans::OnPlanFailure::Rollback;
+                // Of what failed before it was kept why, nobody knows it any more.
+                let why = || plan.failure.as_ref().map_or("something that had to pass did not", |told| &told.text);
                 if undo {
-                    let reason = Some("something that had to pass did not".to_owned());
+                    let reason = Some(why().to_owned());
                     self.todo.push_back(Todo::Stop { state: PlanState::RollingBack, reason, ending: None });
                 } else if plan.compensations > 0 {
                     self.todo.push_back(Todo::LeaveOut);
                 } else if plan.failures > 0 {
-                    end(self, PlanState::Failed, Some("something that had to pass did not"));
+                    let reason = Some(why().to_owned());
+                    end(self, PlanState::Failed, reason);
                 } else {
                     end(self, PlanState::Succeeded, None);
                 }

@@ -12,7 +12,10 @@ use titan_api::{
 };
 use uuid::Uuid;
 
-use super::tally::{self, Tally};
+use super::{
+    failures::Failure,
+    tally::{self, Tally},
+};
 
 /// A plan without its nodes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +50,9 @@ pub struct Plan {
     pub compensations: u64,
     /// Nodes that failed and had to pass.
     pub failures: u64,
+    /// The one of these that people are told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
     /// Compensations that failed.
     pub undone_badly: u64,
     /// Nodes that wait for a person.
@@ -77,6 +83,7 @@ impl Plan {
             open: 0,
             compensations: 0,
             failures: 0,
+            failure: None,
             undone_badly: 0,
             held: 0,
             by_hold: false,
@@ -144,7 +151,7 @@ impl Plan {
                 }
             }
             Event::Plan { state, reason, wall, ending } => self.go_on(*state, reason.as_ref(), *wall, *ending),
-            Event::Node { state: NodeState::Final, outcome, .. } => {
+            Event::Node { state: NodeState::Final, outcome, message, .. } => {
                 let Some(node) = node else { return };
                 *self.opened(node.spec.compensation) -= 1;
                 self.held -= u64::from(node.held);
@@ -153,6 +160,10 @@ impl Plan {
                         self.undone_badly += 1;
                     } else if !node.spec.optional {
                         self.failures += 1;
+                        let failure = Failure::of(node, message.as_deref().or(node.message.as_deref()));
+                        if failure.outweighs(self.failure.as_ref()) {
+                            self.failure = Some(failure);
+                        }
                     }
                 }
             }

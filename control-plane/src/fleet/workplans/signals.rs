@@ -9,6 +9,7 @@ use titan_api::{
 };
 
 use super::{
+    failures::REJECTED,
     graph,
     inputs::wrong_state,
     plan::{Node, micros},
@@ -147,7 +148,7 @@ impl Working {
             }
             Signal::Reject => {
                 self.signalled(&told.request);
-                let message = because("rejected");
+                let message = because(REJECTED);
                 // Whoever rejects it has decided, though it is to wait for a person when it failed.
                 match running.filter(|_| gate && begun && !holds) {
                     Some(number) => self.complete(name, number, Verdict::Failed, message, None),
