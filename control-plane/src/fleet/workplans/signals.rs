@@ -3,8 +3,10 @@
 use serde_json::Value;
 use titan_api::{
     Code, Name, Problem,
+    spans::Span,
     workplans::{
-        AttemptState, Event, Executor, NodeState, Outcome, PlanState, Signal, SignalRequest, attempts::Verdict,
+        AttemptState, Event, Executor, NodeSpec, NodeState, Outcome, PlanState, Signal, SignalRequest,
+        attempts::Verdict,
     },
 };
 
@@ -183,7 +185,8 @@ impl Working {
             _ => self.plan.head.values.clone(),
         };
         if let Some(deadline) = request.deadline {
-            graph::budget(&self.specs, deadline.0)?;
+            graph::budget(&self.specs, deadline.0)
+                .map_err(|problem| self.without_deadline(deadline).unwrap_or(problem))?;
             let over = self.plan.started_at.map(|at| at.saturating_add(micros(deadline.0)));
             if over.is_some_and(|over| over <= self.now()) {
                 let detail = format!("a deadline of {deadline} has passed already");
@@ -194,6 +197,23 @@ impl Working {
         let deadline = request.deadline.or(self.plan.head.deadline);
         self.emit(Event::Updated { values, deadline });
         Ok(())
+    }
+
+    /// Says what a release that began without a deadline would have needed for one: its stages may take as long as they like,
+    /// so that no deadline is ever long enough for them.
+    fn without_deadline(&self, deadline: Span) -> Option<Problem> {
+        let releases = |spec: &NodeSpec| matches!(spec.run, Some(Executor::Release(_)));
+        if self.plan.head.deadline.is_some() || !self.specs.values().any(releases) {
+            return None;
+        }
+        let detail = "the rollout began without a deadline, so its stages may take as long as they like and none can be \
+                      given to it now";
+        let hint = format!(
+            "write `deadline: {deadline}` into spec.strategy of the deployment, beside its stages (titan edit deployment \
+             NAME): its next release goes by it, and can be given more or less time then; this one is ended with titan \
+             rollout abort or rollback"
+        );
+        Some(Problem::new(Code::BudgetExceeded, detail).at("/deadline", detail).hint(hint))
     }
 
     /// Returns a node as it stands, for those who look at what a step did.
