@@ -387,7 +387,7 @@ fn routes() -> Routes {
             .on(query(answer(op("get", one, "Reads a document"), document()), &["at"]), get(documents::get_route))
             .on(both(op("put", one, "Puts a document as it stands"), document(), document()), put(documents::put_route))
             .on(
-                both(op("patch", one, "Changes parts of a document (RFC 7386)"), document(), document()),
+                both(op("patch", one, "Changes parts of a document (RFC 7396)"), document(), document()),
                 patch(documents::patch_route),
             )
             .on(

@@ -1,6 +1,5 @@
 //! Signals: what people tell a plan, checked against where it is.
 
-use serde_json::Value;
 use titan_api::{
     Code, Name, Problem,
     spans::Span,
@@ -17,6 +16,7 @@ use super::{
     plan::{Node, micros},
     working::{Stop, Todo, Working},
 };
+use crate::patches;
 
 /// What a person tells a plan.
 #[derive(Debug, Clone)]
@@ -176,14 +176,10 @@ impl Working {
         if request.deadline.is_some() {
             self.need_whole()?;
         }
-        let mut values = Value::Object(self.plan.head.values.clone());
+        let mut values = self.plan.head.values.clone();
         if let Some(patch) = &request.values {
-            merge(&mut values, &Value::Object(patch.clone()));
+            patches::merge_maps(&mut values, patch);
         }
-        let values = match values {
-            Value::Object(values) => values,
-            _ => self.plan.head.values.clone(),
-        };
         if let Some(deadline) = request.deadline {
             graph::budget(&self.specs, deadline.0)
                 .map_err(|problem| self.without_deadline(deadline).unwrap_or(problem))?;
@@ -220,25 +216,5 @@ impl Working {
     #[must_use]
     pub fn seen(&self, name: &Name) -> Option<&Node> {
         self.node(name)
-    }
-}
-
-/// Changes a value by a merge patch (RFC 7386).
-pub(crate) fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(serde_json::Map::new());
-    }
-    if let Value::Object(target) = target {
-        for (key, value) in patch {
-            if value.is_null() {
-                target.remove(key);
-            } else {
-                merge(target.entry(key.clone()).or_insert(Value::Null), value);
-            }
-        }
     }
 }
