@@ -13,8 +13,10 @@ use super::{
     failures::REJECTED,
     graph,
     inputs::wrong_state,
-    plan::{Node, micros},
-    working::{Stop, Todo, Working},
+    nodes::Node,
+    plan::micros,
+    steps::Stop,
+    working::{Todo, Working},
 };
 use crate::patches;
 
