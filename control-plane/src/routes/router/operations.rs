@@ -51,7 +51,7 @@ pub(super) fn answer(operation: Operation, answer: Shape) -> Operation {
 
 /// Returns it with both.
 pub(super) fn both(operation: Operation, body: Shape, answer: Shape) -> Operation {
-    Operation { body: Some(body), answer: Some(answer), ..operation }
+    self::answer(self::body(operation, body), answer)
 }
 
 /// Returns it with a query.
