@@ -1,132 +1,27 @@
 //! Documents: what people declare. `apiVersion`, `kind`, `metadata`, `spec`, `status`.
 
-use std::{fmt, str::FromStr};
+mod kinds;
+mod specs;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+pub use self::{
+    kinds::{Kind, KindError},
+    specs::Spec,
+};
 use crate::{
     Name, Revision,
-    deployments::DeploymentSpec,
-    hosts::HostSpec,
     labels::{Annotations, Labels},
-    limits,
     parse::{self, nearest},
     problems::{Code, Fault, Problem},
-    targets::{self, TargetSpec},
-    templates::TemplateSpec,
     values::Values,
-    workloads::WorkloadSpec,
-    workplans::{self, WorkPlanSpec},
-    workspaces::{self, WorkspaceSpec},
+    workplans, workspaces,
 };
 
 /// The version of every document.
 pub const API_VERSION: &str = "titan/v1";
-
-/// What kind of thing a document declares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum Kind {
-    /// A scope of work.
-    Workspace,
-    /// Something that accepts workloads.
-    Host,
-    /// A directory of files to render.
-    Template,
-    /// A unit to deploy.
-    Workload,
-    /// Rules that match hosts.
-    Target,
-    /// A workload on hosts.
-    Deployment,
-    /// A graph of stages and checks.
-    WorkPlan,
-}
-
-impl Kind {
-    /// Every kind, in the order in which they are written: what is referred to comes first.
-    pub const ALL: [Self; 7] =
-        [Self::Workspace, Self::Host, Self::Template, Self::Workload, Self::Target, Self::Deployment, Self::WorkPlan];
-
-    /// Returns the kind as it stands in documents.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Workspace => "Workspace",
-            Self::Host => "Host",
-            Self::Template => "Template",
-            Self::Workload => "Workload",
-            Self::Target => "Target",
-            Self::Deployment => "Deployment",
-            Self::WorkPlan => "WorkPlan",
-        }
-    }
-
-    /// Returns the kind's part of a URL.
-    #[must_use]
-    pub const fn plural(self) -> &'static str {
-        match self {
-            Self::Workspace => "workspaces",
-            Self::Host => "hosts",
-            Self::Template => "templates",
-            Self::Workload => "workloads",
-            Self::Target => "targets",
-            Self::Deployment => "deployments",
-            Self::WorkPlan => "workplans",
-        }
-    }
-
-    /// Whether documents of the kind live in a workspace.
-    #[must_use]
-    pub const fn in_workspace(self) -> bool {
-        !matches!(self, Self::Workspace | Self::Host)
-    }
-
-    /// Returns the URL path of all documents of the kind, or of `name`.
-    #[must_use]
-    pub fn path(self, workspace: Option<&str>, name: Option<&str>) -> String {
-        let plural = self.plural();
-        let mut path = match workspace {
-            // The plans themselves are at `/v1/workplans`; these are their documents.
-            None if self == Self::WorkPlan => format!("/v1/workspaces/-/{plural}"),
-            Some(workspace) if self.in_workspace() => {
-                format!("/v1/workspaces/{workspace}/{plural}")
-            }
-            _ => format!("/v1/{plural}"),
-        };
-        if let Some(name) = name {
-            path.push('/');
-            path.push_str(name);
-        }
-        path
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// Why a text is not a [`Kind`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a kind; kinds are workspace, host, template, workload, target, deployment and workplan")]
-pub struct KindError(String);
-
-impl FromStr for Kind {
-    type Err = KindError;
-
-    /// Reads `Host`, `host` or `hosts`.
-    fn from_str(text: &str) -> Result<Self, KindError> {
-        let lower = text.to_lowercase();
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.plural() == lower || kind.as_str().to_lowercase() == lower)
-            .ok_or_else(|| KindError(text.to_owned()))
-    }
-}
 
 /// Who and what a document is. People set name, workspace, labels and annotations; the rest is the control plane's and
 /// is ignored in what people send.
@@ -197,124 +92,6 @@ pub struct Document {
 
 fn empty() -> Value {
     Value::Object(Values::new())
-}
-
-/// What is declared, by kind.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "each is the spec of the kind of its name")]
-pub enum Spec {
-    Workspace(WorkspaceSpec),
-    Host(HostSpec),
-    Template(TemplateSpec),
-    Workload(WorkloadSpec),
-    Target(TargetSpec),
-    Deployment(DeploymentSpec),
-    WorkPlan(WorkPlanSpec),
-}
-
-impl Spec {
-    /// Returns `value` as the spec of a `kind`, or everything that is wrong, with pointers from `/spec`.
-    pub fn parse(kind: Kind, value: Value) -> Result<Self, Vec<Fault>> {
-        fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Vec<Fault>> {
-            // A list would be read as the fields in their order.
-            if !value.is_object() {
-                return Err(vec![Fault::new("/spec", "a spec is a map")]);
-            }
-            parse::from_value(value).map_err(|fault| vec![fault.under("/spec")])
-        }
-        let spec = match kind {
-            Kind::Workspace => Self::Workspace(read(value)?),
-            Kind::Host => Self::Host(read(value)?),
-            Kind::Template => Self::Template(read(value)?),
-            Kind::Workload => Self::Workload(read(value)?),
-            Kind::Target => Self::Target(read(value)?),
-            Kind::Deployment => Self::Deployment(read(value)?),
-            Kind::WorkPlan => Self::WorkPlan(read(value)?),
-        };
-        let faults = spec.faults();
-        if faults.is_empty() { Ok(spec) } else { Err(faults) }
-    }
-
-    fn faults(&self) -> Vec<Fault> {
-        match self {
-            Self::Workspace(spec) => values_faults(&spec.config, "/spec/config"),
-            Self::Host(spec) => {
-                let mut faults = values_faults(&spec.values, "/spec/values");
-                faults.extend(spec.files_faults("/spec/files"));
-                faults.extend(spec.taints_faults("/spec/taints"));
-                for (index, workspace) in spec.workspaces.iter().enumerate() {
-                    if workspace != "*"
-                        && let Err(error) = Name::new(workspace.as_str())
-                    {
-                        faults.push(Fault::new(format!("/spec/workspaces/{index}"), error.to_string()));
-                    }
-                }
-                faults
-            }
-            Self::Template(spec) => spec.faults("/spec"),
-            Self::Workload(spec) => values_faults(&spec.values, "/spec/values"),
-            Self::Target(spec) => targets::faults(spec, "/spec"),
-            Self::Deployment(spec) => {
-                let mut faults = values_faults(&spec.values, "/spec/values");
-                faults.extend(spec.placement_faults("/spec"));
-                if spec.overrides.len() > limits::OVERRIDES {
-                    let detail = format!("{} entries, the limit is {}", spec.overrides.len(), limits::OVERRIDES);
-                    faults.push(Fault::new("/spec/overrides", detail));
-                }
-                for (index, entry) in spec.overrides.iter().enumerate() {
-                    faults.extend(targets::faults(&entry.selector, &format!("/spec/overrides/{index}/match")));
-                    faults.extend(values_faults(&entry.values, &format!("/spec/overrides/{index}/values")));
-                }
-                faults.extend(spec.strategy.iter().flat_map(|strategy| strategy.faults("/spec/strategy")));
-                faults
-            }
-            Self::WorkPlan(spec) => {
-                let mut faults = values_faults(&spec.values, "/spec/values");
-                faults.extend(spec.faults("/spec"));
-                faults
-            }
-        }
-    }
-
-    /// Returns the spec in its canonical form: defaults filled in, keys in order.
-    #[must_use]
-    pub fn to_value(&self) -> Value {
-        let value = match self {
-            Self::Workspace(spec) => serde_json::to_value(spec),
-            Self::Host(spec) => serde_json::to_value(spec),
-            Self::Template(spec) => serde_json::to_value(spec),
-            Self::Workload(spec) => serde_json::to_value(spec),
-            Self::Target(spec) => serde_json::to_value(spec),
-            Self::Deployment(spec) => serde_json::to_value(spec),
-            Self::WorkPlan(spec) => serde_json::to_value(spec),
-        };
-        // Specs are maps with text keys; writing them cannot fail.
-        value.unwrap_or_default()
-    }
-}
-
-fn values_faults(values: &Values, pointer: &str) -> Vec<Fault> {
-    let size = serde_json::to_string(values).map_or(0, |text| text.len());
-    let depth = values.values().map(depth).max().unwrap_or_default() + 1;
-    if size > limits::VALUES_BYTES {
-        vec![Fault::new(pointer, format!("{size} bytes as JSON, the limit is {}", limits::VALUES_BYTES))]
-    } else if depth > limits::VALUES_DEPTH {
-        vec![Fault::new(
-            pointer,
-            format!("{depth} maps and lists inside each other, the limit is {}", limits::VALUES_DEPTH),
-        )]
-    } else {
-        Vec::new()
-    }
-}
-
-/// Returns how many maps and lists are inside each other. Whatever was parsed is not deeper than the parser allows.
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
-        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or_default(),
-        _ => 0,
-    }
 }
 
 /// Everything about a document that can be known without a database.
@@ -395,6 +172,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{hosts::HostSpec, limits};
 
     fn faults(value: Value) -> Vec<(String, String)> {
         let problem = Declared::parse(value, None).expect_err("invalid");

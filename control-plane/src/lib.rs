@@ -16,6 +16,7 @@ pub mod fleet;
 pub mod load;
 mod loads;
 mod metrics;
+mod patches;
 pub mod planning;
 mod problem;
 pub mod render;

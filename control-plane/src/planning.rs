@@ -5,12 +5,14 @@
 //! the first.
 
 mod groups;
+mod removals;
+mod renderings;
 mod rollouts;
 mod standing;
 mod written;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -29,9 +31,14 @@ use crate::{
         releases::{self, Resolution, Restored},
         view::{Entry, FleetView},
     },
-    planning::{groups::Groups, rollouts::Choice},
-    render::{Job, Renderer},
-    store::{Assignment, Description, Release, Store},
+    planning::{
+        groups::Groups,
+        removals::Removals,
+        renderings::{Deciding, Waiting},
+        rollouts::Choice,
+    },
+    render::Renderer,
+    store::{Assignment, Release, Store},
 };
 
 pub use rollouts::{Moved, Rollout};
@@ -81,23 +88,6 @@ pub struct Planning<'a> {
     pub renderer: &'a Renderer,
 }
 
-/// A pair of deployment and host that waits for its rendering.
-struct Waiting {
-    told: Arc<Description>,
-    host: Uuid,
-    key: Digest,
-    /// What the host has.
-    existing: Option<Entry>,
-}
-
-/// What is being decided.
-#[derive(Default)]
-struct Deciding {
-    planned: Planned,
-    waiting: Vec<Waiting>,
-    jobs: BTreeMap<Digest, Job>,
-}
-
 impl Planning<'_> {
     /// Decides everything that is affected, without writing.
     pub async fn preview(&mut self, affected: &Affected) -> Result<Planned, Problem> {
@@ -140,54 +130,6 @@ impl Planning<'_> {
         self.render(deciding).await
     }
 
-    /// Renders what is not known, and decides for whoever waits for it.
-    async fn render(&self, deciding: Deciding) -> Result<Planned, Problem> {
-        let Deciding { mut planned, waiting, jobs } = deciding;
-        let outcomes: Vec<_> = jobs.keys().copied().collect();
-        let mut known = match outcomes.is_empty() {
-            true => HashMap::new(),
-            false => self.store.read().await?.renderings(&outcomes).await?,
-        };
-        let fresh = jobs.into_iter().filter(|(key, _)| !known.contains_key(key));
-        let (keys, jobs): (Vec<_>, Vec<_>) = fresh.unzip();
-        let mut failed: HashMap<Digest, Problem> = HashMap::new();
-        for (key, rendered) in keys.into_iter().zip(self.renderer.render(jobs).await) {
-            match rendered {
-                Ok(bundle) => {
-                    known.insert(key, bundle.digest);
-                    planned.renderings.insert(key, bundle.digest);
-                    planned.bundles.insert(bundle.digest, bundle.body);
-                }
-                Err(problem) if problem.code == Code::Internal => return Err(problem),
-                Err(problem) => {
-                    failed.insert(key, problem);
-                }
-            }
-        }
-        for Waiting { told, host, key, existing } in waiting {
-            let Some(bundle) = known.get(&key) else {
-                let lost = || Problem::new(Code::Internal, "a rendering was lost");
-                let problem = failed.get(&key).cloned().ok_or_else(lost)?;
-                self.stays(&mut planned, told.deployment, host, Some(problem));
-                continue;
-            };
-            match moves::present(&told, host, existing.as_ref(), *bundle) {
-                Some(moved) => {
-                    if !planned.bundles.contains_key(bundle) {
-                        planned.reused.insert(*bundle);
-                    }
-                    self.moves(&mut planned, moved, existing);
-                }
-                None => self.stays(&mut planned, told.deployment, host, None),
-            }
-        }
-        // What nobody takes is not kept, and so it is not known later either.
-        let taken: BTreeSet<_> = planned.moved.iter().filter_map(|(moved, _)| moved.bundle).collect();
-        planned.bundles.retain(|digest, _| taken.contains(digest));
-        planned.renderings.retain(|_, digest| taken.contains(digest));
-        Ok(planned)
-    }
-
     fn footing(&self) -> Footing<'_> {
         Footing { model: self.model, bookings: &self.standing.bookings, absences: &self.standing.absences }
     }
@@ -213,30 +155,6 @@ impl Planning<'_> {
 
     fn existing(&self, deployment: Uuid, host: Uuid) -> Option<Entry> {
         self.view.find(host)?.set().of_deployment(deployment).cloned()
-    }
-
-    /// A deployment that is gone leaves every host that has it.
-    fn remove_deployment(&mut self, item: &Item, planned: &mut Planned) {
-        let mut removals = Removals::default();
-        for host in &item.hosts {
-            self.release_booking(item.deployment, *host, planned);
-            let existing = self.existing(item.deployment, *host);
-            let moved = existing.as_ref().and_then(|existing| {
-                let on_remove = existing.description.on_remove;
-                let told = removals.told(&existing.description, RemovalReason::DeploymentDeleted, on_remove);
-                moves::absent(existing, *host, &told)
-            });
-            match moved {
-                Some(moved) => self.moves(planned, moved, existing),
-                None => self.stays(planned, item.deployment, *host, None),
-            }
-        }
-        if item.last {
-            self.standing.barriers.remove(&item.deployment);
-            for host in self.settle_problems(planned, item.deployment, |_| true) {
-                self.release_booking(item.deployment, host, planned);
-            }
-        }
     }
 
     async fn decide_deployment(
@@ -398,22 +316,5 @@ impl Planning<'_> {
         let settled: Vec<_> = problems.filter(|host| !named.contains(host) && over(*host)).collect();
         planned.problems.extend(settled.iter().map(|host| (deployment, *host, None)));
         settled
-    }
-}
-
-/// How hosts are told to remove what they have: once for all that were told alike.
-#[derive(Default)]
-struct Removals(HashMap<(usize, RemovalReason), Arc<Description>>);
-
-impl Removals {
-    fn told(
-        &mut self,
-        before: &Arc<Description>,
-        reason: RemovalReason,
-        on_remove: titan_api::deployments::OnRemove,
-    ) -> Arc<Description> {
-        // By address: whoever asks holds what was told before, so that no other takes its place.
-        let told = self.0.entry((Arc::as_ptr(before).addr(), reason));
-        Arc::clone(told.or_insert_with(|| Arc::new(moves::removal(before, reason, on_remove))))
     }
 }

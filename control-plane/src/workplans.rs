@@ -15,7 +15,8 @@ use titan_api::{
 use uuid::Uuid;
 
 use crate::{
-    fleet::workplans::{Input, Need, Order, Plan, Step, Stop, Told, Working, signals::merge},
+    fleet::workplans::{Input, Need, Order, Plan, Step, Stop, Told, Working},
+    patches,
     state::AppState,
     store::{Parent, PlanRow, Release, StoreError, TakenSignal, Tx, Veto},
     writing,
@@ -94,11 +95,8 @@ pub async fn step(tx: &mut Tx, plan: Uuid, inputs: Vec<Input>, context: Context<
                     let name = format!("{}/{node}", row.name);
                     let mut spec = *spec;
                     // What is handed down is weaker than what the inner plan says itself.
-                    let mut values = serde_json::Value::Object(step.plan.head.values.clone());
-                    merge(&mut values, &serde_json::Value::Object(std::mem::take(&mut spec.values)));
-                    if let serde_json::Value::Object(values) = values {
-                        spec.values = values;
-                    }
+                    let own = std::mem::replace(&mut spec.values, step.plan.head.values.clone());
+                    patches::merge_maps(&mut spec.values, &own);
                     tx.add_plan(&Plan::new(child), (&row.workspace, &name), Some(&parent), context.wall).await?;
                     let task =
                         task((child, WORKPLAN), (&row.workspace, "WorkPlan", &name), json!({ "node": node }), context);
@@ -271,11 +269,9 @@ async fn told(
         return Err(stale(wanted, row.version).into());
     }
     if let Some(patch) = &request.values {
-        let mut values = serde_json::Value::Object(row.plan.head.values.clone());
-        merge(&mut values, &serde_json::Value::Object(patch.clone()));
-        if let serde_json::Value::Object(values) = values {
-            writing::plans::fits(&WorkPlanSpec { values, ..row.plan.head.clone() })?;
-        }
+        let mut head = row.plan.head.clone();
+        patches::merge_maps(&mut head.values, patch);
+        writing::plans::fits(&head)?;
     }
     if signal == Signal::Start && row.plan.state == PlanState::Planning {
         lift_veto(&mut tx, plan, request).await?;

@@ -85,12 +85,12 @@ impl Podman {
             .map_err(text)?;
         // The shell takes everything down once its input is closed, which the system does when this process ends.
         let script = r#"
-            dir=$1; pm() { podman --root "$dir/root" --runroot "$dir/run" --tmpdir "$dir/tmp" "$@"; }
-            $2 podman --root "$dir/root" --runroot "$dir/run" --tmpdir "$dir/tmp" system service -t 0 "unix://$dir/podman.sock" >"$dir/service.log" 2>&1 & service=$!
+            dir=$1; pm() { podman --root "$dir/storage" --runroot "$dir/run" --tmpdir "$dir/tmp" "$@"; }
+            $2 podman --root "$dir/storage" --runroot "$dir/run" --tmpdir "$dir/tmp" system service -t 0 "unix://$dir/podman.sock" >"$dir/service.log" 2>&1 & service=$!
             cat >/dev/null; pm pod stop -a -t 0 >/dev/null 2>&1; pm stop -a -t 0 >/dev/null 2>&1
             pm pod rm -fa >/dev/null 2>&1; pm rm -fa -t 0 >/dev/null 2>&1
             kill $service 2>/dev/null; wait $service
-            umount -l "$dir/root/overlay" 2>/dev/null; rm -rf "$dir""#;
+            umount -l "$dir/storage/overlay" 2>/dev/null; rm -rf "$dir""#;
         let keeper = Command::new("/bin/sh")
             .args(["-c", script, "sh"])
             .arg(path)
@@ -150,7 +150,7 @@ impl Podman {
             // What has to do with its network is done where that is.
             command.arg("--url").arg(format!("unix://{}", self.socket().display()));
         } else {
-            for (flag, below) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
+            for (flag, below) in [("--root", "storage"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
                 command.arg(flag).arg(self.path().join(below));
             }
         }

@@ -57,7 +57,7 @@ impl Client {
         self.json(written(self.request(Method::PUT, &path), options).json(document)).await
     }
 
-    /// Changes parts of a document by a merge patch (RFC 7386).
+    /// Changes parts of a document by a merge patch (RFC 7396).
     pub async fn patch(
         &self,
         kind: Kind,

@@ -37,7 +37,7 @@ pub(crate) enum Rollout {
     Skip(Gate),
     /// Try again what waits for a person: a stage, a check, or a release that was taken back before.
     Retry(Gate),
-    /// Change the deadline.
+    /// Change the deadline of a rollout whose strategy has one.
     Update(Deadline),
     /// Stop it; hosts that have the release keep it.
     Abort(Of),

@@ -6,12 +6,15 @@
 //! ([`plan`]). Read [`working`] first, then [`inputs`], [`signals`] and [`flow`].
 
 mod attempts;
+pub mod failures;
 pub mod flow;
 pub mod graph;
 pub mod inputs;
 pub mod measurements;
+mod nodes;
 pub mod plan;
 pub mod signals;
+mod steps;
 pub mod tally;
 #[cfg(test)]
 mod tests;
@@ -19,8 +22,11 @@ pub mod turns;
 pub mod working;
 mod writes;
 
+pub use attempts::Attempt;
 pub use inputs::{Finished, Input};
-pub use plan::{Attempt, Node, Plan};
+pub use nodes::Node;
+pub use plan::Plan;
 pub use signals::Told;
+pub use steps::{Listing, Need, Order, Step, Stop};
 pub use tally::Link;
-pub use working::{Listing, Need, Order, Step, Stop, Working};
+pub use working::Working;

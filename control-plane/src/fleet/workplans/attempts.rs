@@ -1,5 +1,6 @@
-//! Attempts: who takes one, says that it lives, and how it ended.
+//! Attempts: how far one is, who takes it, says that it lives, and how it ended.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use titan_api::{
     Code, Name, Problem,
@@ -13,9 +14,48 @@ use titan_api::{
 use super::{
     flow::ITSELF,
     inputs::{Finished, wrong_state},
-    plan::Node,
-    working::{Stop, Working},
+    nodes::Node,
+    steps::Stop,
+    working::Working,
 };
+
+/// An attempt of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Counts the attempts of the node, from 1.
+    pub number: u32,
+    /// How far it is.
+    pub state: AttemptState,
+    /// Since when, by the plan's clock.
+    pub at: i64,
+    /// When it may begin, if it is pending.
+    pub due: i64,
+    /// Who took it.
+    pub uid: Option<String>,
+    /// When its worker was told to stop.
+    pub cancelling: Option<i64>,
+    /// When its worker last said that it is at it. No event tells: it is no transition.
+    pub beat: i64,
+    /// Whether a result was given with it.
+    pub answered: bool,
+    /// The checks that it answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<Name>,
+}
+
+impl Attempt {
+    /// Whether it is on its way.
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        !self.state.is_final()
+    }
+
+    /// Whether it answered a check. One that began before it was kept which ones answered all of them.
+    #[must_use]
+    pub fn gave(&self, check: &Name) -> bool {
+        self.answered && (self.given.is_empty() || self.given.contains(check))
+    }
+}
 
 impl Working {
     /// Checks that an attempt is on its way and this process has it.
@@ -148,7 +188,7 @@ impl Working {
         reason: Option<&String>,
     ) -> Result<(), Stop> {
         self.need([node])?;
-        let running = |attempt: &&super::Attempt| {
+        let running = |attempt: &&Attempt| {
             attempt.number == number && attempt.state == AttemptState::Running && attempt.uid.as_deref() == Some(ITSELF)
         };
         if self.node(node).and_then(Node::live).filter(running).is_none() {

@@ -14,9 +14,11 @@ use titan_api::{
 use super::{
     flow::INTERRUPTED,
     graph,
-    plan::{Node, micros},
+    nodes::Node,
+    plan::micros,
     signals::Told,
-    working::{Stop, Todo, Working},
+    steps::Stop,
+    working::{Todo, Working},
 };
 
 /// What happens to a plan.

@@ -1,19 +1,24 @@
 //! Signals: what people tell a plan, checked against where it is.
 
-use serde_json::Value;
 use titan_api::{
     Code, Name, Problem,
+    spans::Span,
     workplans::{
-        AttemptState, Event, Executor, NodeState, Outcome, PlanState, Signal, SignalRequest, attempts::Verdict,
+        AttemptState, Event, Executor, NodeSpec, NodeState, Outcome, PlanState, Signal, SignalRequest,
+        attempts::Verdict,
     },
 };
 
 use super::{
+    failures::REJECTED,
     graph,
     inputs::wrong_state,
-    plan::{Node, micros},
-    working::{Stop, Todo, Working},
+    nodes::Node,
+    plan::micros,
+    steps::Stop,
+    working::{Todo, Working},
 };
+use crate::patches;
 
 /// What a person tells a plan.
 #[derive(Debug, Clone)]
@@ -147,7 +152,7 @@ impl Working {
             }
             Signal::Reject => {
                 self.signalled(&told.request);
-                let message = because("rejected");
+                let message = because(REJECTED);
                 // Whoever rejects it has decided, though it is to wait for a person when it failed.
                 match running.filter(|_| gate && begun && !holds) {
                     Some(number) => self.complete(name, number, Verdict::Failed, message, None),
@@ -173,16 +178,13 @@ impl Working {
         if request.deadline.is_some() {
             self.need_whole()?;
         }
-        let mut values = Value::Object(self.plan.head.values.clone());
+        let mut values = self.plan.head.values.clone();
         if let Some(patch) = &request.values {
-            merge(&mut values, &Value::Object(patch.clone()));
+            patches::merge_maps(&mut values, patch);
         }
-        let values = match values {
-            Value::Object(values) => values,
-            _ => self.plan.head.values.clone(),
-        };
         if let Some(deadline) = request.deadline {
-            graph::budget(&self.specs, deadline.0)?;
+            graph::budget(&self.specs, deadline.0)
+                .map_err(|problem| self.without_deadline(deadline).unwrap_or(problem))?;
             let over = self.plan.started_at.map(|at| at.saturating_add(micros(deadline.0)));
             if over.is_some_and(|over| over <= self.now()) {
                 let detail = format!("a deadline of {deadline} has passed already");
@@ -195,29 +197,26 @@ impl Working {
         Ok(())
     }
 
+    /// Says what a release that began without a deadline would have needed for one: its stages may take as long as they like,
+    /// so that no deadline is ever long enough for them.
+    fn without_deadline(&self, deadline: Span) -> Option<Problem> {
+        let releases = |spec: &NodeSpec| matches!(spec.run, Some(Executor::Release(_)));
+        if self.plan.head.deadline.is_some() || !self.specs.values().any(releases) {
+            return None;
+        }
+        let detail = "the rollout began without a deadline, so its stages may take as long as they like and none can be \
+                      given to it now";
+        let hint = format!(
+            "write `deadline: {deadline}` into spec.strategy of the deployment, beside its stages (titan edit deployment \
+             NAME): its next release goes by it, and can be given more or less time then; this one is ended with titan \
+             rollout abort or rollback"
+        );
+        Some(Problem::new(Code::BudgetExceeded, detail).at("/deadline", detail).hint(hint))
+    }
+
     /// Returns a node as it stands, for those who look at what a step did.
     #[must_use]
     pub fn seen(&self, name: &Name) -> Option<&Node> {
         self.node(name)
-    }
-}
-
-/// Changes a value by a merge patch (RFC 7386).
-pub(crate) fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(serde_json::Map::new());
-    }
-    if let Value::Object(target) = target {
-        for (key, value) in patch {
-            if value.is_null() {
-                target.remove(key);
-            } else {
-                merge(target.entry(key.clone()).or_insert(Value::Null), value);
-            }
-        }
     }
 }

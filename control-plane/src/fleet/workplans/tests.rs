@@ -13,6 +13,8 @@ use uuid::Uuid;
 
 use super::{Finished, Input, Node, Order, Plan, Step, Stop, Told, Working};
 
+mod deadlines;
+mod failures;
 mod growth;
 mod partial;
 

@@ -7,7 +7,7 @@ use titan_api::{
     workplans::{AttemptState, Event, Executor, attempts::Verdict},
 };
 
-use super::plan::Node;
+use super::nodes::Node;
 
 /// An attempt that went on to another state.
 #[derive(Debug, Clone, PartialEq, Eq)]

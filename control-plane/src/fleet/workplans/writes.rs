@@ -11,8 +11,9 @@ use titan_api::{
 
 use super::{
     graph,
+    steps::Stop,
     tally::{self, Link},
-    working::{Stop, Todo, Working},
+    working::{Todo, Working},
 };
 
 impl Working {

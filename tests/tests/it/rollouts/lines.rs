@@ -69,6 +69,14 @@ async fn every_word_to_a_rollout_works_at_the_command_line() {
     assert_eq!(ends_with("titan rollout status web --wait"), Some(1));
     assert_eq!(state(), "rolledBack");
     have("two").await;
+    // Who said no, and why, wherever one looks.
+    let why = format!("{GATE} was rejected by token:reviewer: not-yet");
+    for line in ["rollout status", "rollout watch", "rollout history", "status deployment"] {
+        let line = format!("titan {line} web");
+        let told = author.run(&line).expect("run").stdout;
+        let told = String::from_utf8_lossy(&told).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.contains(&why), "{line}: {told}");
+    }
 
     // It went back, so it waits for a person who says why.
     world.apply(documents("four", &free)).await.expect("written");
@@ -80,6 +88,7 @@ async fn every_word_to_a_rollout_works_at_the_command_line() {
     assert_eq!(refused.status.code(), Some(4));
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(told.contains("was taken back before, as #3") && told.contains("--reason"), "{told}");
+    assert!(told.contains(&why), "{told}");
     titan("titan rollout retry web --reason it-was-the-network");
     assert_eq!(ends_with("titan rollout status web --wait"), Some(0));
     have("three").await;
@@ -90,7 +99,20 @@ async fn every_word_to_a_rollout_works_at_the_command_line() {
     assert_eq!(ends_with("titan rollout status web --wait"), Some(0));
     have("five").await;
 
-    for (number, word, ends, left) in [(7, "abort", "aborted", "slow-abort"), (8, "rollback", "rolledBack", "five")] {
+    world
+        .apply(documents(
+            "slow-free",
+            &json!({ "stages": [{ "name": "one", "hosts": 1 }, { "name": "all", "hosts": "100%" }] }),
+        ))
+        .await
+        .expect("written");
+    plan(&world, "web#7", |plan| plan.state == PlanState::Running).await;
+    let refused = author.run("titan rollout update web --deadline 300h").expect("run");
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(4), "{told}");
+    assert!(told.contains("hint: write `deadline: 300h` into spec.strategy of the deployment"), "{told}");
+
+    for (number, word, ends, left) in [(8, "abort", "aborted", "slow-abort"), (9, "rollback", "rolledBack", "five")] {
         let (version, release) = (format!("slow-{word}"), format!("web#{number}"));
         world.apply(documents(&version, &free)).await.expect("written");
         plan(&world, &release, |plan| plan.state == PlanState::Running).await;

@@ -79,7 +79,9 @@ async fn every_word_to_a_plan_works_at_the_command_line() {
     assert_eq!(own.status.code(), Some(4), "nobody approves his own");
     titan("titan workplan reject p gate --reason too-late");
     let over = person.run("titan workplan status p --wait").expect("run");
-    assert_eq!(over.status.code(), Some(1), "{}", String::from_utf8_lossy(&over.stdout));
+    let told = String::from_utf8_lossy(&over.stdout).into_owned();
+    assert_eq!(over.status.code(), Some(1), "{told}");
+    assert!(told.contains("gate was rejected by token:admin: too-late"), "{told}");
     let watched = person.run("titan workplan watch p").expect("run");
     assert_eq!(watched.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&watched.stdout).contains("gate"), "{watched:?}");

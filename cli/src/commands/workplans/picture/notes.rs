@@ -49,12 +49,23 @@ fn why(plan: &Follow) -> Vec<Line> {
     let Some(reason) = &plan.status.reason else { return Vec::new() };
     let failed = |node: &&NodeView| node.outcome == Some(Outcome::Failed) && !node.spec.optional;
     let failed: Vec<&str> = plan.nodes.values().filter(failed).map(|node| node.name.as_str()).collect();
+    // What decided it begins with the name of its node; beside it stand the others.
+    let named = |name: &str| {
+        let rest = reason.strip_prefix("stage ").unwrap_or(reason).strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(' '))
+    };
+    let others: Vec<&str> = failed.iter().copied().filter(|name| !named(name)).collect();
+    let more = match others.as_slice() {
+        [] => String::new(),
+        all if all.len() <= NAMED => all.join(", "),
+        all => format!("{} and {} more", all[..NAMED].join(", "), all.len() - NAMED),
+    };
     let line = Line::new().add(tone, format!("because {reason}"));
-    match failed.as_slice() {
-        [] => vec![line],
-        all if all.len() <= NAMED => vec![line.add(tone, format!(": {}", all.join(", ")))],
-        all => vec![line.add(tone, format!(": {} and {} more", all[..NAMED].join(", "), all.len() - NAMED))],
-    }
+    vec![match (more.is_empty(), others.len() < failed.len()) {
+        (true, _) => line,
+        (false, true) => line.add(tone, format!("; {more} failed too")),
+        (false, false) => line.add(tone, format!(": {more}")),
+    }]
 }
 
 /// What people can type now.

@@ -193,8 +193,24 @@ fn a_rollout_that_stopped_says_why() {
     ] {
         assert!(text.contains(said), "{said:?} is not in\n{text}");
     }
+    assert!(!text.contains("canary failed: canary"), "it is named once\n{text}");
     plan.status.state = PlanState::Planning;
     assert!(texts(&plan, (120, 30)).join("\n").contains("titan rollout retry web --reason"));
+}
+
+#[test]
+fn beside_what_decided_it_stand_the_others_that_failed() {
+    let failed = json!({ "state": "final", "outcome": "failed" });
+    let mut plan = plan("failed", &[("gate", failed.clone()), ("gate-2", failed.clone()), ("build", failed)]);
+    for (reason, line) in [
+        ("gate was rejected by token:bob: no", "because gate was rejected by token:bob: no; build, gate-2 failed too"),
+        ("stage build failed: 1 of 1 hosts", "because stage build failed: 1 of 1 hosts; gate, gate-2 failed too"),
+        ("its deadline has passed", "because its deadline has passed: build, gate, gate-2"),
+    ] {
+        plan.status.reason = Some(reason.to_owned());
+        let text = texts(&plan, (120, 30)).join("\n");
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
 }
 
 #[test]

@@ -1,0 +1,241 @@
+//! A host that is a directory, with its worker and appliers that note what they are asked for.
+
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::{Value, json};
+use titan_api::{
+    Name,
+    deployments::{Dependency, DependencyState},
+};
+use tokio::{runtime::Builder, sync::oneshot};
+
+use super::super::*;
+use crate::{
+    apply::{Applier as Applies, ApplyError, Condition, Observation, Readiness, Target, Work},
+    bundles::Bundle,
+    claims::{Claim, Claims},
+    desired::DesiredEntry,
+    ledger::LedgerEntry,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What an applier was asked for, and what it says when it is to prepare or to remove something.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    calls: Vec<String>,
+    prepares: Option<String>,
+    removes: Option<String>,
+}
+
+/// An applier whose bundles claim one thing each, which always does well.
+#[derive(Debug, Clone)]
+pub(super) struct Fake {
+    pub(super) name: &'static str,
+    pub(super) claim: Claim,
+    pub(super) said: Arc<Mutex<Said>>,
+}
+
+impl Fake {
+    fn note(&self, what: &str, work: &Work<'_>) {
+        let names = |claims: &Claims| claims.keys().map(Claim::to_string).collect::<Vec<_>>().join(",");
+        let text = format!("{} {what} {} > {}", self.name, names(work.before), names(work.after));
+        self.said.lock().expect("said").calls.push(text);
+    }
+
+    /// `!` says no, anything else is under way.
+    fn answer(said: Option<String>) -> Result<Readiness, ApplyError> {
+        match said {
+            None => Ok(Readiness::Ready),
+            Some(text) if text == "!" => {
+                Err(ApplyError::Platform { what: "preparing".to_owned(), message: "no".to_owned() })
+            }
+            Some(text) => Ok(Readiness::Underway(text)),
+        }
+    }
+}
+
+impl Applies for Fake {
+    fn plan(&self, _: &Target, bundle: &Bundle) -> Result<Claims, ApplyError> {
+        let text: String = bundle.files.iter().map(|file| file.text(100).expect("text")).collect();
+        Ok([(self.claim.clone(), Digest::of(text.as_bytes()))].into())
+    }
+
+    fn prepare(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
+        self.note("prepares", work);
+        let said = self.said.lock().expect("said").prepares.clone();
+        Self::answer(said)
+    }
+
+    fn apply(&mut self, work: &Work<'_>) -> Result<(), ApplyError> {
+        self.note("applies", work);
+        Ok(())
+    }
+
+    fn observe(&mut self, work: &Work<'_>) -> Result<Vec<Observation>, ApplyError> {
+        let well = |claim: &Claim| Observation { claim: claim.clone(), condition: Condition::Well, drift: None };
+        Ok(work.after.keys().map(well).collect())
+    }
+
+    fn remove(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
+        self.note("removes", work);
+        let said = self.said.lock().expect("said").removes.clone();
+        Self::answer(said)
+    }
+}
+
+/// A runtime in a thread of its own, until this value ends.
+struct Elsewhere {
+    io: Handle,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Elsewhere {
+    fn begin() -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("runtime");
+        let (stop, stopped) = oneshot::channel();
+        let io = runtime.handle().clone();
+        std::thread::spawn(move || runtime.block_on(async { stopped.await.is_ok() }));
+        Self { io, _stop: stop }
+    }
+}
+
+/// A host with its worker.
+pub(super) struct World {
+    pub(super) worker: Worker,
+    wake: Wake,
+    runtime: Elsewhere,
+    pub(super) said: Arc<Mutex<Said>>,
+    clock: i64,
+    pub(super) dir: tempfile::TempDir,
+}
+
+impl World {
+    pub(super) fn new(git: bool) -> Self {
+        let dir = tempfile::tempdir().expect("dir");
+        let (runtime, wake) = (Elsewhere::begin(), Wake::default());
+        let mut settings = Settings::new(dir.path().join("state"));
+        settings.git = settings.git.filter(|_| git);
+        settings.appliers.exec = Some(Exec::default());
+        let mut worker = Worker::open(&settings, &runtime.io, &wake).expect("worker");
+        let said = Arc::<Mutex<Said>>::default();
+        for (kind, name, claim) in
+            [(Applier::Systemd, "systemd", "unit:app.service"), (Applier::Podman, "podman", "pod:app")]
+        {
+            let claim = Claim::try_from(claim.to_owned()).expect("claim");
+            worker.appliers.put(kind, Box::new(Fake { name, claim, said: said.clone() }));
+        }
+        Self { worker, wake, runtime, said, clock: 1_000_000, dir }
+    }
+
+    /// Declares a deployment of one file `a`, and hands its bundle over. Returns its id.
+    pub(super) fn declare(&mut self, name: &str, text: &str, more: &Value) -> Uuid {
+        let bundle = bundle(text, more);
+        self.worker.bundles.put(&Digest::of(bundle.as_bytes()), bundle.as_bytes()).expect("kept");
+        self.declare_only(name, text, more)
+    }
+
+    /// Declares it without its bundle.
+    pub(super) fn declare_only(&mut self, name: &str, text: &str, more: &Value) -> Uuid {
+        self.clock += 10;
+        let id = id_of(name);
+        let depends_on = more["dependsOn"]
+            .as_str()
+            .map(|on| Dependency { name: Name::new(on).expect("name"), state: DependencyState::Healthy });
+        let entry = DesiredEntry {
+            name: Name::new(name).expect("name"),
+            workspace: Name::new("default").expect("name"),
+            release: format!("{name}#{text}"),
+            revision: Revision::from_micros(self.clock),
+            digest: Digest::of(bundle(text, more).as_bytes()),
+            depends_on: depends_on.into_iter().collect(),
+            on_remove: OnRemove::Delete,
+            orphan: false,
+        };
+        self.worker.desired.entries.insert(id, entry);
+        id
+    }
+
+    pub(super) fn pass(&mut self) -> Vec<Done> {
+        self.worker.settle(&Scope::default())
+    }
+
+    /// Passes until it is so.
+    pub(super) fn until(&mut self, what: &str, so: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while !so(self) {
+            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
+            self.pass();
+            let wake = self.wake.clone();
+            let _woken = self
+                .runtime
+                .io
+                .block_on(async move { tokio::time::timeout(Duration::from_millis(20), wake.notified()).await });
+        }
+    }
+
+    /// Lives like the agent that stays, for so long; returns how many passes that took.
+    pub(super) fn live(&mut self, span: Duration) -> usize {
+        let (until, mut passes) = (Instant::now() + span, 0);
+        loop {
+            self.pass();
+            passes += 1;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return passes;
+            }
+            let pause = self.worker.idle_for().map_or(left, |idle| idle.max(Duration::from_millis(1)).min(left));
+            let wake = self.wake.clone();
+            let _woken = self.runtime.io.block_on(async move { tokio::time::timeout(pause, wake.notified()).await });
+        }
+    }
+
+    /// What is in the file of a deployment.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.worker.state.file("files").join("default").join(name).join("a")).ok()
+    }
+
+    pub(super) fn entry(&self, name: &str) -> &LedgerEntry {
+        &self.worker.ledger.entries[&id_of(name)]
+    }
+
+    pub(super) fn report(&self, name: &str) -> &titan_api::reports::DeploymentReport {
+        &self.worker.outbox.reports[&id_of(name)]
+    }
+
+    /// What appliers were asked for since the last time.
+    pub(super) fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.said.lock().expect("said").calls)
+    }
+
+    pub(super) fn say(&self, prepares: Option<&str>, removes: Option<&str>) {
+        let mut said = self.said.lock().expect("said");
+        (said.prepares, said.removes) = (prepares.map(str::to_owned), removes.map(str::to_owned));
+    }
+
+    /// Has what is in place prove bad.
+    pub(super) fn proves_bad(&mut self, name: &str) {
+        let bad = |entry: &mut LedgerEntry| {
+            entry.bad.insert(entry.digest, "it does not answer".to_owned());
+        };
+        self.worker.amend(id_of(name), bad).expect("noted");
+    }
+}
+
+fn id_of(name: &str) -> Uuid {
+    Uuid::from_slice(&Digest::of(name.as_bytes()).as_bytes()[..16]).expect("16 bytes")
+}
+
+fn bundle(text: &str, more: &Value) -> String {
+    let mut bundle = json!({ "applier": "files", "files": [{ "path": "a", "mode": "0644", "content": text }] });
+    let more = more.as_object().expect("an object").iter().filter(|(key, _)| *key != "dependsOn");
+    bundle.as_object_mut().expect("an object").extend(more.map(|(key, value)| (key.clone(), value.clone())));
+    bundle.to_string()
+}
+
+pub(super) fn shell(line: &str) -> Value {
+    json!({ "hooks": { "preApply": { "command": ["/bin/sh", "-c", line] } } })
+}
