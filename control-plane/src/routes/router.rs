@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Router, middleware,
+    Router,
     response::IntoResponse,
     routing::{MethodRouter, delete, get, patch, post, put},
 };
@@ -26,20 +26,13 @@ use titan_api::{
         attempts::{ClaimAnswer, ClaimRequest, Completion, Heartbeat, HeartbeatAnswer, ResultsRequest},
     },
 };
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    compression::{
-        CompressionLayer,
-        predicate::{NotForContentType, Predicate},
-    },
-};
 
 use crate::{
     routes::{
         apply, changes, deployments,
         docs::{self, Operation, Shape},
         documents, drift, enrolment, health, hosts, pipelines, plans, polls, reports,
-        respond::{COMPRESSED, around, no_method, no_route, panicked},
+        respond::{layered, no_method, no_route},
         tasks, tokens, workplans,
     },
     state::AppState,
@@ -318,12 +311,16 @@ fn routes() -> Routes {
         .on(
             query(
                 answer(
-                    op("get", "/v1/workplans/{id}/events", "What happened in a plan; waits for more"),
+                    op(
+                        "get",
+                        "/v1/workplans/{id}/events",
+                        "What happened in a plan; waits for more; as events by Accept",
+                    ),
                     Shape::page_of::<EventView>(),
                 ),
                 &["since", "wait"],
             ),
-            get(workplans::events),
+            get(workplans::events::events),
         )
         .on(
             both(
@@ -455,14 +452,9 @@ pub fn router(state: AppState) -> Router {
     let description = Arc::new(docs::openapi(&operations).to_string());
     let operations = Arc::new(operations);
     let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
-    let compressed = COMPRESSED.and(NotForContentType::const_new("text/event-stream"));
-    router
+    let router = router
         .route("/openapi.json", get(move || std::future::ready((json, description.to_string()).into_response())))
         .route("/docs", get(move || std::future::ready(docs::page(&operations))))
-        .fallback(no_route)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(CompressionLayer::new().compress_when(compressed))
-        .layer(middleware::from_fn_with_state(state.clone(), around))
-        .merge(hot)
-        .with_state(state)
+        .fallback(no_route);
+    layered(router, &state).merge(hot).with_state(state)
 }
