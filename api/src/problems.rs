@@ -232,6 +232,23 @@ mod tests {
         }
     }
 
+    /// S3-21: what is not there, what makes no sense, what is not possible now, what somebody else was faster with, and our
+    /// own faults can be told apart by the status alone.
+    #[test]
+    fn every_sort_of_refusal_has_a_status_of_its_own() {
+        for (status, codes) in [
+            (404, &[Code::NotFound] as &[Code]),
+            (422, &[Code::Invalid, Code::Cycle, Code::UnknownNode, Code::EmptyGroup, Code::BudgetExceeded]),
+            (409, &[Code::InvalidTransition, Code::ImmutableNode, Code::StaleSignal, Code::AttemptTaken]),
+            (412, &[Code::Stale]),
+            (500, &[Code::Internal]),
+        ] {
+            for code in codes {
+                assert_eq!((code.status(), Problem::new(*code, "x").status), (status, status), "{code}");
+            }
+        }
+    }
+
     #[test]
     fn problem_is_rfc_9457() {
         let problem = Problem::not_found("host", "tim-pi");

@@ -4,6 +4,7 @@
 //! which may ask and report for itself alone. Roles will be decided here.
 
 mod lookups;
+mod rates;
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -20,7 +21,7 @@ use siphasher::sip128::SipHasher24;
 use titan_api::{Code, Digest, Name, Problem, Revision};
 use uuid::Uuid;
 
-use self::lookups::Lookups;
+use self::{lookups::Lookups, rates::Rates};
 use crate::{
     fleet::view::Slot,
     state::AppState,
@@ -95,6 +96,7 @@ pub struct CredentialCache {
     /// fingerprint.
     prints: SipHasher24,
     lookups: Lookups,
+    rates: Rates,
 }
 
 #[derive(Debug, Clone)]
@@ -114,7 +116,7 @@ impl Default for CredentialCache {
         // The system's randomness, by the way that cannot fail.
         let (one, other) = (RandomState::new(), RandomState::new());
         let prints = SipHasher24::new_with_keys(one.hash_one(0), other.hash_one(1));
-        Self { cached: cache, ended: AtomicU64::new(0), prints, lookups: Lookups::default() }
+        Self { cached: cache, ended: AtomicU64::new(0), prints, lookups: Lookups::default(), rates: Rates::default() }
     }
 }
 
@@ -190,25 +192,33 @@ pub(crate) fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer").then(|| secret.trim_ascii())
 }
 
-/// Returns who shows the bearer token of these headers.
+/// Returns who shows the bearer token of these headers, unless it comes with it too often.
 pub(crate) async fn authenticate(state: &AppState, headers: &HeaderMap) -> Result<Principal, Problem> {
     let value = headers.get(header::AUTHORIZATION).ok_or_else(refused)?;
     let hash = hash(text(bearer(value.as_bytes()).ok_or_else(refused)?)?);
     let now = state.clock.now();
+    let principal = principal(state, &hash, now).await?;
+    // Counted is who is known: nobody else can use up what is somebody's.
+    state.credentials.rates.count(hash, state.config.requests_per_second, now)?;
+    Ok(principal)
+}
+
+/// Returns whose secret has this hash, from memory if it was shown lately.
+async fn principal(state: &AppState, hash: &Digest, now: Revision) -> Result<Principal, Problem> {
     let credentials = &state.credentials;
-    if let Some(cached) = credentials.cached.get(&hash)
+    if let Some(cached) = credentials.cached.get(hash)
         && cached.trusted_until > now
         && cached.expires_at.is_none_or(|end| end > now)
     {
         return Ok(cached.principal);
     }
     let ended = credentials.ended.load(Ordering::SeqCst);
-    let (principal, expires_at) = looked_up(state, &hash, now).await?;
+    let (principal, expires_at) = looked_up(state, hash, now).await?;
     let cached = Cached { principal: principal.clone(), expires_at, trusted_until: trusted_until(state) };
-    credentials.cached.insert(hash, cached);
+    credentials.cached.insert(*hash, cached);
     if credentials.ended.load(Ordering::SeqCst) != ended {
         // One was ended while this one was looked up; it may be this one.
-        credentials.cached.invalidate(&hash);
+        credentials.cached.invalidate(hash);
     }
     Ok(principal)
 }

@@ -28,6 +28,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// Seconds between a host's polls, at least; grows with the fleet.
     pub poll_after_seconds: u32,
+    /// Requests a second that one credential may make, polls aside; five seconds' worth may come at once.
+    pub requests_per_second: u32,
     /// Processes that render.
     pub render_workers: usize,
     /// Seconds that held polls and requests get to finish at shutdown.
@@ -82,6 +84,7 @@ impl Default for Config {
             log_format: LogFormat::default(),
             log_level: LogLevel::default(),
             poll_after_seconds: 5,
+            requests_per_second: 1000,
             render_workers: 2,
             shutdown_seconds: 20,
             render_worker: None,
@@ -171,6 +174,9 @@ impl Config {
         if !(1..=3600).contains(&self.poll_after_seconds) {
             return range("pollAfterSeconds", self.poll_after_seconds.to_string(), "1 to 3600");
         }
+        if !(1..=1_000_000).contains(&self.requests_per_second) {
+            return range("requestsPerSecond", self.requests_per_second.to_string(), "1 to 1000000");
+        }
         if self.shutdown_seconds > 600 {
             return range("shutdownSeconds", self.shutdown_seconds.to_string(), "at most 600");
         }
@@ -252,6 +258,15 @@ mod tests {
         for (connections, fits) in [(0, false), (1, true), (1_000_000, true), (1_000_001, false)] {
             let config = Config { connections: Some(connections), ..Config::default() };
             assert_eq!(config.check().is_ok(), fits, "{connections}");
+        }
+    }
+
+    /// S3-22.
+    #[test]
+    fn rates_are_within_their_range() {
+        for (requests_per_second, fits) in [(0, false), (1, true), (1_000_000, true), (1_000_001, false)] {
+            let config = Config { requests_per_second, ..Config::default() };
+            assert_eq!(config.check().is_ok(), fits, "{requests_per_second}");
         }
     }
 

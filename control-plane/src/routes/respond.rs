@@ -3,14 +3,21 @@
 use std::time::Instant;
 
 use axum::{
+    Router,
     body::Body,
     extract::{Request, State},
-    middleware::Next,
+    middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use titan_api::{Code, Problem, problems::MEDIA_TYPE};
-use tower_http::compression::predicate::SizeAbove;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    compression::{
+        CompressionLayer,
+        predicate::{NotForContentType, Predicate as _, SizeAbove},
+    },
+};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -49,6 +56,15 @@ impl IntoResponse for Failure {
         response.extensions_mut().insert(self);
         response
     }
+}
+
+/// Puts around routes what all of them share: a panic becomes a problem, what is large is compressed, and [`around`].
+pub fn layered(router: Router<AppState>, state: &AppState) -> Router<AppState> {
+    let compressed = COMPRESSED.and(NotForContentType::const_new("text/event-stream"));
+    router
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(CompressionLayer::new().compress_when(compressed))
+        .layer(middleware::from_fn_with_state(state.clone(), around))
 }
 
 /// Gives every request an id, counts it, and writes the body of problems. The poll has [`finished`] instead.
@@ -171,11 +187,63 @@ pub fn panicked(_panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use axum::routing::get;
+    use tokio_util::sync::CancellationToken;
+    use tower::ServiceExt as _;
+
     use super::*;
+    use crate::{
+        Config,
+        clock::Clock,
+        render::{Renderer, RendererConfig, WorkerCommand},
+        store::Store,
+    };
 
     #[test]
     fn those_turned_away_at_once_come_back_one_after_the_other() {
         let times: std::collections::BTreeSet<_> = (0..1000).map(|_| retry_after(4)).collect();
         assert_eq!(times.into_iter().collect::<Vec<_>>(), [1, 2, 3, 4]);
+    }
+
+    /// Returns the problem of an answer that is one of our own faults.
+    async fn fault(answer: Response, id: &str) -> Problem {
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], MEDIA_TYPE);
+        assert_eq!(answer.headers()[REQUEST_ID], id);
+        let body = axum::body::to_bytes(answer.into_body(), 10_000).await.expect("a body");
+        serde_json::from_slice(&body).expect("a problem")
+    }
+
+    /// S3-21, S3-31: a panic is a problem with the request's id that tells nothing of what is inside, and the next request
+    /// is answered.
+    #[tokio::test]
+    async fn a_handler_that_panics_is_a_problem_and_the_process_lives_on() {
+        async fn broken() -> StatusCode {
+            panic!("the secret is 42")
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("titan.db").display());
+        let store = Store::open(&url).await.expect("a store");
+        let worker = WorkerCommand { program: "nothing".into(), args: Vec::new() };
+        let renderer = Renderer::new(RendererConfig::new(worker));
+        let state = AppState::new(Config::default(), store, renderer, Clock::system(), CancellationToken::new());
+        let routes = Router::new()
+            .route("/broken", get(broken))
+            .route("/fine", get(|| std::future::ready(StatusCode::NO_CONTENT)));
+        let router = layered(routes, &state).with_state(state);
+        let ask = |path: &str| {
+            let request = Request::get(path).header(REQUEST_ID, "r-1").body(Body::empty()).expect("a request");
+            router.clone().oneshot(request)
+        };
+        for _ in 0..2 {
+            let problem = fault(ask("/broken").await.expect("answered"), "r-1").await;
+            assert_eq!((problem.code, problem.request_id.as_deref()), (Code::Internal, Some("r-1")));
+            assert!(!problem.detail.contains("42"), "{problem:?}");
+            assert_eq!(ask("/fine").await.expect("answered").status(), StatusCode::NO_CONTENT);
+        }
+        // The same of a route without layers.
+        let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static("r-2"))]);
+        let problem = fault(finished(&headers, Err(Box::new("the secret is 42"))), "r-2").await;
+        assert_eq!(problem.request_id.as_deref(), Some("r-2"));
     }
 }

@@ -7,7 +7,7 @@ mod workplans;
 use std::sync::Arc;
 
 use axum::{
-    Router, middleware,
+    Router,
     response::IntoResponse,
     routing::{delete, get, post},
 };
@@ -26,13 +26,6 @@ use titan_api::{
     values::MergedValues,
     workplans::PlanStatus,
 };
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    compression::{
-        CompressionLayer,
-        predicate::{NotForContentType, Predicate},
-    },
-};
 
 use self::operations::{Routes, answer, body, both, op, open, query};
 use crate::{
@@ -40,7 +33,7 @@ use crate::{
         apply, changes, deployments,
         docs::{self, Shape},
         drift, enrolment, health, hosts, pipelines, plans, polls, reports,
-        respond::{COMPRESSED, around, no_route, panicked},
+        respond::{layered, no_route},
         tasks, tokens,
     },
     state::AppState,
@@ -239,14 +232,9 @@ pub fn router(state: AppState) -> Router {
     let description = Arc::new(docs::openapi(&operations).to_string());
     let operations = Arc::new(operations);
     let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
-    let compressed = COMPRESSED.and(NotForContentType::const_new("text/event-stream"));
-    router
+    let router = router
         .route("/openapi.json", get(move || std::future::ready((json, description.to_string()).into_response())))
         .route("/docs", get(move || std::future::ready(docs::page(&operations))))
-        .fallback(no_route)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(CompressionLayer::new().compress_when(compressed))
-        .layer(middleware::from_fn_with_state(state.clone(), around))
-        .merge(hot)
-        .with_state(state)
+        .fallback(no_route);
+    layered(router, &state).merge(hot).with_state(state)
 }

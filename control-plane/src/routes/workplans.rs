@@ -1,6 +1,7 @@
 //! Plans: making them, reading how far they are, writing nodes, telling them something.
 
 pub mod attempts;
+pub mod events;
 
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use titan_api::{
     limits,
     pages::Page,
     workplans::{
-        EventView, NewPlan, NodeKind, NodeState, NodeView, ParentView, PlanStatus, SignalAnswer, SignalRequest,
-        WriteNodes, WrittenNodes, check_groups,
+        NewPlan, NodeKind, NodeState, NodeView, ParentView, PlanStatus, SignalAnswer, SignalRequest, WriteNodes,
+        WrittenNodes, check_groups,
     },
 };
 use uuid::Uuid;
@@ -67,14 +68,6 @@ pub struct NodesParams {
     limit: Option<usize>,
     #[serde(rename = "continue")]
     next: Option<String>,
-}
-
-/// Which events.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EventsParams {
-    since: Option<i64>,
-    wait: Option<u64>,
 }
 
 /// Returns how far a plan is; in a list without what goes on in it.
@@ -283,38 +276,6 @@ pub async fn write_nodes(
     tx.commit().await?;
     state.committed();
     Ok(JsonBody(WrittenNodes { version: stepped.row.version }))
-}
-
-/// `GET /v1/workplans/{id}/events`: those after the one of a number, oldest first; waits for a first one.
-pub async fn events(
-    State(state): State<AppState>,
-    _admin: Admin,
-    Names(id): Names<Uuid>,
-    Params(params): Params<EventsParams>,
-) -> Answer<JsonBody<Page<EventView>>> {
-    let wait = Duration::from_secs(params.wait.unwrap_or(0).min(limits::WAIT_SECONDS));
-    let since = params.since.unwrap_or(0);
-    let deadline = tokio::time::Instant::now() + wait;
-    let mut commits = state.commits();
-    let mut first = true;
-    loop {
-        commits.mark_unchanged();
-        let look = |mut tx: Tx| async move {
-            let Some(row) = tx.plan(id).await? else { return Ok(None) };
-            Ok(Some((row.plan.state, tx.plan_events(id, since, limits::PAGE).await?)))
-        };
-        // As with the feed, a standby is asked for what has gathered, not for what is waited for.
-        let read = if first { state.store.read_aside(look).await? } else { look(state.store.read().await?).await? };
-        let (plan, items) = read.ok_or_else(|| Problem::not_found("plan", id))?;
-        first = false;
-        let over = plan.is_final() || tokio::time::Instant::now() >= deadline;
-        if !items.is_empty() || over || state.shutdown.is_cancelled() {
-            let full = items.len() >= limits::PAGE;
-            let next = items.last().filter(|_| full).map(|last| last.number.to_string());
-            return Ok(JsonBody(Page { items, next }));
-        }
-        changed(&state, &mut commits, deadline).await;
-    }
 }
 
 /// `POST /v1/workplans/{id}/signals`.

@@ -4,6 +4,7 @@ use std::{fs::File, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
     Executor as _,
+    migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -67,13 +68,20 @@ async fn open_sqlite(url: &str, alone: bool) -> Result<Engine> {
             options.clone().pragma("cache_size", "-65536").pragma("wal_autocheckpoint", "4000"),
         )
         .await?;
-    sqlx::migrate!("migrations/sqlite").run(&write).await?;
+    forward(sqlx::migrate!("migrations/sqlite")).run(&write).await?;
     let read = SqlitePoolOptions::new()
         .max_connections(CONNECTIONS)
         .test_before_acquire(false)
         .connect_with(options.read_only(true).create_if_missing(false))
         .await?;
     Ok(Engine::Sqlite { read, write, _lock: lock.map(Arc::new) })
+}
+
+/// Returns migrations that leave a schema alone that is newer than they are: migrations only add, and whoever goes back to
+/// the version before, or starts one of its replicas again in the middle of an upgrade, finds all that it knows.
+fn forward(mut migrations: Migrator) -> Migrator {
+    migrations.set_ignore_missing(true);
+    migrations
 }
 
 /// Takes the lock beside the database's file; the system gives it back when the process ends, however it ends.
@@ -97,7 +105,7 @@ fn lock(database: &Path) -> Result<File> {
 async fn open_postgres(url: &str) -> Result<Engine> {
     let options = postgres_options(url).ok_or_else(|| StoreError::Address("postgres://...".to_owned()))?;
     let pool = postgres_pool().acquire_timeout(Duration::from_secs(10)).connect_with(options).await?;
-    sqlx::migrate!("migrations/postgres").run(&pool).await?;
+    forward(sqlx::migrate!("migrations/postgres")).run(&pool).await?;
     Ok(Engine::Postgres(pool))
 }
 

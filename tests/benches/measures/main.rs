@@ -5,6 +5,7 @@
 
 mod agents;
 mod bodies;
+mod calls;
 mod changes;
 mod children;
 mod hosts;
@@ -74,6 +75,7 @@ async fn taken(measure: Measure, options: &Options) -> anyhow::Result<Vec<Figure
         Measure::Reports => reports::speed(options).await,
         Measure::Rollouts => rollouts::speed(options).await,
         Measure::Workplans => workplans::steps(options).await,
+        Measure::PlanCalls => calls::speed(options).await,
     }
 }
 

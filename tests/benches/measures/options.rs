@@ -31,10 +31,12 @@ pub(crate) enum Measure {
     Rollouts,
     /// What a step of a plan costs.
     Workplans,
+    /// How soon people are answered who speak to plans.
+    PlanCalls,
 }
 
 impl Measure {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Polls,
         Self::Bytes,
         Self::Renders,
@@ -47,6 +49,7 @@ impl Measure {
         Self::Reports,
         Self::Rollouts,
         Self::Workplans,
+        Self::PlanCalls,
     ];
 
     /// Returns its name on the command line.
@@ -64,6 +67,7 @@ impl Measure {
             Self::Reports => "reports",
             Self::Rollouts => "rollouts",
             Self::Workplans => "workplans",
+            Self::PlanCalls => "plan-calls",
         }
     }
 }

@@ -23,7 +23,7 @@ const FLEET: usize = 1000;
 /// Hosts that poll, each on a connection of its own.
 const POLLING: usize = 64;
 /// Assignments of each host.
-const ASSIGNMENTS: usize = 5;
+pub(crate) const ASSIGNMENTS: usize = 5;
 /// How long a host is silent before it polls once more: longer than an agent at rest.
 const SILENCE: Duration = Duration::from_secs(31);
 /// Bytes of payload a day of an agent at rest, at most.
@@ -32,7 +32,7 @@ const DAY_BYTES: f64 = 1_000_000.0;
 const DAY_POLLS: f64 = 86_400.0 / 30.0;
 
 /// Returns a control plane with a fleet, every host of which has its assignments.
-async fn fleet(size: usize) -> anyhow::Result<Plane> {
+pub(crate) async fn fleet(size: usize) -> anyhow::Result<Plane> {
     let plane = Plane::start().await?;
     hosts::declare(&plane, 0, size).await?;
     let mut documents = hosts::ground();

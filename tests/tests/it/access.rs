@@ -8,7 +8,12 @@ use titan_api::{
     enrolment::{EnrolRequest, EnrolmentTokenRequest, TokenRequest},
     hosts::Facts,
 };
-use titan_tests::{manifests::host, worlds::World};
+use titan_tests::{
+    databases,
+    manifests::host,
+    planes::Plane,
+    worlds::{World, until},
+};
 use uuid::Uuid;
 
 /// What answers without a credential.
@@ -180,4 +185,42 @@ async fn credentials_that_are_shown_at_once_are_looked_up_together() {
     let (shown, statements) = (metric("titan_credential_batch_sum"), metric("titan_credential_batch_count"));
     assert!(shown > CALLERS as f64, "{shown}");
     assert!(statements < shown / 2.0, "{statements} statements for {shown}");
+}
+
+/// S3-22: whoever asks more often than he may is told so and when to come again; others and the polls of hosts go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_too_often_is_told_so_and_nobody_else_notices() {
+    let database = databases::sqlite();
+    let plane = Plane::start_with(&database, crate::NODE, "", |config| config.requests_per_second = 4).await;
+    let plane = plane.expect("a control plane");
+    let world = World { admin: plane.client(), plane, database };
+    let mut pi = world.host("pi", "").await.expect("a host");
+    let request = TokenRequest { name: Name::new("bob").expect("a name"), ttl_seconds: None };
+    let bob = world.admin.create_token(&request).await.expect("a token").token;
+    let ask =
+        async |token: &str| world.call(Method::GET, "/v1/workspaces", Some(token), &[], "").await.expect("answered");
+    // Twenty at once after a silence, and then one each quarter of a second.
+    let mut refused = None;
+    for _ in 0..200 {
+        let answer = ask(&world.plane.token).await;
+        if answer.status == 429 {
+            refused = Some(answer);
+            break;
+        }
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    let refused = refused.expect("two hundred are too many");
+    assert_eq!((refused.code(), refused.header("content-type")), ("overloaded", "application/problem+json"));
+    let seconds: u32 = refused.header("retry-after").parse().expect("seconds");
+    assert!((1..=16).contains(&seconds) && refused.body["hint"].is_string(), "{}", refused.text);
+    assert_eq!(ask(&bob).await.status, 200, "somebody else");
+    for _ in 0..100 {
+        pi.poll(0).await.expect("polls are not counted");
+    }
+    // Who shows no credential that is known is told that, and takes nothing from anybody.
+    for _ in 0..100 {
+        assert_eq!(ask("titan_admin_guessed").await.status, 401);
+    }
+    let again = until("another turn", async || Ok((ask(&world.plane.token).await.status == 200).then_some(()))).await;
+    again.expect("it is not for ever");
 }

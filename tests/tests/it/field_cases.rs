@@ -3,6 +3,7 @@
 
 mod absences;
 mod answers;
+mod backups;
 mod changes;
 mod crowds;
 mod databases;

@@ -13,6 +13,7 @@ mod causes;
 mod commands;
 mod compose;
 mod connections;
+mod contract;
 mod crashes;
 mod demo;
 mod dependencies;

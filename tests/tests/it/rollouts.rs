@@ -7,6 +7,7 @@ mod metrics;
 mod placed;
 mod restarts;
 mod returns;
+mod strategies;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -65,8 +65,8 @@ async fn ten_connections_read_at_a_time() {
     }
 }
 
-/// S3-39, S4-27, S4-30, S4-33: one process serves; its log is a JSON object per line, which says where plans and attempts
-/// went and in which request, with no secret in it.
+/// S3-22, S3-39, S4-27, S4-30, S4-33: one process serves; its log is a JSON object per line, which says where plans and attempts
+/// went, in which request, and how each request was answered, with no secret in it and nothing of what was sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_is_json_without_a_secret() {
     titan_tests::planes::choose_tls();
@@ -95,6 +95,13 @@ async fn log_is_json_without_a_secret() {
     let plan = json!({ "apiVersion": "titan/v1", "kind": "WorkPlan", "metadata": { "name": "p", "workspace": "default" },
         "spec": { "nodes": { "a": { "run": { "wait": { "for": "10ms" } } } } } });
     crate::store_replicas::apply(&admin, vec![plan]).await;
+    // What people declare is theirs, and may be a secret; so may be what stands in a query.
+    let secret = json!({ "apiVersion": "titan/v1", "kind": "Workload", "metadata": { "name": "w", "workspace": "default" },
+        "spec": { "values": { "password": "hunter2" } } });
+    crate::store_replicas::apply(&admin, vec![secret]).await;
+    let query = reqwest::Client::new().get(format!("http://{server}/v1/hosts?labelSelector=pin%3Dhunter3"));
+    let listed = query.bearer_auth(&token).header("x-request-id", "list-7").send().await.expect("answered");
+    assert_eq!(listed.status(), 200);
     let plans = admin.plans(None, 10).await.expect("plans").items;
     assert_eq!(admin.plan_status(plans[0].id, 20).await.expect("the end").state, PlanState::Succeeded);
     child.kill().expect("killed");
@@ -119,5 +126,11 @@ async fn log_is_json_without_a_secret() {
     for lease in ["planner", "plans"] {
         assert!(lines.iter().any(|said| said["lease.name"] == lease && said["holder"].is_string()), "{lease}: {log}");
     }
-    assert!(!log.contains(&token) && !log.contains(&credential), "a secret is in the log");
+    // Each request stands there with how it was answered, and without what was in it.
+    let answered = lines.iter().find(|said| said["request.id"] == "list-7").expect("the request");
+    assert_eq!((&answered["method"], &answered["path"]), (&json!("GET"), &json!("/v1/hosts")), "{answered}");
+    assert!(answered["status"] == 200 && answered["elapsed_ms"].is_number(), "{answered}");
+    for secret in [token.as_str(), credential.as_str(), "hunter2", "hunter3"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
 }

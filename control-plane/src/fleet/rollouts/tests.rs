@@ -54,6 +54,7 @@ fn look(stage: &mut Progress, now: i64) -> Advance {
     stage.advance(now, Doors::Open)
 }
 
+/// S4-20: a stage has no more hosts at it at once than its `maxUnavailable`.
 #[test]
 fn hosts_follow_as_others_are_proven() {
     let rules = Rules { max_unavailable: Share::Count(2), min_ready: 5 * SECOND, ..rules() };

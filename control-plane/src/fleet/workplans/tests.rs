@@ -13,10 +13,12 @@ use uuid::Uuid;
 
 use super::{Finished, Input, Node, Order, Plan, Step, Stop, Told, Working};
 
+mod checks;
 mod deadlines;
 mod failures;
 mod growth;
 mod partial;
+mod times;
 
 fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
@@ -260,7 +262,7 @@ fn two_missed_heartbeats_end_an_attempt() {
     assert_eq!(late.code, Code::NotFound);
 }
 
-/// S3-5, S3-6, S3-12, S3-13.
+/// S3-5, S3-6, S3-12.
 #[test]
 fn checks_advance_when_no_assigned_stage_remains() {
     let mut bench = Bench::of(json!({"nodes": {

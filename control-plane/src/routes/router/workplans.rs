@@ -63,12 +63,16 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .on(
             query(
                 answer(
-                    op("get", "/v1/workplans/{id}/events", "What happened in a plan; waits for more"),
+                    op(
+                        "get",
+                        "/v1/workplans/{id}/events",
+                        "What happened in a plan; waits for more; as events by Accept",
+                    ),
                     Shape::page_of::<EventView>(),
                 ),
                 &["since", "wait"],
             ),
-            get(workplans::events),
+            get(workplans::events::events),
         )
         .on(
             both(

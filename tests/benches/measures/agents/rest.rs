@@ -1,4 +1,5 @@
 //! The agent at rest, over TLS: memory, threads, wake-ups, processor time, bytes on the wire, flushes of the disk.
+//! S4-37.
 
 use std::{
     path::Path,

@@ -3,7 +3,7 @@
 use super::stores;
 
 /// Returns a line for each column, index and constraint of each table, in the words of both engines.
-fn description(sqlite: bool) -> [&'static str; 3] {
+pub(super) fn description(sqlite: bool) -> [&'static str; 3] {
     if sqlite {
         [
             "SELECT t.name || '.' || c.name || ' ' || lower(c.type) || CASE c.\"notnull\" WHEN 1 THEN ' not null' ELSE '' END \

@@ -1,6 +1,4 @@
-//! Plans that many speak to at once, and how soon they are answered.
-
-use std::time::{Duration, Instant};
+//! Plans that many speak to at once.
 
 use serde_json::json;
 use titan_api::{
@@ -74,42 +72,4 @@ async fn of_many_at_once_one_wins() {
         let events = world.admin.plan_events(id, 0, 0).await.expect("events").items;
         assert!(events.iter().zip(1..).all(|(event, number)| event.number == number), "{engine}: a hole");
     }
-}
-
-/// S4-8, S4-9, S4-10, S4-11: started within 100 ms, told how it is within 50 ms, told something within 50 ms, alive within
-/// 10 ms: 19 of 20 times. The machine may have something else to do: the best of some rounds counts.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn plans_are_answered_as_soon_as_they_are_to_be() {
-    const TIMES: usize = 20;
-    let world = World::start(crate::NODE).await.expect("a control plane");
-    let spec = json!({ "nodes": { "a": { "run": { "external": { "queue": "q" } } } } });
-    let (http, health) = (reqwest::Client::new(), format!("{}/healthz", world.plane.server));
-    let limits = [100, 50, 50, 10].map(Duration::from_millis);
-    let mut best = [Duration::MAX; 4];
-    for round in 0..10 {
-        let mut took = [const { Vec::new() }; 4];
-        for number in 0..TIMES {
-            let name = format!("p-{round}-{number}");
-            let mut since = Instant::now();
-            let mut lap = |what: usize| took[what].push(std::mem::replace(&mut since, Instant::now()).elapsed());
-            world.apply([plan(&name, &spec)]).await.expect("started");
-            lap(0);
-            let id = id(&world, &name).await;
-            lap(1);
-            world.admin.plan_status(id, 0).await.expect("status");
-            lap(1);
-            world.admin.signal(id, &SignalRequest::new(Signal::Pause, "p")).await.expect("told");
-            lap(2);
-            http.get(&health).send().await.expect("alive");
-            lap(3);
-        }
-        for (best, took) in best.iter_mut().zip(&mut took) {
-            took.sort();
-            *best = (*best).min(took[took.len() * 95 / 100 - 1]);
-        }
-        if best.iter().zip(&limits).all(|(best, limit)| best <= limit) {
-            return;
-        }
-    }
-    panic!("start, status, signal, health took {best:?}, and {limits:?} are allowed");
 }
