@@ -4,7 +4,7 @@
 default:
     @just --list
 
-# What the shared build runs: format, lints, every test; several minutes
+# What the shared build runs: format, lints, every test, coverage; several minutes
 check:
     .ci/run
 
@@ -15,6 +15,10 @@ check-kubernetes:
 # Every test, several minutes; a part of them by name: `just test poll`
 test *filter:
     cargo test {{filter}}
+
+# How many lines the unit tests run, per crate, with floors; `just coverage fleet/view.rs` lists what they do not
+coverage *files:
+    .ci/coverage {{files}}
 
 # Formats all code
 fmt:
