@@ -117,3 +117,99 @@ fn rules(name: &str, target: &Matcher, host: Host<'_>) -> Vec<WhyStep> {
     }
     steps
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::fleet::{absences::Absences, bookings::Bookings, holders::Holders, model::Model};
+
+    const HOST: Uuid = Uuid::from_u128(1);
+    const DEPLOYMENT: Uuid = Uuid::from_u128(2);
+
+    fn put(model: &mut Model, kind: &str, uid: Uuid, spec: &Value) {
+        let mut document = json!({"apiVersion": "titan/v1", "kind": kind, "spec": spec,
+            "metadata": {"name": "n", "uid": uid, "labels": {"zone": "a"}}});
+        if kind != "Host" {
+            document["metadata"]["workspace"] = json!("w");
+        }
+        model.put(&serde_json::from_value(document).expect("document")).expect("put");
+    }
+
+    /// Returns what holds and what does not, as `+ rule: found` and `- rule: found`.
+    fn told(host: &Value, target: Option<&Value>, deployment: Value, held: bool, unseen: u64) -> Vec<String> {
+        let (mut model, mut absences, mut deployment) = (Model::default(), Absences::default(), deployment);
+        put(&mut model, "Host", HOST, host);
+        if let Some(target) = target {
+            put(&mut model, "Target", Uuid::from_u128(3), target);
+        }
+        (deployment["workload"], deployment["target"]) = (json!("w"), json!("n"));
+        put(&mut model, "Deployment", DEPLOYMENT, &deployment);
+        absences.set(HOST, Duration::from_secs(unseen));
+        let bookings = Bookings::of(&model, &Holders::default(), &BTreeSet::new());
+        let footing = Footing { model: &model, bookings: &bookings, absences: &absences };
+        let (deployment, host) = (model.deployment(DEPLOYMENT).expect("one"), model.host(HOST).expect("one"));
+        let sign = |step: &WhyStep| if step.holds { '+' } else { '-' };
+        steps(footing, deployment, host, held)
+            .iter()
+            .map(|step| format!("{} {}: {}", sign(step), step.rule, step.found))
+            .collect()
+    }
+
+    #[test]
+    fn each_rule_of_the_target_is_told_with_what_was_found() {
+        let target = json!({
+            "matchLabels": {"zone": "a", "disk": "ssd"},
+            "matchExpressions": [{"key": "zone", "operator": "NotIn", "values": ["a", "b"]}],
+            "expression": "labels.zone == 'a'",
+        });
+        let told = told(&json!({"workspaces": ["w", "x"]}), Some(&target), json!({}), false, 0);
+        assert_eq!(
+            told,
+            [
+                "+ host n admits workspace w: workspaces: w, x",
+                "- target n: disk=ssd: disk is not set",
+                "+ target n: zone=a: zone=a",
+                "- target n: zone NotIn a, b: zone=a",
+                "+ target n: labels.zone == 'a': it is true",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_keeps_a_deployment_from_a_host_is_told_rule_by_rule() {
+        let host = json!({"workspaces": ["other"], "cordoned": true, "capacity": {"cpu": 1},
+            "taints": [{"key": "gpu", "effect": "NoSchedule"}]});
+        let spec = json!({"replicas": 1, "failoverAfter": "5m", "requests": {"cpu": 2, "memory": "1Gi"}});
+        let refused = told(&host, None, spec.clone(), false, 600);
+        let starts = |told: &[String], signs: &[&str]| {
+            assert_eq!(told.len(), signs.len(), "{told:#?}");
+            assert!(told.iter().zip(signs).all(|(line, sign)| line.starts_with(sign)), "{told:#?}");
+        };
+        starts(
+            &refused,
+            &[
+                "- host n admits workspace w: workspaces: other",
+                "- target n exists: there is none",
+                "- a cordoned host takes nothing new: the host is cordoned",
+                "- n tolerates the taints of the host: taints: gpu:NoSchedule",
+                "- the host has 2 cpu left: 0 of 1 cpu are taken",
+                "+ the host has 1Gi memory left: nobody says how much memory it has",
+                "- the host was seen within 5m: it was not seen for 10m",
+                "- the host is one of 1 replicas: others were picked",
+            ],
+        );
+        let kept = told(&host, None, json!({}), true, 0);
+        starts(
+            &kept[2..],
+            &[
+                "+ a cordoned host takes nothing new: it has the deployment already",
+                "+ n tolerates the taints of the host",
+            ],
+        );
+    }
+}
