@@ -156,15 +156,21 @@ impl Bookings {
         }
     }
 
-    /// Returns what a host has too little of for a deployment, if anything.
+    /// Returns the first thing that a host has too little of for a deployment, if there is one.
+    #[must_use]
+    pub fn shortage(&self, deployment: &Deployment, host: Host<'_>) -> Option<Shortage> {
+        self.shortages(deployment, host).into_iter().next()
+    }
+
+    /// Returns all that a host has too little of for a deployment.
     ///
     /// One that is booked there needs what those leave that were made before it, as long as they have room themselves; one
     /// that is not needs what all leave.
     #[must_use]
-    pub fn shortage(&self, deployment: &Deployment, host: Host<'_>) -> Option<Shortage> {
+    pub fn shortages(&self, deployment: &Deployment, host: Host<'_>) -> Vec<Shortage> {
         let requests = &deployment.spec.requests;
         if requests.is_empty() {
-            return None;
+            return Vec::new();
         }
         let number = host.number();
         let booked = self.is_on(deployment.uid, number);
@@ -183,18 +189,18 @@ impl Bookings {
                 let used = used.get(resource).copied().unwrap_or_default();
                 host.capacity(resource).map(|capacity| capacity.saturating_sub(used))
             };
-            let shortage = short(&booking.requests, rest);
+            let short = short(&booking.requests, rest);
             if *uid == deployment.uid {
-                return shortage;
+                return short;
             }
-            if shortage.is_none() {
+            if short.is_empty() {
                 for (resource, amount) in booking.requests.iter() {
                     let used = used.entry(resource).or_default();
                     *used = used.saturating_add(amount);
                 }
             }
         }
-        None
+        Vec::new()
     }
 
     /// Returns how much of a host is taken of what a deployment asks for, in thousandths of the scarcest.
@@ -210,11 +216,12 @@ impl Bookings {
 }
 
 /// Returns what there is too little of, given what is left of each resource; `None` is any amount.
-fn short(requests: &Resources, left: impl Fn(&str) -> Option<u64>) -> Option<Shortage> {
-    requests.iter().find_map(|(resource, needs)| {
+fn short(requests: &Resources, left: impl Fn(&str) -> Option<u64>) -> Vec<Shortage> {
+    let short = |(resource, needs): (&str, u64)| {
         let left = left(resource)?;
         (needs > left).then(|| Shortage { resource: resource.to_owned(), needs, left })
-    })
+    };
+    requests.iter().filter_map(short).collect()
 }
 
 type Taken = HashMap<Box<str>, HashMap<u32, u64>>;

@@ -65,7 +65,7 @@ pub fn steps(footing: Footing<'_>, deployment: &Deployment, host: Host<'_>, held
 
 /// Returns for each resource that is asked for whether the host has enough of it.
 fn room(footing: Footing<'_>, deployment: &Deployment, host: Host<'_>) -> Vec<WhyStep> {
-    let shortage = footing.bookings.shortage(deployment, host);
+    let short = footing.bookings.shortages(deployment, host);
     let step = |(resource, needs): (&str, u64)| {
         let taken = footing.bookings.taken(resource, host.number());
         let found = match host.capacity(resource) {
@@ -76,7 +76,7 @@ fn room(footing: Footing<'_>, deployment: &Deployment, host: Host<'_>) -> Vec<Wh
         };
         WhyStep {
             rule: format!("the host has {} {resource} left", shown(resource, needs)),
-            holds: shortage.as_ref().is_none_or(|shortage| shortage.resource != resource),
+            holds: short.iter().all(|short| short.resource != resource),
             found,
         }
     };
@@ -184,7 +184,7 @@ mod tests {
     fn what_keeps_a_deployment_from_a_host_is_told_rule_by_rule() {
         let host = json!({"workspaces": ["other"], "cordoned": true, "capacity": {"cpu": 1},
             "taints": [{"key": "gpu", "effect": "NoSchedule"}]});
-        let spec = json!({"replicas": 1, "failoverAfter": "5m", "requests": {"cpu": 2, "memory": "1Gi"}});
+        let spec = json!({"replicas": 1, "failoverAfter": "5m", "requests": {"cpu": 2, "gpu": 1, "memory": "1Gi"}});
         let refused = told(&host, None, spec.clone(), false, 600);
         let starts = |told: &[String], signs: &[&str]| {
             assert_eq!(told.len(), signs.len(), "{told:#?}");
@@ -198,6 +198,7 @@ mod tests {
                 "- a cordoned host takes nothing new: the host is cordoned",
                 "- n tolerates the taints of the host: taints: gpu:NoSchedule",
                 "- the host has 2 cpu left: 0 of 1 cpu are taken",
+                "- the host has 1 gpu left: 0 of 0 gpu are taken",
                 "+ the host has 1Gi memory left: nobody says how much memory it has",
                 "- the host was seen within 5m: it was not seen for 10m",
                 "- the host is one of 1 replicas: others were picked",
