@@ -184,6 +184,7 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use titan_api::workplans::Signal;
 
     use super::*;
 
@@ -227,6 +228,23 @@ mod tests {
             "titan get hosts -o xml",
         ] {
             assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_needed_exactly_where_the_control_plane_needs_one() {
+        for signal in Signal::ALL.into_iter().filter(|signal| *signal != Signal::Update) {
+            for (noun, node) in [("rollout web", ""), ("workplan p", " gate")] {
+                let (noun, name) = noun.split_once(' ').expect("two words");
+                // A rollout is begun by its release.
+                if (noun, signal) == ("rollout", Signal::Start) {
+                    continue;
+                }
+                let node = if signal.is_about_a_node() { node } else { "" };
+                let line = format!("titan {noun} {signal} {name}{node}");
+                assert_eq!(parse(&line).is_err(), signal.needs_a_reason(), "{line}");
+                assert!(parse(&format!("{line} --reason enough")).is_ok(), "{line}");
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use titan_api::{
     workplans::{NodeKind, NodeState, NodeView, PlanState, PlanStatus},
 };
 
-use super::workplans::{About, History, Status, Update, Whole, WorkPlan, exit, follow::Follow, watch};
+use super::workplans::{About, History, Status, Update, Whole, WorkPlan, exit, follow::Follow, needed, watch};
 use crate::{errors::CliError, output::Exit, session::Session};
 
 /// What to do with a rollout.
@@ -32,16 +32,20 @@ pub(crate) enum Rollout {
     /// Open a gate; nobody opens one for a change of his own.
     Approve(Gate),
     /// Keep a gate closed.
+    #[command(mut_arg("reason", needed))]
     Reject(Gate),
     /// Go on as if a stage or a check had passed.
+    #[command(mut_arg("reason", needed))]
     Skip(Gate),
     /// Try again what waits for a person: a stage, a check, or a release that was taken back before.
     Retry(Gate),
     /// Change the deadline of a rollout whose strategy has one.
     Update(Deadline),
     /// Stop it; hosts that have the release keep it.
+    #[command(mut_arg("reason", needed))]
     Abort(Of),
     /// Stop it and return every host to the release before.
+    #[command(mut_arg("reason", needed))]
     Rollback(Of),
 }
 

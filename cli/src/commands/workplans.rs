@@ -6,7 +6,7 @@ mod shown;
 pub(crate) mod watch;
 mod worker;
 
-use clap::{Args, Subcommand};
+use clap::{Arg, Args, Subcommand};
 use serde_json::{Value, json};
 use titan_api::{
     Kind, Name,
@@ -53,17 +53,26 @@ pub(crate) enum WorkPlan {
     /// Open a gate; nobody opens one of a plan that is his own.
     Approve(About),
     /// Keep a gate closed, or say no to a node that waits for a person.
+    #[command(mut_arg("reason", needed))]
     Reject(About),
     /// Go on as if a node had passed.
+    #[command(mut_arg("reason", needed))]
     Skip(About),
     /// Try a node again that waits for a person, or for its next attempt.
     Retry(About),
     Update(Update),
     /// Stop a plan.
+    #[command(mut_arg("reason", needed))]
     Abort(Whole),
     /// Stop a plan and undo what was done.
+    #[command(mut_arg("reason", needed))]
     Rollback(Whole),
     Work(worker::Work),
+}
+
+/// Returns the argument as one that has to be there: the control plane takes these signals with a reason only.
+pub(super) fn needed(argument: Arg) -> Arg {
+    argument.required(true)
 }
 
 /// List plans, the newest first.
