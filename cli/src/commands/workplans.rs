@@ -1,6 +1,7 @@
 //! Plans: how far they are, what happened in them, and telling them something.
 
 pub(crate) mod follow;
+mod history;
 pub(crate) mod picture;
 mod shown;
 pub(crate) mod watch;
@@ -25,6 +26,7 @@ use crate::{
 };
 
 use follow::Follow;
+pub(super) use history::History;
 
 /// How many plans are listed.
 const LISTED: usize = 100;
@@ -98,19 +100,6 @@ pub(crate) struct Status {
 pub(crate) struct Watch {
     /// Name or id of the plan.
     pub(super) plan: String,
-}
-
-/// Show everything that happened in a plan.
-#[derive(Debug, Args)]
-pub(crate) struct History {
-    /// Name or id of the plan.
-    pub(super) plan: String,
-    /// Only what happened to this node.
-    #[arg(long, value_name = "NODE")]
-    pub(super) node: Option<Name>,
-    /// Only steps of the plan, its nodes and attempts, without the bookkeeping between them.
-    #[arg(long)]
-    pub(super) brief: bool,
 }
 
 /// List the nodes of a plan.
@@ -238,28 +227,6 @@ impl Watch {
         let mut follow = Follow::begin(&client, id, None).await?;
         watch::watch(session.output, &mut follow).await?;
         Ok(exit(&follow.status))
-    }
-}
-
-impl History {
-    async fn run(self, session: &Session) -> Result<Exit, CliError> {
-        let client = session.client()?;
-        let id = id_of(&client, session, &self.plan).await?;
-        let mut since = 0;
-        loop {
-            let page = client.plan_events(id, since, 0).await?;
-            let wanted = |event: &&titan_api::workplans::EventView| {
-                (self.node.is_none() || event.event.node() == self.node.as_ref())
-                    && (!self.brief || shown::matters(&event.event))
-            };
-            for event in page.items.iter().filter(wanted) {
-                session.output.raw(&shown::line(event, session.output.format))?;
-            }
-            since = page.items.last().map_or(since, |event| event.number);
-            if page.next.is_none() {
-                return Ok(Exit::Done);
-            }
-        }
     }
 }
 

@@ -160,8 +160,41 @@ pub(super) fn line(event: &EventView, format: Format) -> String {
         Format::Name => format!("{}\n", event.number),
         Format::Table | Format::Wide => {
             let node = event.event.node().map_or("plan", titan_api::Name::as_str);
-            let text = format!("{} {node} {} by {}", event.at, event.event.summary(), event.actor);
+            let (said, by) = (event.event.summary(), format!(" by {}", event.actor));
+            // What says itself who it was does not say it twice.
+            let told = said.match_indices(&by).any(|(at, by)| {
+                said.get(at + by.len()..).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+            });
+            let text = format!("{} {node} {said}{}", event.at, if told { "" } else { &by });
             format!("{}\n", text.replace(['\n', '\r'], " "))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use titan_api::Revision;
+
+    use super::*;
+
+    #[test]
+    fn who_it_was_is_said_once() {
+        let said = |actor: &str, event: serde_json::Value| {
+            let event = serde_json::from_value(event).expect("an event");
+            let event = EventView { number: 1, at: Revision::from_micros(0), actor: actor.to_owned(), event };
+            line(&event, Format::Table).split_once(' ').expect("a time").1.trim_end().to_owned()
+        };
+        let ann = "token:ann";
+        let made = json!({ "type": "made", "spec": {}, "author": ann, "at": 0 });
+        assert_eq!(said(ann, made), "plan made by token:ann");
+        let approved = json!({ "type": "approved", "node": "gate", "by": ann });
+        assert_eq!(said(ann, approved), "gate approved by token:ann");
+        let paused = json!({ "type": "plan", "state": "paused", "reason": "paused by token:ann: lunch", "wall": 0 });
+        assert_eq!(said(ann, paused), "plan paused: paused by token:ann: lunch");
+        // Another of whom the name begins alike, or nobody, is said.
+        let told = json!({ "type": "signalled", "signal": "skip", "requestId": "r", "node": "gate",
+            "reason": "asked by token:anna" });
+        assert_eq!(said(ann, told.clone()), "gate told to skip: asked by token:anna by token:ann");
+        assert_eq!(said("system", told), "gate told to skip: asked by token:anna by system");
     }
 }
