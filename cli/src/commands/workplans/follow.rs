@@ -8,7 +8,7 @@ use titan_api::{
     client::{Client, ClientError},
     status::HostState,
     strategies::releases::Counts,
-    workplans::{AttemptState, Event, EventView, NodeState, NodeView, PlanStatus},
+    workplans::{AttemptState, Event, EventView, NodeState, NodeView, PlanState, PlanStatus},
 };
 use uuid::Uuid;
 
@@ -40,6 +40,8 @@ pub(crate) struct Follow {
     pub(crate) approvals: BTreeMap<Name, BTreeSet<String>>,
     /// When nodes began, and when they ended.
     pub(crate) times: BTreeMap<Name, (Revision, Option<Revision>)>,
+    /// The state that it went to last, and when.
+    pub(crate) stated: Option<(PlanState, Revision)>,
     /// What hosts said on which it failed.
     pub(crate) faults: BTreeMap<Name, String>,
     since: i64,
@@ -69,6 +71,7 @@ impl Follow {
             events: VecDeque::new(),
             approvals: BTreeMap::new(),
             times: BTreeMap::new(),
+            stated: None,
             faults: BTreeMap::new(),
             since: 0,
             seen: None,
@@ -113,6 +116,7 @@ impl Follow {
 
     fn take(&mut self, event: &EventView) {
         match &event.event {
+            Event::Plan { state, .. } => self.stated = Some((*state, event.at)),
             Event::Node { node, state: NodeState::Attempting | NodeState::Waiting, .. } => {
                 self.times.insert(node.clone(), (event.at, None));
             }

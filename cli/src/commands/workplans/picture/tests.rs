@@ -233,3 +233,14 @@ fn resume_is_offered_only_where_it_moves_something() {
     let text = texts(&plan, (120, 30)).join("\n");
     assert!(text.contains("titan rollout resume web"), "{text}");
 }
+
+#[test]
+fn how_long_it_is_paused_counts_from_the_pause() {
+    let mut plan = plan("paused", &[("build", json!({}))]);
+    let head = |plan: &Follow| texts(plan, (120, 30)).remove(0);
+    assert_eq!(head(&plan), "◆ web#2 in default  paused, by token:admin");
+    plan.stated = Some((PlanState::Running, at(0)));
+    assert_eq!(head(&plan), "◆ web#2 in default  paused, by token:admin", "of another state nothing follows");
+    plan.stated = Some((PlanState::Paused, at(7)));
+    assert_eq!(head(&plan), "◆ web#2 in default  paused for 3s, by token:admin");
+}
