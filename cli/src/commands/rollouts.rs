@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use titan_api::{
-    Name,
+    Code, Name, Problem,
     spans::Span,
     workplans::{NodeKind, NodeState, NodeView, PlanState, PlanStatus},
 };
@@ -159,7 +159,8 @@ fn about(gate: Gate, status: &PlanStatus) -> Result<About, CliError> {
         (None, [node]) => node.name.clone(),
         (None, []) => {
             let detail = format!("nothing in the rollout of {} waits for a person", gate.deployment);
-            return Err(CliError::usage(detail, "look at it with titan rollout status"));
+            let problem = Problem::new(Code::InvalidTransition, detail).hint("look at it with titan rollout status");
+            return Err(CliError::Refused { problem: Box::new(problem), titles: Vec::new() });
         }
         (None, several) => {
             let names: Vec<&str> = several.iter().map(|node| &*node.name).collect();
