@@ -8,7 +8,7 @@ use titan_api::{
     Kind, Name,
     client::Client,
     limits,
-    tasks::{Task as Record, TaskFilter, TaskState},
+    tasks::{ENROL, ENROL_ALL, REMOVE, ROLLOUT, Task as Record, TaskFilter, TaskState, WORKPLAN},
 };
 use uuid::Uuid;
 
@@ -30,6 +30,7 @@ Examples:
   titan task 0198f2c4-7d3e-7a11-9c55-0d6c1f1e2a3b --wait --timeout 10m    ends with 1 unless it was done")]
 pub(crate) struct Task {
     /// Id of the task; that of a rollout or plan is the plan's.
+    #[arg(value_parser = id_of)]
     id: Uuid,
     /// Wait until it has ended; ends with 1 unless it was done.
     #[arg(long)]
@@ -37,6 +38,11 @@ pub(crate) struct Task {
     /// How long to wait at most.
     #[arg(long, value_name = "TIME", default_value = "5m", requires = "wait", value_parser = ages::parse_duration)]
     timeout: Duration,
+}
+
+/// Reads the id of a task, as it is or as `-o name` prints it.
+fn id_of(text: &str) -> Result<Uuid, uuid::Error> {
+    text.strip_prefix("task/").unwrap_or(text).parse()
 }
 
 impl Task {
@@ -100,11 +106,11 @@ pub(crate) struct Filter {
     /// Tasks in this state.
     #[arg(long, value_enum)]
     state: Option<State>,
-    /// Tasks of this kind: enrol, enrolAll, remove, rollout, workplan.
-    #[arg(long = "task-kind", value_name = "KIND")]
+    /// Tasks of this kind.
+    #[arg(long = "task-kind", value_name = "KIND", value_parser = [ENROL, ENROL_ALL, REMOVE, ROLLOUT, WORKPLAN])]
     task_kind: Option<String>,
     /// Parts of this task or plan.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id_of)]
     parent: Option<Uuid>,
     /// Tasks about this deployment.
     #[arg(long, value_name = "NAME", conflicts_with = "host")]

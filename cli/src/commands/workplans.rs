@@ -7,6 +7,8 @@ mod shown;
 pub(crate) mod watch;
 mod worker;
 
+use std::convert::Infallible;
+
 use clap::{Arg, Args, Subcommand};
 use serde_json::{Value, json};
 use titan_api::{
@@ -89,6 +91,7 @@ pub(crate) struct List {
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// Name or id of the plan.
+    #[arg(value_parser = plain)]
     pub(super) plan: String,
     /// Wait for its end; ends with 1 unless it succeeded.
     #[arg(long)]
@@ -99,6 +102,7 @@ pub(crate) struct Status {
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
     /// Name or id of the plan.
+    #[arg(value_parser = plain)]
     pub(super) plan: String,
 }
 
@@ -106,6 +110,7 @@ pub(crate) struct Watch {
 #[derive(Debug, Args)]
 pub(crate) struct Nodes {
     /// Name or id of the plan.
+    #[arg(value_parser = plain)]
     pub(super) plan: String,
     /// Only stages, or only checks.
     #[arg(long, value_name = "KIND")]
@@ -119,6 +124,7 @@ pub(crate) struct Nodes {
 #[derive(Debug, Args)]
 pub(crate) struct Whole {
     /// Name or id of the plan.
+    #[arg(value_parser = plain)]
     pub(super) plan: String,
     /// Why; kept in its history.
     #[arg(long)]
@@ -129,6 +135,7 @@ pub(crate) struct Whole {
 #[derive(Debug, Args)]
 pub(crate) struct About {
     /// Name or id of the plan.
+    #[arg(value_parser = plain)]
     pub(super) plan: String,
     /// Name of the node.
     pub(super) node: Name,
@@ -141,6 +148,7 @@ pub(crate) struct About {
 #[derive(Debug, Args)]
 pub(crate) struct Update {
     /// Name or id of the plan.
+    #[arg(value_parser = plain)]
     pub(super) plan: String,
     /// A value: `address.city=Berlin`; as JSON if it is some. May be given more than once.
     #[arg(long, value_name = "KEY=VALUE")]
@@ -151,6 +159,11 @@ pub(crate) struct Update {
     /// Why; kept in its history.
     #[arg(long)]
     pub(super) reason: Option<String>,
+}
+
+/// Returns a plan's name as it is, or as `-o name` prints it.
+fn plain(text: &str) -> Result<String, Infallible> {
+    Ok(text.strip_prefix("workplan/").unwrap_or(text).to_owned())
 }
 
 /// Returns the id of a plan by its name, or the id that is given.

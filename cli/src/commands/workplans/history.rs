@@ -3,13 +3,14 @@
 use clap::Args;
 use titan_api::{Name, workplans::EventView};
 
-use super::{id_of, shown};
+use super::{id_of, plain, shown};
 use crate::{errors::CliError, output::Exit, session::Session};
 
 /// Show everything that happened in a plan.
 #[derive(Debug, Args)]
 pub(crate) struct History {
     /// Name or id of the plan.
+    #[arg(value_parser = plain)]
     pub(crate) plan: String,
     /// Only what happened to this node.
     #[arg(long, value_name = "NODE")]
