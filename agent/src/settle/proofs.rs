@@ -131,7 +131,9 @@ impl Worker {
 
     /// Returns why a deployment that was healthy is not any more.
     pub(super) fn degraded(&self, id: Uuid) -> Option<String> {
-        let watch = self.proofs.watches.get(&id)?;
+        let entry = self.ledger.entries.get(&id)?;
+        // Until it is looked at again, what is known may be of the bundle that was there before.
+        let watch = self.proofs.watches.get(&id).filter(|watch| watch.digest == entry.digest)?;
         watch.says.clone().filter(|_| matches!(watch.stage, Stage::Vigil(_)))
     }
 

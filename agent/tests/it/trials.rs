@@ -75,7 +75,8 @@ fn a_release_that_does_not_prove_itself_goes_back_and_is_not_tried_again() {
     assert_eq!(host.files_of("one"), map(&[("a", "1")]));
     let report = plane.reported("one");
     assert_eq!((&report["phase"], &report["release"]), (&json!("rolledBack"), &json!("one#2")));
-    assert!(report["message"].as_str().unwrap().contains("file missing"), "{report}");
+    let message = report["message"].as_str().unwrap();
+    assert!(message.contains("file missing") && !message.contains("the bundle before it"), "{report}");
     assert_eq!(report["commit"], good, "only what is proven is committed");
     let writes = fs::metadata(host.home("one").join("a")).unwrap().modified().unwrap();
     let ended = host.once();
@@ -144,7 +145,10 @@ fn without_a_network_the_way_back_is_found_by_the_deadline_and_reported_later() 
     deploy_proven(&plane, "one", &[("a", "2")], "missing");
     wait_for("the switch", || host.files_of("one") == map(&[("a", "2")]));
     offline(&plane);
-    let before = plane.table().reports.len();
+    let (before, polls) = (plane.table().reports.len(), plane.table().polls.len());
+    wait_for("a poll after one that failed", || plane.table().polls.len() > polls + 1);
+    let asked = plane.table().polls[polls + 1].clone();
+    assert!(!asked.contains("wait=1"), "whoever is back is not to wait for it: {asked}");
     wait_for("the way back", || host.files_of("one") == map(&[("a", "1")]));
     plane.misbehave(None);
     wait_for("the report", || plane.reported("one")["phase"] == "rolledBack");
