@@ -347,6 +347,7 @@ impl Worker {
             entry.healthy_since = Some(since);
             let digest = entry.digest;
             entry.bad.remove(&digest);
+            entry.bad_at.remove(&digest);
         })?;
         fault!("proved-good");
         Ok(())
@@ -359,6 +360,8 @@ impl Worker {
                 entry.bad.pop_first();
             }
             entry.bad.insert(digest, why);
+            entry.bad_at.insert(digest, entry.revision);
+            entry.bad_at.retain(|known, _| entry.bad.contains_key(known));
         })?;
         fault!("proved-bad");
         Ok(self.ledger.entries.get(&id).is_some_and(|entry| entry.previous.is_some()))

@@ -112,6 +112,38 @@ fn a_release_that_proved_bad_is_tried_again_once_another_was_declared_between() 
     assert_eq!(plane.reported("one")["phase"], "healthy");
 }
 
+/// Somebody mended what was missing, and wants the same release tried again.
+#[test]
+fn a_release_that_proved_bad_is_tried_again_once_it_is_declared_anew() {
+    let plane = Plane::start();
+    let host = Host::new(&plane);
+    let wanted = tempfile::NamedTempFile::new().unwrap();
+    let (path, gone) = (wanted.path().to_str().unwrap().to_owned(), wanted.path().with_extension("gone"));
+    deploy_proven(&plane, "one", &[("a", "1")], "a");
+    host.settle();
+    fs::rename(wanted.path(), &gone).unwrap();
+    deploy_proven(&plane, "one", &[("a", "2")], &path);
+    assert!(host.once().out.contains("rolled back default/one"));
+    fs::rename(&gone, wanted.path()).unwrap();
+    assert!(host.once().out.contains("rolled back"), "not by itself");
+    assert_eq!(host.files_of("one"), map(&[("a", "1")]));
+    deploy_proven(&plane, "one", &[("a", "2")], &path);
+    host.settle();
+    assert_eq!(host.files_of("one"), map(&[("a", "2")]));
+    assert_eq!(plane.reported("one")["phase"], "healthy");
+    // Still bad, it goes back again, and stays there.
+    fs::rename(wanted.path(), &gone).unwrap();
+    deploy_proven(&plane, "one", &[("a", "3")], &path);
+    assert!(host.once().out.contains("rolled back default/one"));
+    deploy_proven(&plane, "one", &[("a", "3")], &path);
+    assert!(host.once().out.contains("rolled back default/one"));
+    let writes = fs::metadata(host.home("one").join("a")).unwrap().modified().unwrap();
+    host.once();
+    assert_eq!(host.files_of("one"), map(&[("a", "2")]));
+    assert_eq!(fs::metadata(host.home("one").join("a")).unwrap().modified().unwrap(), writes);
+    fs::rename(&gone, wanted.path()).unwrap();
+}
+
 #[test]
 fn a_first_release_that_is_not_healthy_stays_and_may_become_so() {
     let plane = Plane::start();
