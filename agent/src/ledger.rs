@@ -78,9 +78,13 @@ pub struct LedgerEntry {
     pub trial: Option<TrialMark>,
     /// Since when it is healthy, by the host's clock; absent as long as it never was.
     pub healthy_since: Option<Revision>,
-    /// Bundles that proved bad on this host, and why: they are not applied again unless another one is declared between.
+    /// Bundles that proved bad on this host, and why: they are not applied again unless another one is declared between, or
+    /// the same one anew.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bad: BTreeMap<Digest, String>,
+    /// The assignment's revision with which each of them proved bad, as far as that was noted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bad_at: BTreeMap<Digest, Revision>,
     /// What was committed to Git of it.
     pub committed: Option<Committed>,
 }
@@ -290,6 +294,7 @@ mod tests {
             trial: None,
             healthy_since: None,
             bad: BTreeMap::new(),
+            bad_at: BTreeMap::new(),
             committed: None,
         };
         Ledger { entries: [(Uuid::from_u128(1), entry)].into(), ..Ledger::default() }

@@ -89,8 +89,10 @@ impl Agent {
         let now = Instant::now();
         if errands.poll.is_none() && now >= rhythm.poll {
             rhythm.whole = rhythm.beat.is_none_or(|last| last.elapsed() >= self.settings.polling.beat);
-            // Where everything is to be checked, the answer is wanted now.
-            let held = if rhythm.whole || self.ask_full { 0 } else { self.settings.polling.wait.as_secs() };
+            // Where everything is to be checked, the answer is wanted now. So it is after trouble: no report goes out until one
+            // has come.
+            let now_wanted = rhythm.whole || self.ask_full || rhythm.failures > 0;
+            let held = if now_wanted { 0 } else { self.settings.polling.wait.as_secs() };
             rhythm.asked = (now, held > 0);
             errands.poll = Some(Box::pin(self.asking(held).await));
         }

@@ -172,6 +172,7 @@ impl Files {
             trial,
             healthy_since,
             bad: before.map(|entry| entry.bad.clone()).unwrap_or_default(),
+            bad_at: before.map(|entry| entry.bad_at.clone()).unwrap_or_default(),
             committed: before.and_then(|entry| entry.committed.clone()),
         };
         next.entries.insert(target.id, entry);

@@ -1,6 +1,6 @@
 //! What each deployment is to be on this host: what is declared, unless that proved bad here.
 
-use titan_api::Digest;
+use titan_api::{Digest, Revision};
 use uuid::Uuid;
 
 use super::Worker;
@@ -52,18 +52,23 @@ impl Worker {
     }
 
     /// Forgets of bundles that they proved bad once they are neither declared nor in place: another one was declared since,
-    /// and whoever declares them again wants them tried again.
+    /// and whoever declares them again wants them tried again. So does whoever declares one anew that was gone back from.
     pub(super) fn reconsider(&mut self) -> Result<(), DiskError> {
-        let declared = |id: Uuid| self.desired.entries.get(&id).map(|entry| entry.digest);
         let entries = self.ledger.entries.iter().filter(|(id, _)| !self.stuck.contains_key(*id));
         let over: Vec<_> = entries
             .filter_map(|(id, owned)| {
-                let matters = [declared(*id)?, owned.digest];
-                owned.bad.keys().any(|bad| !matters.contains(bad)).then_some((*id, matters))
+                let declared = self.desired.entries.get(id)?;
+                let is_anew = |at: &Revision| declared.revision > *at;
+                let again = owned.digest != declared.digest && owned.bad_at.get(&declared.digest).is_some_and(is_anew);
+                let matters = [(!again).then_some(declared.digest), Some(owned.digest)];
+                owned.bad.keys().any(|bad| !matters.contains(&Some(*bad))).then_some((*id, matters))
             })
             .collect();
         for (id, matters) in over {
-            self.amend(id, |entry| entry.bad.retain(|bad, _| matters.contains(bad)))?;
+            self.amend(id, |entry| {
+                entry.bad.retain(|bad, _| matters.contains(&Some(*bad)));
+                entry.bad_at.retain(|bad, _| matters.contains(&Some(*bad)));
+            })?;
         }
         Ok(())
     }

@@ -131,7 +131,9 @@ impl Worker {
 
     /// Returns why a deployment that was healthy is not any more.
     pub(super) fn degraded(&self, id: Uuid) -> Option<String> {
-        let watch = self.proofs.watches.get(&id)?;
+        let entry = self.ledger.entries.get(&id)?;
+        // Until it is looked at again, what is known may be of the bundle that was there before.
+        let watch = self.proofs.watches.get(&id).filter(|watch| watch.digest == entry.digest)?;
         watch.says.clone().filter(|_| matches!(watch.stage, Stage::Vigil(_)))
     }
 
@@ -345,6 +347,7 @@ impl Worker {
             entry.healthy_since = Some(since);
             let digest = entry.digest;
             entry.bad.remove(&digest);
+            entry.bad_at.remove(&digest);
         })?;
         fault!("proved-good");
         Ok(())
@@ -357,6 +360,8 @@ impl Worker {
                 entry.bad.pop_first();
             }
             entry.bad.insert(digest, why);
+            entry.bad_at.insert(digest, entry.revision);
+            entry.bad_at.retain(|known, _| entry.bad.contains_key(known));
         })?;
         fault!("proved-bad");
         Ok(self.ledger.entries.get(&id).is_some_and(|entry| entry.previous.is_some()))

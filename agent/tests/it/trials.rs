@@ -75,7 +75,8 @@ fn a_release_that_does_not_prove_itself_goes_back_and_is_not_tried_again() {
     assert_eq!(host.files_of("one"), map(&[("a", "1")]));
     let report = plane.reported("one");
     assert_eq!((&report["phase"], &report["release"]), (&json!("rolledBack"), &json!("one#2")));
-    assert!(report["message"].as_str().unwrap().contains("file missing"), "{report}");
+    let message = report["message"].as_str().unwrap();
+    assert!(message.contains("file missing") && !message.contains("the bundle before it"), "{report}");
     assert_eq!(report["commit"], good, "only what is proven is committed");
     let writes = fs::metadata(host.home("one").join("a")).unwrap().modified().unwrap();
     let ended = host.once();
@@ -111,6 +112,38 @@ fn a_release_that_proved_bad_is_tried_again_once_another_was_declared_between() 
     assert_eq!(plane.reported("one")["phase"], "healthy");
 }
 
+/// Somebody mended what was missing, and wants the same release tried again.
+#[test]
+fn a_release_that_proved_bad_is_tried_again_once_it_is_declared_anew() {
+    let plane = Plane::start();
+    let host = Host::new(&plane);
+    let wanted = tempfile::NamedTempFile::new().unwrap();
+    let (path, gone) = (wanted.path().to_str().unwrap().to_owned(), wanted.path().with_extension("gone"));
+    deploy_proven(&plane, "one", &[("a", "1")], "a");
+    host.settle();
+    fs::rename(wanted.path(), &gone).unwrap();
+    deploy_proven(&plane, "one", &[("a", "2")], &path);
+    assert!(host.once().out.contains("rolled back default/one"));
+    fs::rename(&gone, wanted.path()).unwrap();
+    assert!(host.once().out.contains("rolled back"), "not by itself");
+    assert_eq!(host.files_of("one"), map(&[("a", "1")]));
+    deploy_proven(&plane, "one", &[("a", "2")], &path);
+    host.settle();
+    assert_eq!(host.files_of("one"), map(&[("a", "2")]));
+    assert_eq!(plane.reported("one")["phase"], "healthy");
+    // Still bad, it goes back again, and stays there.
+    fs::rename(wanted.path(), &gone).unwrap();
+    deploy_proven(&plane, "one", &[("a", "3")], &path);
+    assert!(host.once().out.contains("rolled back default/one"));
+    deploy_proven(&plane, "one", &[("a", "3")], &path);
+    assert!(host.once().out.contains("rolled back default/one"));
+    let writes = fs::metadata(host.home("one").join("a")).unwrap().modified().unwrap();
+    host.once();
+    assert_eq!(host.files_of("one"), map(&[("a", "2")]));
+    assert_eq!(fs::metadata(host.home("one").join("a")).unwrap().modified().unwrap(), writes);
+    fs::rename(&gone, wanted.path()).unwrap();
+}
+
 #[test]
 fn a_first_release_that_is_not_healthy_stays_and_may_become_so() {
     let plane = Plane::start();
@@ -144,7 +177,10 @@ fn without_a_network_the_way_back_is_found_by_the_deadline_and_reported_later() 
     deploy_proven(&plane, "one", &[("a", "2")], "missing");
     wait_for("the switch", || host.files_of("one") == map(&[("a", "2")]));
     offline(&plane);
-    let before = plane.table().reports.len();
+    let (before, polls) = (plane.table().reports.len(), plane.table().polls.len());
+    wait_for("a poll after one that failed", || plane.table().polls.len() > polls + 1);
+    let asked = plane.table().polls[polls + 1].clone();
+    assert!(!asked.contains("wait=1"), "whoever is back is not to wait for it: {asked}");
     wait_for("the way back", || host.files_of("one") == map(&[("a", "1")]));
     plane.misbehave(None);
     wait_for("the report", || plane.reported("one")["phase"] == "rolledBack");

@@ -3,6 +3,7 @@
 //! An attempt of a stage looks at its hosts, opens the gate as far as it may, and ends as they come to their end. Nothing of
 //! it is kept but the gate: one that was cut off begins anew and finds how far the gate is open.
 
+mod retries;
 mod returns;
 mod watches;
 
@@ -320,6 +321,9 @@ async fn hand_out(job: &Job, stage: &ReleaseStage) -> Result<Ended, Halt> {
     let (plan, gate) = job.standing().await?;
     let deployment = job.deployment(&gate)?;
     let frozen = freeze(job, stage, &deployment, &gate).await?;
+    if job.node.generation > 1 {
+        retries::declare_anew(job, &deployment, &gate, &frozen).await?;
+    }
     let all = Opening { stage: stage.stage.clone(), selector: None, up_to: None, reach: None };
     let opening = if gate.is_settled() { Some(all) } else { gate.opening(&stage.stage).cloned() };
     let (rules, now) = (Rules::from(stage), plan.clock(job.state.clock.now().micros()));

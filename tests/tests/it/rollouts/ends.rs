@@ -134,3 +134,36 @@ async fn a_veto_is_over_once_the_release_is_proven_after_all() {
     plan(&world, "web#6", |plan| plan.state == PlanState::Succeeded).await;
     assert_eq!(hosts.count(), [("two".to_owned(), FEW)].into());
 }
+
+/// S4-22: the hosts that failed are told of the release anew; no agent tries by itself what proved bad.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_on_which_a_release_failed_try_it_again_once_a_person_says_so() {
+    let world = World::start(crate::NODE).await.expect("a control plane");
+    let hosts = Hosts::start(&world, FEW).await;
+    let strategy = json!({ "stages": [{ "name": "all", "hosts": "100%" }], "maxFailures": 0, "onFailure": "pause" });
+    world.apply(documents("one", &strategy)).await.expect("written");
+    plan(&world, "web#1", |plan| plan.state == PlanState::Succeeded).await;
+    world.apply(documents("bad", &strategy)).await.expect("written");
+    let failed = plan(&world, "web#2", |plan| plan.state == PlanState::Paused).await;
+    let retry = async |request: &str| {
+        let node = Some(Name::new("all").expect("a name"));
+        let retry = SignalRequest { node, ..SignalRequest::new(Signal::Retry, request) };
+        world.admin.signal(failed.id, &retry).await.expect("taken");
+    };
+    // They fail as before, and no more often than they were asked.
+    retry("once").await;
+    let told = |count: usize| {
+        let tries = async || {
+            let seen = hosts.seen.lock().expect("seen");
+            Ok((seen.all.iter().filter(|(_, version)| version == "bad").count() >= count).then_some(()))
+        };
+        until("all told", tries)
+    };
+    told(2 * FEW).await.expect("told anew");
+    plan(&world, "web#2", |plan| plan.state == PlanState::Paused && plan.retries > 0).await;
+    hosts.seen.lock().expect("seen").mended = true;
+    retry("twice").await;
+    plan(&world, "web#2", |plan| plan.state == PlanState::Succeeded).await;
+    let seen = hosts.seen.lock().expect("seen");
+    assert_eq!(seen.all.iter().filter(|(_, version)| version == "bad").count(), 3 * FEW, "{:?}", seen.all);
+}
