@@ -162,9 +162,9 @@ pub(super) fn line(event: &EventView, format: Format) -> String {
             let node = event.event.node().map_or("plan", titan_api::Name::as_str);
             let (said, by) = (event.event.summary(), format!(" by {}", event.actor));
             // What says itself who it was does not say it twice.
-            let told = said.match_indices(&by).any(|(at, by)| {
-                said.get(at + by.len()..).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
-            });
+            let told = said
+                .match_indices(&by)
+                .any(|(at, by)| said.get(at + by.len()..).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')));
             let text = format!("{} {node} {said}{}", event.at, if told { "" } else { &by });
             format!("{}\n", text.replace(['\n', '\r'], " "))
         }

@@ -100,7 +100,11 @@ fn hands(plan: &Follow, now: Revision) -> Vec<Line> {
             _ => format!("{} waits for a person", node.name),
         };
         lines.push(Line::new().add(Tone::Care, "◆ ").text(said));
-        let (first, others) = if node.held { ("retry", "  or skip, reject --reason '...'") } else { ("approve", "  or reject --reason '...'") };
+        let (first, others) = if node.held {
+            ("retry", "  or skip, reject --reason '...'")
+        } else {
+            ("approve", "  or reject --reason '...'")
+        };
         lines.push(command(format!("titan {noun} {first} {name} {}", node.name)).add(Tone::Faint, others));
     }
     lines

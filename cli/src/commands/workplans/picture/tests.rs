@@ -226,7 +226,10 @@ fn resume_is_offered_only_where_it_moves_something() {
     let held = json!({ "state": "attempting", "held": true, "message": "stage canary failed: 1 of 1 hosts failed" });
     let mut plan = plan("paused", &[("canary", stage("canary", "1", &[], &held))]);
     let text = texts(&plan, (120, 30)).join("\n");
-    assert!(text.contains("titan rollout retry web canary  or skip, reject --reason '...'") && !text.contains("resume"), "{text}");
+    assert!(
+        text.contains("titan rollout retry web canary  or skip, reject --reason '...'") && !text.contains("resume"),
+        "{text}"
+    );
     // Once that is decided, a plan that is still paused was paused by somebody.
     let canary = plan.nodes.get_mut(&name("canary")).expect("the stage");
     (canary.held, canary.outcome) = (false, Some(titan_api::workplans::Outcome::Overridden));
