@@ -8,7 +8,7 @@ use titan_api::{
 };
 
 use super::workplans::{About, History, Status, Update, Whole, WorkPlan, exit, follow::Follow, needed, watch};
-use crate::{errors::CliError, output::Exit, session::Session};
+use crate::{away, errors::CliError, output::Exit, session::Session};
 
 /// What to do with a rollout.
 #[derive(Debug, Subcommand)]
@@ -131,12 +131,18 @@ impl Watched {
         let (client, workspace) = (session.client()?, session.workspace()?);
         let mut id = found(session, &self.deployment).await?.id;
         loop {
-            let whose = Some((workspace.clone(), self.deployment.clone()));
-            let mut follow = Follow::begin(&client, id, whose).await?;
+            let begin = async || {
+                let whose = Some((workspace.clone(), self.deployment.clone()));
+                Follow::begin(&client, id, whose).await
+            };
+            let mut follow = away::outlast(|text| session.output.note(text), begin).await?;
             watch::watch(session.output, &mut follow).await?;
             // The one that takes its place is what people want to see then.
             let next = match follow.status.state {
-                PlanState::Superseded => found(session, &self.deployment).await?.id,
+                PlanState::Superseded => {
+                    let newest = async || client.rollout(&workspace, &self.deployment).await;
+                    away::outlast(|text| session.output.note(text), newest).await?.id
+                }
                 _ => id,
             };
             if next == id {

@@ -13,6 +13,7 @@ use titan_api::{
 use uuid::Uuid;
 
 use crate::{
+    away::{self, Away},
     errors::CliError,
     output::{
         Exit, Output, Tone, View, ages,
@@ -76,11 +77,22 @@ pub(crate) async fn ended(
     timeout: Duration,
 ) -> Result<Exit, CliError> {
     let (mut progress, begin) = (Progress::new(output), Instant::now());
-    let mut exit = Exit::Done;
+    let (mut exit, mut away) = (Exit::Done, Away::default());
     for id in tasks {
         loop {
             let left = timeout.saturating_sub(begin.elapsed());
-            let task = client.task(*id, left.as_secs().min(limits::WAIT_SECONDS)).await?;
+            let task = match client.task(*id, left.as_secs().min(limits::WAIT_SECONDS)).await {
+                Ok(task) => {
+                    away.back();
+                    task
+                }
+                Err(error) if !left.is_zero() && away.endures(&error) => {
+                    progress.say(away::SAID);
+                    Away::pass().await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             if task.state.is_final() {
                 if task.state != TaskState::Completed {
                     exit = Exit::Failed;

@@ -4,6 +4,7 @@ pub(crate) mod follow;
 mod history;
 pub(crate) mod picture;
 mod shown;
+mod status;
 pub(crate) mod watch;
 mod worker;
 
@@ -14,7 +15,6 @@ use serde_json::{Value, json};
 use titan_api::{
     Kind, Name,
     client::Client,
-    limits,
     spans::Span,
     values::Values,
     workplans::{NodeKind, NodeState, PlanState, PlanStatus, Signal, SignalRequest},
@@ -29,6 +29,7 @@ use crate::{
 
 use follow::Follow;
 pub(super) use history::History;
+pub(super) use status::Status;
 
 /// How many plans are listed.
 const LISTED: usize = 100;
@@ -85,17 +86,6 @@ pub(crate) struct List {
     /// Those of every workspace.
     #[arg(short = 'A', long)]
     all_workspaces: bool,
-}
-
-/// Show how far a plan is.
-#[derive(Debug, Args)]
-pub(crate) struct Status {
-    /// Name or id of the plan.
-    #[arg(value_parser = plain)]
-    pub(super) plan: String,
-    /// Wait for its end; ends with 1 unless it succeeded.
-    #[arg(long)]
-    pub(super) wait: bool,
 }
 
 /// Show a plan as it goes on, until its end.
@@ -216,20 +206,6 @@ pub(super) const fn exit(status: &PlanStatus) -> Exit {
     match status.state {
         PlanState::Succeeded => Exit::Done,
         _ => Exit::Failed,
-    }
-}
-
-impl Status {
-    async fn run(self, session: &Session) -> Result<Exit, CliError> {
-        let client = session.client()?;
-        let id = id_of(&client, session, &self.plan).await?;
-        loop {
-            let status = client.plan_status(id, if self.wait { limits::WAIT_SECONDS } else { 0 }).await?;
-            if status.state.is_final() || !self.wait {
-                session.output.show(&shown::status(&status))?;
-                return Ok(if self.wait { exit(&status) } else { Exit::Done });
-            }
-        }
     }
 }
 

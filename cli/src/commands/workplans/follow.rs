@@ -44,6 +44,8 @@ pub(crate) struct Follow {
     pub(crate) stated: Option<(PlanState, Revision)>,
     /// What hosts said on which it failed.
     pub(crate) faults: BTreeMap<Name, String>,
+    /// What happened and was not returned yet: the look before may have been cut off.
+    news: Vec<EventView>,
     since: i64,
     seen: Option<i64>,
     failed: u64,
@@ -73,6 +75,7 @@ impl Follow {
             times: BTreeMap::new(),
             stated: None,
             faults: BTreeMap::new(),
+            news: Vec::new(),
             since: 0,
             seen: None,
             failed: 0,
@@ -81,14 +84,13 @@ impl Follow {
 
     /// Looks at the plan once something happened in it, after `wait` seconds at most, and returns what happened.
     pub(crate) async fn look(&mut self, wait: u64) -> Result<Vec<EventView>, ClientError> {
-        let mut news = Vec::new();
         let mut wait = wait;
         loop {
             let page = self.client.plan_events(self.id, self.since, wait).await?;
             wait = 0;
             self.since = page.items.last().map_or(self.since, |event| event.number);
             page.items.iter().for_each(|event| self.take(event));
-            news.extend(page.items);
+            self.news.extend(page.items);
             if page.next.is_none() {
                 break;
             }
@@ -106,7 +108,7 @@ impl Follow {
         }
         self.look_inside().await?;
         self.ask_hosts().await?;
-        Ok(news)
+        Ok(std::mem::take(&mut self.news))
     }
 
     /// Whether nothing follows, and everything was seen.
@@ -163,8 +165,9 @@ impl Follow {
         if failed <= self.failed || all().map(|counts| counts.members).sum::<u64>() > ASKED_HOSTS {
             return Ok(());
         }
+        let hosts = self.client.deployment_status(workspace, deployment).await?.hosts;
         self.failed = failed;
-        for host in self.client.deployment_status(workspace, deployment).await?.hosts {
+        for host in hosts {
             let said = host.problem.as_ref().map_or(host.message.as_str(), |problem| problem.detail.as_str());
             if host.state == HostState::Failed && !said.is_empty() {
                 self.faults.insert(host.host, said.to_owned());
