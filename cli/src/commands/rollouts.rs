@@ -181,7 +181,8 @@ impl Rollout {
     pub(crate) async fn run(self, session: &Session) -> Result<Exit, CliError> {
         let plan = match self {
             Self::Status(Waited { deployment, wait }) => {
-                WorkPlan::Status(Status { plan: found(session, &deployment).await?.id.to_string(), wait })
+                let plan = found(session, &deployment).await?.id.to_string();
+                WorkPlan::Status(Status { plan, wait, deployment: Some((session.workspace()?, deployment)) })
             }
             Self::Watch(watched) => return watched.run(session).await,
             Self::History(Story { deployment, node, brief }) => {

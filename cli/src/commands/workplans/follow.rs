@@ -8,7 +8,7 @@ use titan_api::{
     client::{Client, ClientError},
     status::HostState,
     strategies::releases::Counts,
-    workplans::{AttemptState, Event, EventView, NodeState, NodeView, PlanState, PlanStatus},
+    workplans::{AttemptState, Event, EventView, Executor, NodeState, NodeView, PlanState, PlanStatus},
 };
 use uuid::Uuid;
 
@@ -82,19 +82,26 @@ impl Follow {
         }
     }
 
+    /// Returns a plan as its status tells it, with who approved what of it is not decided yet.
+    pub(super) async fn glance(
+        client: &Client,
+        status: PlanStatus,
+        deployment: Option<(Name, Name)>,
+    ) -> Result<Self, ClientError> {
+        let mut plan = Self::of(client, status, deployment);
+        plan.nodes = plan.status.current.iter().map(|node| (node.name.clone(), node.clone())).collect();
+        // Of a gate that one may open, nobody has approved it as long as it waits.
+        let several =
+            |node: &NodeView| matches!(&node.spec.run, Some(Executor::Approval(approval)) if approval.minimum > 1);
+        if plan.nodes.values().any(|node| node.state == NodeState::Waiting && several(node)) {
+            plan.hear(0).await?;
+        }
+        Ok(plan)
+    }
+
     /// Looks at the plan once something happened in it, after `wait` seconds at most, and returns what happened.
     pub(crate) async fn look(&mut self, wait: u64) -> Result<Vec<EventView>, ClientError> {
-        let mut wait = wait;
-        loop {
-            let page = self.client.plan_events(self.id, self.since, wait).await?;
-            wait = 0;
-            self.since = page.items.last().map_or(self.since, |event| event.number);
-            page.items.iter().for_each(|event| self.take(event));
-            self.news.extend(page.items);
-            if page.next.is_none() {
-                break;
-            }
-        }
+        self.hear(wait).await?;
         self.status = self.client.plan_status(self.id, 0).await?;
         if self.seen == Some(self.status.version) && self.nodes.len() >= self.status.current.len() {
             // What workers say meanwhile is no step of the plan.
@@ -109,6 +116,20 @@ impl Follow {
         self.look_inside().await?;
         self.ask_hosts().await?;
         Ok(std::mem::take(&mut self.news))
+    }
+
+    /// Reads what happened since it was read last, once there is something, after `wait` seconds at most.
+    async fn hear(&mut self, mut wait: u64) -> Result<(), ClientError> {
+        loop {
+            let page = self.client.plan_events(self.id, self.since, wait).await?;
+            wait = 0;
+            self.since = page.items.last().map_or(self.since, |event| event.number);
+            page.items.iter().for_each(|event| self.take(event));
+            self.news.extend(page.items);
+            if page.next.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Whether nothing follows, and everything was seen.

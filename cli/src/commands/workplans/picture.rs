@@ -13,8 +13,11 @@ use titan_api::{
     workplans::{NodeState, PlanState},
 };
 
-pub(crate) use self::words::{sentence, spoken, waits_for, words};
 use self::{bars::Bar, rows::Row};
+pub(crate) use self::{
+    notes::hands,
+    words::{sentence, spoken, waits_for, words},
+};
 use super::{follow::Follow, shown::plan_tone};
 use crate::output::{Tone, ages, lines::Line};
 

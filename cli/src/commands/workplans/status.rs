@@ -1,9 +1,9 @@
 //! How far a plan is.
 
 use clap::Args;
-use titan_api::limits;
+use titan_api::{Name, limits};
 
-use super::{exit, id_of, plain, shown};
+use super::{exit, follow::Follow, id_of, plain, shown};
 use crate::{
     away,
     errors::CliError,
@@ -20,6 +20,9 @@ pub(crate) struct Status {
     /// Wait for its end; ends with 1 unless it succeeded.
     #[arg(long)]
     pub(crate) wait: bool,
+    /// The workspace and name of the deployment that it is the rollout of.
+    #[arg(skip)]
+    pub(crate) deployment: Option<(Name, Name)>,
 }
 
 impl Status {
@@ -35,7 +38,8 @@ impl Status {
                 status = away::outlast(|text| progress.say(text), asked).await?;
             }
         }
-        output.show(&shown::status(&status))?;
-        Ok(if self.wait { exit(&status) } else { Exit::Done })
+        let plan = Follow::glance(&client, status, self.deployment).await?;
+        output.show(&shown::status(&plan))?;
+        Ok(if self.wait { exit(&plan.status) } else { Exit::Done })
     }
 }

@@ -69,10 +69,13 @@ fn why(plan: &Follow) -> Vec<Line> {
 }
 
 /// What people can type now.
-fn hands(plan: &Follow, now: Revision) -> Vec<Line> {
+pub(crate) fn hands(plan: &Follow, now: Revision) -> Vec<Line> {
+    let id = plan.status.id.to_string();
     let (noun, name) = match &plan.deployment {
         Some((_, deployment)) => ("rollout", deployment.as_str()),
-        None => ("workplan", plan.status.name.as_str()),
+        None if Name::new(&*plan.status.name).is_ok() => ("workplan", plan.status.name.as_str()),
+        // The plan of a release, or one inside of another, has no document of its name.
+        None => ("workplan", id.as_str()),
     };
     let command = |text: String| Line::new().text("  ").add(Tone::Strong, text);
     let open = || plan.nodes.values().filter(|node| node.outcome.is_none());
