@@ -197,7 +197,13 @@ async fn enrol(settings: &Settings, server: &str, host: &Name, mut token: String
             return FAILED;
         }
     }
-    let token = Secret::new(token.trim().to_owned());
+    let token = token.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        output::error(&std::io::Error::other("what is given as the token holds none"));
+        output::hint("titan host join-command HOST prints the line with it");
+        return USAGE;
+    }
+    let token = Secret::new(token.to_owned());
     match enrolment::enrol(settings, server, host, &token).await {
         Ok(()) => {
             output::say(&format!("host {host} has enrolled at {server}; state is in {}", settings.state_dir.display()));

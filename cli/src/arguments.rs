@@ -184,6 +184,7 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use titan_api::workplans::Signal;
 
     use super::*;
 
@@ -227,6 +228,45 @@ mod tests {
             "titan get hosts -o xml",
         ] {
             assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn names_are_taken_as_they_are_printed() {
+        let id = "0198f2c4-7d3e-7a11-9c55-0d6c1f1e2a3b";
+        for (printed, plain) in [
+            (format!("titan task task/{id}"), format!("titan task {id}")),
+            (format!("titan get tasks --parent task/{id}"), format!("titan get tasks --parent {id}")),
+            ("titan workplan watch workplan/p".to_owned(), "titan workplan watch p".to_owned()),
+            ("titan workplan history workplan/p".to_owned(), "titan workplan history p".to_owned()),
+            ("titan workplan approve workplan/p gate".to_owned(), "titan workplan approve p gate".to_owned()),
+        ] {
+            let read = |line: &str| parse(line).map(|read| format!("{read:?}")).map_err(|error| error.to_string());
+            assert_eq!(read(&printed), read(&plain), "{printed}");
+        }
+    }
+
+    #[test]
+    fn kinds_of_tasks_that_there_are_not_are_refused_with_those_that_there_are() {
+        assert!(parse("titan get tasks --task-kind enrolAll").is_ok());
+        let error = parse("titan get tasks --task-kind bogus").expect_err("refused").to_string();
+        assert!(error.contains("[possible values: enrol, enrolAll, remove, rollout, workplan]"), "{error}");
+    }
+
+    #[test]
+    fn a_reason_is_needed_exactly_where_the_control_plane_needs_one() {
+        for signal in Signal::ALL.into_iter().filter(|signal| *signal != Signal::Update) {
+            for (noun, node) in [("rollout web", ""), ("workplan p", " gate")] {
+                let (noun, name) = noun.split_once(' ').expect("two words");
+                // A rollout is begun by its release.
+                if (noun, signal) == ("rollout", Signal::Start) {
+                    continue;
+                }
+                let node = if signal.is_about_a_node() { node } else { "" };
+                let line = format!("titan {noun} {signal} {name}{node}");
+                assert_eq!(parse(&line).is_err(), signal.needs_a_reason(), "{line}");
+                assert!(parse(&format!("{line} --reason enough")).is_ok(), "{line}");
+            }
         }
     }
 

@@ -9,6 +9,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 use titan_api::Name;
 
+/// How long a token may be, in bytes: longer ones are sent to nobody.
+pub(crate) const TOKEN_BYTES: usize = 8 * 1024;
+
 /// A token. Its `Debug` hides it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -19,6 +22,11 @@ impl Secret {
     pub(crate) fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         (!text.is_empty()).then(|| Self(text.to_owned()))
+    }
+
+    /// Whether it can be a token: neither too long nor with white space, control characters or letters beyond ASCII in it.
+    pub(crate) fn is_token(&self) -> bool {
+        self.0.len() <= TOKEN_BYTES && self.0.bytes().all(|byte| byte.is_ascii_graphic())
     }
 
     /// Returns the token, to be sent.
@@ -210,6 +218,15 @@ mod tests {
         assert_eq!(token(config.choose(Some("http://a:1/"), None).expect("same")).as_deref(), Some("stored"));
         assert_eq!(token(config.choose(Some("http://b"), Some("mine")).expect("own")).as_deref(), Some("mine"));
         assert_eq!(token(config.choose(None, Some("")).expect("empty")).as_deref(), Some("stored"));
+    }
+
+    #[test]
+    fn what_is_no_token_is_told_from_one() {
+        let is_token = |text: &str| Secret::new(text).is_some_and(|secret| secret.is_token());
+        assert!(is_token(" titan_a.b-c_d=\n") && is_token(&"x".repeat(TOKEN_BYTES)));
+        for other in ["", "\n", "a b", "a\nb", "a\0b", "\u{1b}[31m", "tokén", &"x".repeat(TOKEN_BYTES + 1)] {
+            assert!(!is_token(other), "{other:?}");
+        }
     }
 
     #[test]

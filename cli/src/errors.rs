@@ -13,7 +13,7 @@ use titan_api::{
 
 use crate::{
     builtin::BuiltinError,
-    config::ConfigError,
+    config::{ConfigError, TOKEN_BYTES},
     demo::DemoError,
     directory::DirectoryError,
     manifests::ManifestError,
@@ -102,6 +102,16 @@ impl CliError {
     /// Returns a usage error.
     pub(crate) fn usage(detail: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Usage { detail: detail.into(), hint: hint.into() }
+    }
+
+    /// Returns that there is something else where a token should be.
+    pub(crate) fn no_token(place: impl std::fmt::Display) -> Self {
+        Self::usage(
+            format!("{place} does not hold a token"),
+            format!(
+                "a token is one line of at most {TOKEN_BYTES} letters, digits and signs; `titan token create NAME` makes one"
+            ),
+        )
     }
 
     /// Returns how the command ends.

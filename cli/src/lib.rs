@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser};
 use titan_control_plane::render::{worker::COMMAND as RENDER_WORKER, worker_main};
 
 mod arguments;
+mod away;
 mod builtin;
 mod commands;
 mod config;

@@ -9,6 +9,9 @@ use crate::{
     output::Output,
 };
 
+/// Where a token is given that is not the one kept at login.
+pub(crate) const GIVEN: &str = "--token or TITAN_TOKEN";
+
 /// What a command works with.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -53,6 +56,12 @@ impl Session {
         let (server, token) = self.config()?.choose(self.given_server(), self.given_token())?;
         let server = server.ok_or(CliError::NotLoggedIn { missing: "the server" })?;
         let token = token.ok_or(CliError::NotLoggedIn { missing: "the token" })?;
+        if !token.is_token() {
+            return Err(match self.given_token() {
+                Some(_) => CliError::no_token(GIVEN),
+                None => CliError::no_token(config::path()?.display()),
+            });
+        }
         Ok(Client::new(&server, Some(token.reveal().to_owned()))?)
     }
 

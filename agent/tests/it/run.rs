@@ -180,6 +180,18 @@ fn enrolling_again_with_the_same_token_is_the_same_attempt() {
 }
 
 #[test]
+fn what_is_no_token_is_sent_to_nobody() {
+    let plane = Plane::start();
+    let host = Host::new(&plane);
+    // Nothing listens there: whoever asked it would end with 5.
+    for token in [" ", "a b", "a\u{1}b"] {
+        let ended = host.agent(&["enrol", "--server", "http://127.0.0.1:1", "--host", "tim-pi", "--token", token], &[]);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.err.contains("holds none"), "{ended:?}");
+    }
+}
+
+#[test]
 fn a_host_without_certificates_of_authorities_needs_none_for_plain_http() {
     let plane = Plane::start();
     let host = Host::new(&plane);

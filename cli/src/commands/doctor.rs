@@ -106,6 +106,10 @@ async fn look(session: &Session, findings: &mut Vec<Finding>) -> Exit {
         found("token", false, "not logged in: no token is known".to_owned());
         return Exit::Usage;
     };
+    if !token.is_token() {
+        found("token", false, "what is kept or given as the token is none".to_owned());
+        return Exit::Usage;
+    }
     let client = match Client::new(&server, Some(token.reveal().to_owned())) {
         Ok(client) => client,
         Err(error) => {

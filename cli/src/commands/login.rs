@@ -1,6 +1,10 @@
 //! `titan login`.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use serde_json::json;
@@ -10,10 +14,10 @@ use titan_api::{
 };
 
 use crate::{
-    config::{self, Secret},
+    config::{self, Secret, TOKEN_BYTES},
     errors::CliError,
     output::{Exit, Tone, View},
-    session::Session,
+    session::{GIVEN, Session},
 };
 
 /// Keep the address of a control plane and the token for it.
@@ -31,6 +35,17 @@ pub(crate) struct Login {
     token_file: Option<PathBuf>,
 }
 
+/// Returns the token that a file holds.
+fn token_in(file: &Path) -> Result<Secret, CliError> {
+    let mut bytes = Vec::new();
+    // White space around it, such as an editor leaves, is no part of it.
+    let most = 2 * TOKEN_BYTES as u64;
+    let read = fs::File::open(file).and_then(|file| file.take(most).read_to_end(&mut bytes));
+    read.map_err(|source| CliError::File { doing: "read", path: file.to_owned(), source })?;
+    let token = String::from_utf8(bytes).ok().and_then(|text| Secret::new(&text));
+    token.filter(Secret::is_token).ok_or_else(|| CliError::no_token(file.display()))
+}
+
 impl Login {
     /// Checks the token and keeps it.
     pub(crate) async fn run(self, session: &Session) -> Result<Exit, CliError> {
@@ -39,16 +54,12 @@ impl Login {
         let same_server = session.given_server().is_none_or(|given| Some(given) == config.server.as_deref());
         let server = session.given_server().map(str::to_owned).or_else(|| config.server.clone());
         let token = match &self.token_file {
-            Some(file) => {
-                let text = fs::read_to_string(file).map_err(|source| CliError::File {
-                    doing: "read",
-                    path: file.clone(),
-                    source,
-                })?;
-                Secret::new(&text)
-            }
+            Some(file) => Some(token_in(file)?),
             None => session.given_token().and_then(Secret::new),
         };
+        if token.as_ref().is_some_and(|token| !token.is_token()) {
+            return Err(CliError::no_token(GIVEN));
+        }
         let (Some(server), Some(token)) = (server, token) else {
             return Err(CliError::usage(
                 "login needs the control plane's address and a token",

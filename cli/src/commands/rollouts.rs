@@ -2,13 +2,13 @@
 
 use clap::{Args, Subcommand};
 use titan_api::{
-    Name,
+    Code, Name, Problem,
     spans::Span,
     workplans::{NodeKind, NodeState, NodeView, PlanState, PlanStatus},
 };
 
-use super::workplans::{About, History, Status, Update, Whole, WorkPlan, exit, follow::Follow, watch};
-use crate::{errors::CliError, output::Exit, session::Session};
+use super::workplans::{About, History, Status, Update, Whole, WorkPlan, exit, follow::Follow, needed, watch};
+use crate::{away, errors::CliError, output::Exit, session::Session};
 
 /// What to do with a rollout.
 #[derive(Debug, Subcommand)]
@@ -32,16 +32,20 @@ pub(crate) enum Rollout {
     /// Open a gate; nobody opens one for a change of his own.
     Approve(Gate),
     /// Keep a gate closed.
+    #[command(mut_arg("reason", needed))]
     Reject(Gate),
     /// Go on as if a stage or a check had passed.
+    #[command(mut_arg("reason", needed))]
     Skip(Gate),
     /// Try again what waits for a person: a stage, a check, or a release that was taken back before.
     Retry(Gate),
     /// Change the deadline of a rollout whose strategy has one.
     Update(Deadline),
     /// Stop it; hosts that have the release keep it.
+    #[command(mut_arg("reason", needed))]
     Abort(Of),
     /// Stop it and return every host to the release before.
+    #[command(mut_arg("reason", needed))]
     Rollback(Of),
 }
 
@@ -127,12 +131,18 @@ impl Watched {
         let (client, workspace) = (session.client()?, session.workspace()?);
         let mut id = found(session, &self.deployment).await?.id;
         loop {
-            let whose = Some((workspace.clone(), self.deployment.clone()));
-            let mut follow = Follow::begin(&client, id, whose).await?;
+            let begin = async || {
+                let whose = Some((workspace.clone(), self.deployment.clone()));
+                Follow::begin(&client, id, whose).await
+            };
+            let mut follow = away::outlast(|text| session.output.note(text), begin).await?;
             watch::watch(session.output, &mut follow).await?;
             // The one that takes its place is what people want to see then.
             let next = match follow.status.state {
-                PlanState::Superseded => found(session, &self.deployment).await?.id,
+                PlanState::Superseded => {
+                    let newest = async || client.rollout(&workspace, &self.deployment).await;
+                    away::outlast(|text| session.output.note(text), newest).await?.id
+                }
                 _ => id,
             };
             if next == id {
@@ -155,7 +165,8 @@ fn about(gate: Gate, status: &PlanStatus) -> Result<About, CliError> {
         (None, [node]) => node.name.clone(),
         (None, []) => {
             let detail = format!("nothing in the rollout of {} waits for a person", gate.deployment);
-            return Err(CliError::usage(detail, "look at it with titan rollout status"));
+            let problem = Problem::new(Code::InvalidTransition, detail).hint("look at it with titan rollout status");
+            return Err(CliError::Refused { problem: Box::new(problem), titles: Vec::new() });
         }
         (None, several) => {
             let names: Vec<&str> = several.iter().map(|node| &*node.name).collect();
@@ -170,7 +181,8 @@ impl Rollout {
     pub(crate) async fn run(self, session: &Session) -> Result<Exit, CliError> {
         let plan = match self {
             Self::Status(Waited { deployment, wait }) => {
-                WorkPlan::Status(Status { plan: found(session, &deployment).await?.id.to_string(), wait })
+                let plan = found(session, &deployment).await?.id.to_string();
+                WorkPlan::Status(Status { plan, wait, deployment: Some((session.workspace()?, deployment)) })
             }
             Self::Watch(watched) => return watched.run(session).await,
             Self::History(Story { deployment, node, brief }) => {

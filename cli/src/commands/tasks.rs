@@ -8,11 +8,12 @@ use titan_api::{
     Kind, Name,
     client::Client,
     limits,
-    tasks::{Task as Record, TaskFilter, TaskState},
+    tasks::{ENROL, ENROL_ALL, REMOVE, ROLLOUT, Task as Record, TaskFilter, TaskState, WORKPLAN},
 };
 use uuid::Uuid;
 
 use crate::{
+    away::{self, Away},
     errors::CliError,
     output::{
         Exit, Output, Tone, View, ages,
@@ -30,6 +31,7 @@ Examples:
   titan task 0198f2c4-7d3e-7a11-9c55-0d6c1f1e2a3b --wait --timeout 10m    ends with 1 unless it was done")]
 pub(crate) struct Task {
     /// Id of the task; that of a rollout or plan is the plan's.
+    #[arg(value_parser = id_of)]
     id: Uuid,
     /// Wait until it has ended; ends with 1 unless it was done.
     #[arg(long)]
@@ -37,6 +39,11 @@ pub(crate) struct Task {
     /// How long to wait at most.
     #[arg(long, value_name = "TIME", default_value = "5m", requires = "wait", value_parser = ages::parse_duration)]
     timeout: Duration,
+}
+
+/// Reads the id of a task, as it is or as `-o name` prints it.
+fn id_of(text: &str) -> Result<Uuid, uuid::Error> {
+    text.strip_prefix("task/").unwrap_or(text).parse()
 }
 
 impl Task {
@@ -70,11 +77,22 @@ pub(crate) async fn ended(
     timeout: Duration,
 ) -> Result<Exit, CliError> {
     let (mut progress, begin) = (Progress::new(output), Instant::now());
-    let mut exit = Exit::Done;
+    let (mut exit, mut away) = (Exit::Done, Away::default());
     for id in tasks {
         loop {
             let left = timeout.saturating_sub(begin.elapsed());
-            let task = client.task(*id, left.as_secs().min(limits::WAIT_SECONDS)).await?;
+            let task = match client.task(*id, left.as_secs().min(limits::WAIT_SECONDS)).await {
+                Ok(task) => {
+                    away.back();
+                    task
+                }
+                Err(error) if !left.is_zero() && away.endures(&error) => {
+                    progress.say(away::SAID);
+                    Away::pass().await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             if task.state.is_final() {
                 if task.state != TaskState::Completed {
                     exit = Exit::Failed;
@@ -100,11 +118,11 @@ pub(crate) struct Filter {
     /// Tasks in this state.
     #[arg(long, value_enum)]
     state: Option<State>,
-    /// Tasks of this kind: enrol, enrolAll, remove, rollout, workplan.
-    #[arg(long = "task-kind", value_name = "KIND")]
+    /// Tasks of this kind.
+    #[arg(long = "task-kind", value_name = "KIND", value_parser = [ENROL, ENROL_ALL, REMOVE, ROLLOUT, WORKPLAN])]
     task_kind: Option<String>,
     /// Parts of this task or plan.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id_of)]
     parent: Option<Uuid>,
     /// Tasks about this deployment.
     #[arg(long, value_name = "NAME", conflicts_with = "host")]

@@ -1,17 +1,20 @@
 //! Plans: how far they are, what happened in them, and telling them something.
 
 pub(crate) mod follow;
+mod history;
 pub(crate) mod picture;
 mod shown;
+mod status;
 pub(crate) mod watch;
 mod worker;
 
-use clap::{Args, Subcommand};
+use std::convert::Infallible;
+
+use clap::{Arg, Args, Subcommand};
 use serde_json::{Value, json};
 use titan_api::{
     Kind, Name,
     client::Client,
-    limits,
     spans::Span,
     values::Values,
     workplans::{NodeKind, NodeState, PlanState, PlanStatus, Signal, SignalRequest},
@@ -25,6 +28,8 @@ use crate::{
 };
 
 use follow::Follow;
+pub(super) use history::History;
+pub(super) use status::Status;
 
 /// How many plans are listed.
 const LISTED: usize = 100;
@@ -53,17 +58,26 @@ pub(crate) enum WorkPlan {
     /// Open a gate; nobody opens one of a plan that is his own.
     Approve(About),
     /// Keep a gate closed, or say no to a node that waits for a person.
+    #[command(mut_arg("reason", needed))]
     Reject(About),
     /// Go on as if a node had passed.
+    #[command(mut_arg("reason", needed))]
     Skip(About),
     /// Try a node again that waits for a person, or for its next attempt.
     Retry(About),
     Update(Update),
     /// Stop a plan.
+    #[command(mut_arg("reason", needed))]
     Abort(Whole),
     /// Stop a plan and undo what was done.
+    #[command(mut_arg("reason", needed))]
     Rollback(Whole),
     Work(worker::Work),
+}
+
+/// Returns the argument as one that has to be there: the control plane takes these signals with a reason only.
+pub(super) fn needed(argument: Arg) -> Arg {
+    argument.required(true)
 }
 
 /// List plans, the newest first.
@@ -74,40 +88,19 @@ pub(crate) struct List {
     all_workspaces: bool,
 }
 
-/// Show how far a plan is.
-#[derive(Debug, Args)]
-pub(crate) struct Status {
-    /// Name or id of the plan.
-    pub(super) plan: String,
-    /// Wait for its end; ends with 1 unless it succeeded.
-    #[arg(long)]
-    pub(super) wait: bool,
-}
-
 /// Show a plan as it goes on, until its end.
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
     /// Name or id of the plan.
+    #[arg(value_parser = plain)]
     pub(super) plan: String,
-}
-
-/// Show everything that happened in a plan.
-#[derive(Debug, Args)]
-pub(crate) struct History {
-    /// Name or id of the plan.
-    pub(super) plan: String,
-    /// Only what happened to this node.
-    #[arg(long, value_name = "NODE")]
-    pub(super) node: Option<Name>,
-    /// Only steps of the plan, its nodes and attempts, without the bookkeeping between them.
-    #[arg(long)]
-    pub(super) brief: bool,
 }
 
 /// List the nodes of a plan.
 #[derive(Debug, Args)]
 pub(crate) struct Nodes {
     /// Name or id of the plan.
+    #[arg(value_parser = plain)]
     pub(super) plan: String,
     /// Only stages, or only checks.
     #[arg(long, value_name = "KIND")]
@@ -121,6 +114,7 @@ pub(crate) struct Nodes {
 #[derive(Debug, Args)]
 pub(crate) struct Whole {
     /// Name or id of the plan.
+    #[arg(value_parser = plain)]
     pub(super) plan: String,
     /// Why; kept in its history.
     #[arg(long)]
@@ -131,6 +125,7 @@ pub(crate) struct Whole {
 #[derive(Debug, Args)]
 pub(crate) struct About {
     /// Name or id of the plan.
+    #[arg(value_parser = plain)]
     pub(super) plan: String,
     /// Name of the node.
     pub(super) node: Name,
@@ -143,6 +138,7 @@ pub(crate) struct About {
 #[derive(Debug, Args)]
 pub(crate) struct Update {
     /// Name or id of the plan.
+    #[arg(value_parser = plain)]
     pub(super) plan: String,
     /// A value: `address.city=Berlin`; as JSON if it is some. May be given more than once.
     #[arg(long, value_name = "KEY=VALUE")]
@@ -153,6 +149,11 @@ pub(crate) struct Update {
     /// Why; kept in its history.
     #[arg(long)]
     pub(super) reason: Option<String>,
+}
+
+/// Returns a plan's name as it is, or as `-o name` prints it.
+fn plain(text: &str) -> Result<String, Infallible> {
+    Ok(text.strip_prefix("workplan/").unwrap_or(text).to_owned())
 }
 
 /// Returns the id of a plan by its name, or the id that is given.
@@ -208,20 +209,6 @@ pub(super) const fn exit(status: &PlanStatus) -> Exit {
     }
 }
 
-impl Status {
-    async fn run(self, session: &Session) -> Result<Exit, CliError> {
-        let client = session.client()?;
-        let id = id_of(&client, session, &self.plan).await?;
-        loop {
-            let status = client.plan_status(id, if self.wait { limits::WAIT_SECONDS } else { 0 }).await?;
-            if status.state.is_final() || !self.wait {
-                session.output.show(&shown::status(&status))?;
-                return Ok(if self.wait { exit(&status) } else { Exit::Done });
-            }
-        }
-    }
-}
-
 impl Watch {
     async fn run(self, session: &Session) -> Result<Exit, CliError> {
         let client = session.client()?;
@@ -229,28 +216,6 @@ impl Watch {
         let mut follow = Follow::begin(&client, id, None).await?;
         watch::watch(session.output, &mut follow).await?;
         Ok(exit(&follow.status))
-    }
-}
-
-impl History {
-    async fn run(self, session: &Session) -> Result<Exit, CliError> {
-        let client = session.client()?;
-        let id = id_of(&client, session, &self.plan).await?;
-        let mut since = 0;
-        loop {
-            let page = client.plan_events(id, since, 0).await?;
-            let wanted = |event: &&titan_api::workplans::EventView| {
-                (self.node.is_none() || event.event.node() == self.node.as_ref())
-                    && (!self.brief || shown::matters(&event.event))
-            };
-            for event in page.items.iter().filter(wanted) {
-                session.output.raw(&shown::line(event, session.output.format))?;
-            }
-            since = page.items.last().map_or(since, |event| event.number);
-            if page.next.is_none() {
-                return Ok(Exit::Done);
-            }
-        }
     }
 }
 

@@ -58,6 +58,34 @@ fn template_directories_with_links_or_too_much_in_them_are_refused() {
 }
 
 #[test]
+fn what_holds_no_token_is_refused_before_anything_is_sent() {
+    let scene = Scene::new();
+    scene.write("letter", "Dear Ann,\nthe token is in the other file.\n");
+    scene.write("empty", "\n");
+    scene.write("control", "tok\u{1}en\n");
+    scene.write("long", &"x".repeat(20_000));
+    fs::write(scene.path("bytes"), [0xff, 0xfe, 0]).expect("write");
+    // Nothing listens there: whoever asked it would end with 5.
+    let nowhere = ["--server", "http://127.0.0.1:1"];
+    for file in ["letter", "empty", "control", "long", "bytes"] {
+        let said = scene.titan(&[&["login", "--token-file", file], &nowhere[..]].concat());
+        assert_eq!(said.code, 2, "{file}: {}", said.err);
+        assert!(said.err.contains(&format!("error: {file} does not hold a token\nhint: ")), "{}", said.err);
+    }
+    for command in [&["login"][..], &["get", "hosts"]] {
+        let said = scene.titan(&[command, &["--token", "a b"], &nowhere[..]].concat());
+        assert_eq!(said.code, 2, "{}", said.err);
+        assert!(said.err.contains("--token or TITAN_TOKEN does not hold a token"), "{}", said.err);
+    }
+    let doctor = scene.titan(&["doctor", "--server", &scene.server, "--token", "a b"]);
+    assert_eq!(doctor.code, 2, "{}", doctor.out);
+    scene.write("config.yaml", "server: http://127.0.0.1:1\ntoken: a b\n");
+    let said = scene.titan(&["get", "hosts"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+    assert!(said.err.contains("config.yaml does not hold a token"), "{}", said.err);
+}
+
+#[test]
 fn an_edit_is_refused_when_somebody_else_was_faster() {
     let scene = Scene::logged_in();
     scene.done(&["create", "host", "a", "--description", "old"]);

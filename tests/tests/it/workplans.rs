@@ -1,5 +1,6 @@
 //! Plans over the API: applied, worked on, told things, and their history.
 
+mod away;
 mod checks;
 mod held_up;
 mod lines;

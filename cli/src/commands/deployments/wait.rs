@@ -5,15 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use titan_api::{
-    Name, Revision,
-    client::{Client, ClientError},
-    status::DeploymentStatus,
-    workplans::PlanState,
-};
+use titan_api::{Name, Revision, client::Client, status::DeploymentStatus, workplans::PlanState};
 
 use super::status;
 use crate::{
+    away::{self, Away},
     errors::CliError,
     output::{Exit, Output, progress::Progress},
 };
@@ -22,8 +18,6 @@ use crate::{
 const INTERVAL: Duration = Duration::from_millis(500);
 /// How long nothing but failures may be seen before giving up; an agent may try again in between.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the control plane may be away, restarting for instance.
-const AWAY: Duration = Duration::from_secs(30);
 
 /// What a status says about waiting on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,22 +58,16 @@ pub(crate) async fn converged(
     let mut progress = Progress::new(output);
     let begin = Instant::now();
     let mut stuck_since: Option<Instant> = None;
-    let mut away_since: Option<Instant> = None;
+    let mut away = Away::default();
     loop {
         let statuses = match all(client, deployments).await {
             Ok(statuses) => {
-                away_since = None;
+                away.back();
                 statuses
             }
-            Err(
-                error @ (ClientError::Unreachable { .. } | ClientError::NotTitan { .. } | ClientError::Slow { .. }),
-            ) => {
-                let away = *away_since.get_or_insert_with(Instant::now);
-                if away.elapsed() > AWAY || begin.elapsed() > timeout {
-                    return Err(error.into());
-                }
-                progress.say("the control plane is away, trying again");
-                tokio::time::sleep(INTERVAL).await;
+            Err(error) if begin.elapsed() <= timeout && away.endures(&error) => {
+                progress.say(away::SAID);
+                Away::pass().await;
                 continue;
             }
             Err(error) => return Err(error.into()),

@@ -12,6 +12,7 @@ use titan_api::{
 
 use super::status::{Row, deployments};
 use crate::{
+    away::{self, Away},
     commands::documents::slug,
     errors::CliError,
     output::{Exit, Output, Tone, View, ages, progress::Progress},
@@ -75,9 +76,20 @@ impl Drain {
     /// Waits until there is no replica any more.
     async fn wait(&self, client: &Client, output: Output, most: usize) -> Result<Vec<Row>, CliError> {
         let mut progress = Progress::new(output);
-        let begin = Instant::now();
+        let (begin, mut away) = (Instant::now(), Away::default());
         loop {
-            let left = replicas(client, &self.host).await?;
+            let left = match replicas(client, &self.host).await {
+                Ok(left) => {
+                    away.back();
+                    left
+                }
+                Err(CliError::Client(error)) if begin.elapsed() <= self.timeout && away.endures(&error) => {
+                    progress.say(away::SAID);
+                    Away::pass().await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let most = most.max(left.len());
             progress.say(&format!("{}: {} of {most} replicas have left", self.host, most - left.len()));
             if left.is_empty() {

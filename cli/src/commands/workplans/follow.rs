@@ -8,7 +8,7 @@ use titan_api::{
     client::{Client, ClientError},
     status::HostState,
     strategies::releases::Counts,
-    workplans::{AttemptState, Event, EventView, NodeState, NodeView, PlanStatus},
+    workplans::{AttemptState, Event, EventView, Executor, NodeState, NodeView, PlanState, PlanStatus},
 };
 use uuid::Uuid;
 
@@ -40,8 +40,12 @@ pub(crate) struct Follow {
     pub(crate) approvals: BTreeMap<Name, BTreeSet<String>>,
     /// When nodes began, and when they ended.
     pub(crate) times: BTreeMap<Name, (Revision, Option<Revision>)>,
+    /// The state that it went to last, and when.
+    pub(crate) stated: Option<(PlanState, Revision)>,
     /// What hosts said on which it failed.
     pub(crate) faults: BTreeMap<Name, String>,
+    /// What happened and was not returned yet: the look before may have been cut off.
+    news: Vec<EventView>,
     since: i64,
     seen: Option<i64>,
     failed: u64,
@@ -69,27 +73,35 @@ impl Follow {
             events: VecDeque::new(),
             approvals: BTreeMap::new(),
             times: BTreeMap::new(),
+            stated: None,
             faults: BTreeMap::new(),
+            news: Vec::new(),
             since: 0,
             seen: None,
             failed: 0,
         }
     }
 
+    /// Returns a plan as its status tells it, with who approved what of it is not decided yet.
+    pub(super) async fn glance(
+        client: &Client,
+        status: PlanStatus,
+        deployment: Option<(Name, Name)>,
+    ) -> Result<Self, ClientError> {
+        let mut plan = Self::of(client, status, deployment);
+        plan.nodes = plan.status.current.iter().map(|node| (node.name.clone(), node.clone())).collect();
+        // Of a gate that one may open, nobody has approved it as long as it waits.
+        let several =
+            |node: &NodeView| matches!(&node.spec.run, Some(Executor::Approval(approval)) if approval.minimum > 1);
+        if plan.nodes.values().any(|node| node.state == NodeState::Waiting && several(node)) {
+            plan.hear(0).await?;
+        }
+        Ok(plan)
+    }
+
     /// Looks at the plan once something happened in it, after `wait` seconds at most, and returns what happened.
     pub(crate) async fn look(&mut self, wait: u64) -> Result<Vec<EventView>, ClientError> {
-        let mut news = Vec::new();
-        let mut wait = wait;
-        loop {
-            let page = self.client.plan_events(self.id, self.since, wait).await?;
-            wait = 0;
-            self.since = page.items.last().map_or(self.since, |event| event.number);
-            page.items.iter().for_each(|event| self.take(event));
-            news.extend(page.items);
-            if page.next.is_none() {
-                break;
-            }
-        }
+        self.hear(wait).await?;
         self.status = self.client.plan_status(self.id, 0).await?;
         if self.seen == Some(self.status.version) && self.nodes.len() >= self.status.current.len() {
             // What workers say meanwhile is no step of the plan.
@@ -103,7 +115,21 @@ impl Follow {
         }
         self.look_inside().await?;
         self.ask_hosts().await?;
-        Ok(news)
+        Ok(std::mem::take(&mut self.news))
+    }
+
+    /// Reads what happened since it was read last, once there is something, after `wait` seconds at most.
+    async fn hear(&mut self, mut wait: u64) -> Result<(), ClientError> {
+        loop {
+            let page = self.client.plan_events(self.id, self.since, wait).await?;
+            wait = 0;
+            self.since = page.items.last().map_or(self.since, |event| event.number);
+            page.items.iter().for_each(|event| self.take(event));
+            self.news.extend(page.items);
+            if page.next.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Whether nothing follows, and everything was seen.
@@ -113,6 +139,7 @@ impl Follow {
 
     fn take(&mut self, event: &EventView) {
         match &event.event {
+            Event::Plan { state, .. } => self.stated = Some((*state, event.at)),
             Event::Node { node, state: NodeState::Attempting | NodeState::Waiting, .. } => {
                 self.times.insert(node.clone(), (event.at, None));
             }
@@ -159,8 +186,9 @@ impl Follow {
         if failed <= self.failed || all().map(|counts| counts.members).sum::<u64>() > ASKED_HOSTS {
             return Ok(());
         }
+        let hosts = self.client.deployment_status(workspace, deployment).await?.hosts;
         self.failed = failed;
-        for host in self.client.deployment_status(workspace, deployment).await?.hosts {
+        for host in hosts {
             let said = host.problem.as_ref().map_or(host.message.as_str(), |problem| problem.detail.as_str());
             if host.state == HostState::Failed && !said.is_empty() {
                 self.faults.insert(host.host, said.to_owned());

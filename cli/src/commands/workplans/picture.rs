@@ -13,8 +13,11 @@ use titan_api::{
     workplans::{NodeState, PlanState},
 };
 
-pub(crate) use self::words::{sentence, spoken, waits_for, words};
 use self::{bars::Bar, rows::Row};
+pub(crate) use self::{
+    notes::hands,
+    words::{sentence, spoken, waits_for, words},
+};
 use super::{follow::Follow, shown::plan_tone};
 use crate::output::{Tone, ages, lines::Line};
 
@@ -64,7 +67,12 @@ fn head(plan: &Follow, now: Revision) -> Vec<Line> {
         .add(plan_tone(state), spoken(state));
     line = match (status.started_at, status.finished_at) {
         (Some(started), Some(finished)) => line.text(format!(" after {}", ages::age(started, finished))),
-        (Some(started), None) => line.text(format!(" for {}", ages::age(started, now))),
+        (Some(started), None) if state == PlanState::Running => line.text(format!(" for {}", ages::age(started, now))),
+        // Since when it is paused or being taken back is another question than since when it is on its way.
+        (Some(_), None) => match plan.stated.filter(|(stated, _)| *stated == state) {
+            Some((_, since)) => line.text(format!(" for {}", ages::age(since, now))),
+            None => line,
+        },
         _ => line,
     };
     let stages: Vec<_> = plan.nodes.values().filter(|node| rows::is_stage(node)).collect();

@@ -3,6 +3,10 @@
 use serde_json::json;
 use titan_api::workplans::{AttemptState, Event, EventView, NodeState, NodeView, Outcome, PlanState, PlanStatus};
 
+use super::{
+    follow::Follow,
+    picture::{hands, waits_for},
+};
 use crate::output::{
     Format, Tone, View, ages,
     tables::{Cell, Table},
@@ -90,12 +94,15 @@ fn head(plan: &PlanStatus) -> String {
     text
 }
 
-/// Returns how far a plan is.
-pub(super) fn status(plan: &PlanStatus) -> View {
-    let now = ages::now();
+/// Returns how far a plan is, and what people can type now.
+pub(super) fn status(follow: &Follow) -> View {
+    let (now, plan) = (ages::now(), &follow.status);
     let mut view = View::new(plan).name(format!("workplan/{}", plan.name)).text(head(plan));
     if !plan.current.is_empty() {
-        view = view.table(table(&plan.current));
+        view = view.table(table(&plan.current, |node| waits_for(follow, node, Some(now))));
+    }
+    for line in hands(follow, now) {
+        view = view.text(line.render(true));
     }
     if !plan.recent_errors.is_empty() {
         let mut errors = Table::new(&["NODE", "ATTEMPT", "CODE", "ERROR", "AGE"]);
@@ -115,11 +122,12 @@ pub(super) fn status(plan: &PlanStatus) -> View {
 
 /// Returns nodes.
 pub(super) fn nodes(nodes: &[NodeView]) -> View {
-    let view = View::new(&json!({ "items": nodes })).table(table(nodes));
+    let view = View::new(&json!({ "items": nodes })).table(table(nodes, |_| None));
     nodes.iter().fold(view, |view, node| view.name(format!("node/{}", node.name)))
 }
 
-fn table(nodes: &[NodeView]) -> Table {
+/// Returns the table of nodes; `waits` tells whom one waits for.
+fn table(nodes: &[NodeView], waits: impl Fn(&NodeView) -> Option<String>) -> Table {
     let now = ages::now();
     let mut table = Table::new(&["NODE", "KIND", "STATE", "DOES", "ATTEMPT", "+GENERATION", "MESSAGE", "AGE"]);
     for node in nodes {
@@ -140,7 +148,7 @@ fn table(nodes: &[NodeView]) -> Table {
             Cell::maybe(node.executor.clone()),
             Cell::maybe(attempt),
             node.generation.to_string().into(),
-            Cell::maybe(node.message.clone().or(failure)),
+            Cell::maybe(waits(node).filter(|_| !node.held).or_else(|| node.message.clone()).or(failure)),
             ages::age(node.updated_at, now).into(),
         ]);
     }
@@ -160,8 +168,67 @@ pub(super) fn line(event: &EventView, format: Format) -> String {
         Format::Name => format!("{}\n", event.number),
         Format::Table | Format::Wide => {
             let node = event.event.node().map_or("plan", titan_api::Name::as_str);
-            let text = format!("{} {node} {} by {}", event.at, event.event.summary(), event.actor);
+            let (said, by) = (event.event.summary(), format!(" by {}", event.actor));
+            // What says itself who it was does not say it twice.
+            let told = said
+                .match_indices(&by)
+                .any(|(at, by)| said.get(at + by.len()..).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')));
+            let text = format!("{} {node} {said}{}", event.at, if told { "" } else { &by });
             format!("{}\n", text.replace(['\n', '\r'], " "))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use titan_api::{Name, Revision, client::Client};
+
+    use super::*;
+
+    #[test]
+    fn a_gate_says_whom_it_waits_for_and_what_to_type() {
+        let gate = json!({ "name": "gate", "kind": "check", "state": "waiting", "generation": 1,
+            "updatedAt": Revision::from_micros(0), "executor": "approval",
+            "spec": { "kind": "check", "run": { "approval": { "minimum": 2 } } } });
+        let status = json!({ "id": uuid::Uuid::nil(), "name": "web#2", "workspace": "default", "state": "running",
+            "version": 7, "author": "token:admin", "createdAt": Revision::from_micros(0), "counts": {},
+            "current": [gate] });
+        let client = Client::new("http://127.0.0.1:1", None).expect("a client");
+        let name = |text: &str| Name::new(text).expect("a name");
+        for (deployment, command) in [
+            (Some((name("default"), name("web"))), "titan rollout approve web gate".to_owned()),
+            (None, format!("titan workplan approve {} gate", uuid::Uuid::nil())),
+        ] {
+            let status = serde_json::from_value(status.clone()).expect("a status");
+            let mut plan = Follow::of(&client, status, deployment);
+            plan.nodes = plan.status.current.iter().map(|node| (node.name.clone(), node.clone())).collect();
+            plan.approvals.entry(name("gate")).or_default().insert("token:ann".to_owned());
+            let text = super::status(&plan).render(Format::Table, None);
+            let text = anstream::adapter::strip_str(&text).to_string();
+            let row = text.lines().find(|line| line.starts_with("gate ")).unwrap_or_default();
+            assert!(row.contains("waits for approval, 1 of 2"), "{text}");
+            assert!(text.contains(&command), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_it_was_is_said_once() {
+        let said = |actor: &str, event: serde_json::Value| {
+            let event = serde_json::from_value(event).expect("an event");
+            let event = EventView { number: 1, at: Revision::from_micros(0), actor: actor.to_owned(), event };
+            line(&event, Format::Table).split_once(' ').expect("a time").1.trim_end().to_owned()
+        };
+        let ann = "token:ann";
+        let made = json!({ "type": "made", "spec": {}, "author": ann, "at": 0 });
+        assert_eq!(said(ann, made), "plan made by token:ann");
+        let approved = json!({ "type": "approved", "node": "gate", "by": ann });
+        assert_eq!(said(ann, approved), "gate approved by token:ann");
+        let paused = json!({ "type": "plan", "state": "paused", "reason": "paused by token:ann: lunch", "wall": 0 });
+        assert_eq!(said(ann, paused), "plan paused: paused by token:ann: lunch");
+        // Another of whom the name begins alike, or nobody, is said.
+        let told = json!({ "type": "signalled", "signal": "skip", "requestId": "r", "node": "gate",
+            "reason": "asked by token:anna" });
+        assert_eq!(said(ann, told.clone()), "gate told to skip: asked by token:anna by token:ann");
+        assert_eq!(said("system", told), "gate told to skip: asked by token:anna by system");
     }
 }

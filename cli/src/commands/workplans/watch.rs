@@ -8,6 +8,7 @@ use std::{
 use serde_json::{Value, json};
 use titan_api::{
     Name,
+    client::ClientError,
     workplans::{EventView, NodeView},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,8 +19,9 @@ use super::{
     picture::{picture, sentence, waits_for, words},
 };
 use crate::{
+    away::{self, Away},
     errors::CliError,
-    output::{Format, Output, ages, canvas::Canvas, yaml},
+    output::{Format, Output, Tone, ages, canvas::Canvas, lines::Line, yaml},
 };
 
 /// After how many seconds at most it is looked at again: ages go on, and what workers say meanwhile is no event.
@@ -33,7 +35,7 @@ pub(crate) async fn watch(output: Output, plan: &mut Follow) -> Result<(), CliEr
     let mut lines = Lines::default();
     let mut wait = 0;
     loop {
-        let news = plan.look(wait).await?;
+        let news = away::outlast(|text| output.note(text), async || plan.look(wait).await).await?;
         lines.news(output, plan, &news)?;
         if plan.is_over() {
             return Ok(());
@@ -45,21 +47,36 @@ pub(crate) async fn watch(output: Output, plan: &mut Follow) -> Result<(), CliEr
 async fn painted(output: Output, plan: &mut Follow) -> Result<(), CliError> {
     let mut canvas = Canvas::new(output);
     let mut resized = signal(SignalKind::window_change())?;
-    plan.look(0).await?;
+    let mut away = Away::default();
+    let mut wait = 0;
     loop {
-        canvas.paint(&picture(plan, ages::now(), Canvas::size()))?;
-        if plan.is_over() {
+        match looked(plan, wait, &mut resized).await {
+            Ok(true) => away.back(),
+            Ok(false) => {}
+            Err(error) if away.endures(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let (columns, rows) = Canvas::size();
+        let mut lines = picture(plan, ages::now(), (columns, rows.saturating_sub(usize::from(away.is_on()))));
+        if away.is_on() {
+            lines.push(Line::new().add(Tone::Care, away::SAID));
+        }
+        canvas.paint(&lines)?;
+        if away.is_on() {
+            Away::pass().await;
+        } else if plan.is_over() {
             return Ok(());
         }
-        looked(plan, &mut resized).await?;
+        wait = LOOK;
     }
 }
 
-/// Waits until there is something new to see, or the terminal has another size. A look that is cut off is made again.
-async fn looked(plan: &mut Follow, resized: &mut Signal) -> Result<(), CliError> {
+/// Waits until there is something new to see (true), or the terminal has another size. A look that is cut off is made
+/// again.
+async fn looked(plan: &mut Follow, wait: u64, resized: &mut Signal) -> Result<bool, ClientError> {
     tokio::select! {
-        looked = plan.look(LOOK) => Ok(looked.map(drop)?),
-        _ = resized.recv() => Ok(()),
+        looked = plan.look(wait) => looked.map(|_| true),
+        _ = resized.recv() => Ok(false),
     }
 }
 

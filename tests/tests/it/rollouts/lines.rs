@@ -45,8 +45,14 @@ async fn every_word_to_a_rollout_works_at_the_command_line() {
     plan(&world, "web#1", |_| true).await;
     assert_eq!(ends_with("titan rollout status web --wait"), Some(0));
     assert!(titan("titan rollout watch web").contains("all"));
+    for word in ["approve", "retry"] {
+        assert_eq!(ends_with(&format!("titan rollout {word} web")), Some(4), "nothing waits for a person");
+    }
 
     let second = begin("two", "web#2").await;
+    let waits = titan("titan rollout status web");
+    let command = format!("titan rollout approve web {GATE}");
+    assert!(waits.contains("waits for approval, 0 of 1") && waits.contains(&command), "{waits}");
     titan("titan rollout pause web --reason lunch");
     assert_eq!(state(), "paused");
     titan("titan rollout resume web --reason eaten");
@@ -94,7 +100,7 @@ async fn every_word_to_a_rollout_works_at_the_command_line() {
     have("three").await;
 
     begin("five", "web#6").await;
-    assert_eq!(ends_with("titan rollout skip web"), Some(4), "a gate is not skipped without a reason");
+    assert_eq!(ends_with("titan rollout skip web"), Some(2), "a gate is not skipped without a reason");
     titan("titan rollout skip web --reason asked-by-phone");
     assert_eq!(ends_with("titan rollout status web --wait"), Some(0));
     have("five").await;

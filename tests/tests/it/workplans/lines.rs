@@ -75,6 +75,8 @@ async fn every_word_to_a_plan_works_at_the_command_line() {
     })
     .await
     .expect("it waits");
+    let waits = titan("titan workplan status workplan/p");
+    assert!(waits.contains("waits for approval, 0 of 1") && waits.contains("titan workplan approve p gate"), "{waits}");
     let own = person.run("titan workplan approve p gate").expect("run");
     assert_eq!(own.status.code(), Some(4), "nobody approves his own");
     titan("titan workplan reject p gate --reason too-late");
@@ -89,6 +91,10 @@ async fn every_word_to_a_plan_works_at_the_command_line() {
     for what in ["lunch", "moved", "emptied", "by-hand", "too-late", "token:admin"] {
         assert!(history.contains(what), "{what}: {history}");
     }
+    assert!(history.contains("plan made by token:admin\n"), "who it was is said once: {history}");
+    assert!(titan("titan workplan history p --node build").contains("told to skip"));
+    let nobody = person.run("titan workplan history p --node nosuch").expect("run");
+    assert_eq!(nobody.status.code(), Some(3), "{nobody:?}");
     assert!(titan("titan workplan nodes p --kind check").contains("gate"));
 
     for (word, state) in [("abort", "aborted"), ("rollback", "rolledBack")] {

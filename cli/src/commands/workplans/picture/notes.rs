@@ -69,12 +69,16 @@ fn why(plan: &Follow) -> Vec<Line> {
 }
 
 /// What people can type now.
-fn hands(plan: &Follow, now: Revision) -> Vec<Line> {
+pub(crate) fn hands(plan: &Follow, now: Revision) -> Vec<Line> {
+    let id = plan.status.id.to_string();
     let (noun, name) = match &plan.deployment {
         Some((_, deployment)) => ("rollout", deployment.as_str()),
-        None => ("workplan", plan.status.name.as_str()),
+        None if Name::new(&*plan.status.name).is_ok() => ("workplan", plan.status.name.as_str()),
+        // The plan of a release, or one inside of another, has no document of its name.
+        None => ("workplan", id.as_str()),
     };
     let command = |text: String| Line::new().text("  ").add(Tone::Strong, text);
+    let open = || plan.nodes.values().filter(|node| node.outcome.is_none());
     let mut lines = Vec::new();
     match plan.status.state {
         PlanState::Planning if plan.deployment.is_some() => {
@@ -86,17 +90,24 @@ fn hands(plan: &Follow, now: Revision) -> Vec<Line> {
             lines.push(command(format!("titan rollout retry {name} --reason '...'")));
         }
         PlanState::Planning => lines.push(command(format!("titan workplan start {name}"))),
-        PlanState::Paused => lines.push(command(format!("titan {noun} resume {name}"))),
+        // Nodes that wait for a person are decided first: resuming the plan moves none of them.
+        PlanState::Paused if !open().any(|node| node.held) => {
+            lines.push(command(format!("titan {noun} resume {name}")));
+        }
         _ => {}
     }
     let gates = |node: &&NodeView| node.held || words::waits_for(plan, node, None).is_some();
-    for node in plan.nodes.values().filter(|node| node.outcome.is_none()).filter(gates).take(GATES) {
+    for node in open().filter(gates).take(GATES) {
         let said = match words::waits_for(plan, node, Some(now)) {
             Some(waits) if !node.held => format!("{} {waits}; {} may not", node.name, plan.status.author),
             _ => format!("{} waits for a person", node.name),
         };
         lines.push(Line::new().add(Tone::Care, "◆ ").text(said));
-        let (first, others) = if node.held { ("retry", "  or skip, reject") } else { ("approve", "  or reject") };
+        let (first, others) = if node.held {
+            ("retry", "  or skip, reject --reason '...'")
+        } else {
+            ("approve", "  or reject --reason '...'")
+        };
         lines.push(command(format!("titan {noun} {first} {name} {}", node.name)).add(Tone::Faint, others));
     }
     lines

@@ -95,7 +95,7 @@ fn a_gate_says_how_many_it_waits_for_and_what_to_type() {
         "◆ canary-check-1  ",
         "waits for approval, 1 of 2, 22h left",
         "token:admin may not",
-        "titan rollout approve web canary-check-1  or reject",
+        "titan rollout approve web canary-check-1  or reject --reason '...'",
         "10% of the hosts",
         "all hosts",
     ] {
@@ -219,4 +219,31 @@ fn what_is_said_changes_only_with_what_it_is_about() {
     let gate = &plan.nodes[&name("canary-check-1")];
     assert_eq!(words(&plan, gate, None), "waits for approval, 1 of 2");
     assert_eq!(waits_for(&plan, &plan.nodes[&name("early")], None), None);
+}
+
+#[test]
+fn resume_is_offered_only_where_it_moves_something() {
+    let held = json!({ "state": "attempting", "held": true, "message": "stage canary failed: 1 of 1 hosts failed" });
+    let mut plan = plan("paused", &[("canary", stage("canary", "1", &[], &held))]);
+    let text = texts(&plan, (120, 30)).join("\n");
+    assert!(
+        text.contains("titan rollout retry web canary  or skip, reject --reason '...'") && !text.contains("resume"),
+        "{text}"
+    );
+    // Once that is decided, a plan that is still paused was paused by somebody.
+    let canary = plan.nodes.get_mut(&name("canary")).expect("the stage");
+    (canary.held, canary.outcome) = (false, Some(titan_api::workplans::Outcome::Overridden));
+    let text = texts(&plan, (120, 30)).join("\n");
+    assert!(text.contains("titan rollout resume web"), "{text}");
+}
+
+#[test]
+fn how_long_it_is_paused_counts_from_the_pause() {
+    let mut plan = plan("paused", &[("build", json!({}))]);
+    let head = |plan: &Follow| texts(plan, (120, 30)).remove(0);
+    assert_eq!(head(&plan), "◆ web#2 in default  paused, by token:admin");
+    plan.stated = Some((PlanState::Running, at(0)));
+    assert_eq!(head(&plan), "◆ web#2 in default  paused, by token:admin", "of another state nothing follows");
+    plan.stated = Some((PlanState::Paused, at(7)));
+    assert_eq!(head(&plan), "◆ web#2 in default  paused for 3s, by token:admin");
 }
