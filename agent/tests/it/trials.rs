@@ -177,7 +177,8 @@ fn without_a_network_the_way_back_is_found_by_the_deadline_and_reported_later() 
     deploy_proven(&plane, "one", &[("a", "2")], "missing");
     wait_for("the switch", || host.files_of("one") == map(&[("a", "2")]));
     offline(&plane);
-    let (before, polls) = (plane.table().reports.len(), plane.table().polls.len());
+    let before = plane.table().reports.len();
+    let polls = plane.table().polls.len();
     wait_for("a poll after one that failed", || plane.table().polls.len() > polls + 1);
     let asked = plane.table().polls[polls + 1].clone();
     assert!(!asked.contains("wait=1"), "whoever is back is not to wait for it: {asked}");

@@ -181,7 +181,7 @@ impl Bookings {
         }
         // Almost always there is room for all.
         if requests.iter().all(|(resource, _)| left(resource).is_none_or(|left| left.is_some())) {
-            return None;
+            return Vec::new();
         }
         let mut used: HashMap<&str, u64> = HashMap::new();
         for (uid, booking) in self.of.iter().filter(|(_, booking)| booking.hosts.contains(number.0)) {

@@ -152,18 +152,14 @@ async fn hosts_on_which_a_release_failed_try_it_again_once_a_person_says_so() {
     };
     // They fail as before, and no more often than they were asked.
     retry("once").await;
-    let told = |count: usize| {
-        let tries = async || {
-            let seen = hosts.seen.lock().expect("seen");
-            Ok((seen.all.iter().filter(|(_, version)| version == "bad").count() >= count).then_some(()))
-        };
-        until("all told", tries)
+    let tries = || {
+        let seen = hosts.seen.lock().expect("seen");
+        seen.all.iter().filter(|(_, version)| version == "bad").count()
     };
-    told(2 * FEW).await.expect("told anew");
+    until("all told anew", async || Ok((tries() == 2 * FEW).then_some(()))).await.expect("told anew");
     plan(&world, "web#2", |plan| plan.state == PlanState::Paused && plan.retries > 0).await;
     hosts.seen.lock().expect("seen").mended = true;
     retry("twice").await;
     plan(&world, "web#2", |plan| plan.state == PlanState::Succeeded).await;
-    let seen = hosts.seen.lock().expect("seen");
-    assert_eq!(seen.all.iter().filter(|(_, version)| version == "bad").count(), 3 * FEW, "{:?}", seen.all);
+    assert_eq!(tries(), 3 * FEW, "{:?}", hosts.seen.lock().expect("seen").all);
 }

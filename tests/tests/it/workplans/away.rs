@@ -55,7 +55,7 @@ impl Waiting {
     }
 
     /// Reads until it says that the control plane is away.
-    fn hears_nothing(mut self) -> Self {
+    fn left_alone(mut self) -> Self {
         loop {
             let line = self.read_err();
             assert!(!line.is_empty() && !line.starts_with("error"), "{}: {line}", self.line);
@@ -98,7 +98,7 @@ async fn whoever_watches_or_waits_outlasts_a_control_plane_that_is_away_for_a_mo
     let lines = ["workplan watch p", "workplan status p --wait", "rollout watch web", "rollout status web --wait"];
     let waiting = lines.map(|line| Waiting::start(&person, &format!("titan {line}")));
     relay.set(Weather::Cut);
-    let alone = spawn_blocking(|| waiting.map(Waiting::hears_nothing)).await.expect("they go on");
+    let alone = spawn_blocking(|| waiting.map(Waiting::left_alone)).await.expect("they go on");
     // What happens meanwhile is told afterwards.
     let gate = world.admin.plan_node(id, &name("gate")).await.expect("the gate");
     let request = SignalRequest {
