@@ -125,7 +125,7 @@ async fn what_makes_no_sense_is_refused_and_nothing_is_written() {
     for (code, pointer, spec) in [
         (
             "cycle",
-            "/resources/0/nodes/a",
+            "/resources/0/spec/nodes/a/after",
             json!({"nodes": {"a": {"after": {"edges": ["b"]}}, "b": {"after": {"edges": ["a"]}}}}),
         ),
         ("unknown_node", "/resources/0/spec/nodes/a/after", json!({"nodes": {"a": {"after": {"edges": ["b"]}}}})),
