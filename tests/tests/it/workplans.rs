@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use titan_api::{
     Code, Name,
-    client::Client,
+    client::{Client, ClientError},
     workplans::{
         NodeState, Outcome, PlanState, Signal, SignalRequest, WriteNodes,
         attempts::{ClaimRequest, Completion, Verdict},
@@ -113,6 +113,8 @@ async fn a_plan_is_applied_worked_on_approved_and_ends() {
         assert_eq!(numbers, (1..=numbers.len() as i64).collect::<Vec<_>>(), "{engine}: no hole");
         let over = bob.signal(id, &SignalRequest::new(Signal::Pause, "late")).await.expect_err("over");
         assert_eq!(over.code(), Some(Code::InvalidTransition), "{engine}");
+        let ClientError::Refused { problem, .. } = over else { panic!("{engine}: {over}") };
+        assert_eq!(problem.hint.as_deref(), Some("delete the plan and apply it again, or give it another name"));
     }
 }
 
