@@ -15,7 +15,7 @@ use titan_api::{
 use uuid::Uuid;
 
 use crate::{
-    fleet::workplans::{Input, Need, Order, Plan, Step, Stop, Told, Working},
+    fleet::workplans::{AGAIN, Input, Need, Order, Plan, Step, Stop, Told, Working},
     patches,
     state::AppState,
     store::{Parent, PlanRow, Release, StoreError, TakenSignal, Tx, Veto},
@@ -274,11 +274,11 @@ async fn told(
         writing::plans::fits(&head)?;
     }
     if signal == Signal::Start && row.plan.state == PlanState::Planning {
-        lift_veto(&mut tx, plan, request).await?;
+        lift_veto(&mut tx, &row, request).await?;
     }
     let context = Context { actor, wall: state.clock.now() };
     let input = Input::Told(Told { request: request.clone(), actor: actor.to_owned() });
-    let stepped = step(&mut tx, plan, vec![input], context).await?;
+    let stepped = step(&mut tx, plan, vec![input], context).await.map_err(|error| instead(error, &row, signal))?;
     let version = stepped.row.version;
     let accepted_at = context.wall;
     let taken = TakenSignal { request: request.clone(), actor: actor.to_owned(), version, accepted_at };
@@ -297,15 +297,35 @@ pub(crate) async fn veto(tx: &mut Tx, row: &PlanRow, release: &Release, at: Revi
 
 /// Lifts the veto of the release that a plan hands out: whoever starts it says why. A release that was never taken back
 /// starts without.
-async fn lift_veto(tx: &mut Tx, plan: Uuid, request: &SignalRequest) -> Result<(), StepError> {
-    let Some((deployment, inputs, veto)) = tx.veto_of_plan(plan).await? else { return Ok(()) };
+async fn lift_veto(tx: &mut Tx, row: &PlanRow, request: &SignalRequest) -> Result<(), StepError> {
+    let Some((deployment, inputs, veto)) = tx.veto_of_plan(row.plan.id).await? else { return Ok(()) };
     if request.reason.as_deref().unwrap_or_default().trim().is_empty() {
         let detail =
             format!("the release was taken back before, {}; to hand it out all the same takes a reason", why(&veto));
         let problem = Problem::new(Code::Invalid, detail).at("/reason", "it is kept in the history of the rollout");
-        return Err(problem.hint("titan rollout retry DEPLOYMENT --reason '...'").into());
+        let name = deployment_of(row).unwrap_or(&row.name);
+        return Err(problem.hint(format!("titan rollout retry {name} --reason '...'")).into());
     }
     Ok(tx.lift_veto(deployment, &inputs).await?)
+}
+
+/// Says with a refusal what to do instead, if it is because the plan is over.
+fn instead(error: StepError, row: &PlanRow, signal: Signal) -> StepError {
+    let StepError::Refused(problem) = error else { return error };
+    if !row.plan.state.is_final() || row.parent.is_some() || problem.hint.is_some() {
+        return StepError::Refused(problem);
+    }
+    let hint = match (deployment_of(row), signal) {
+        (Some(_), Signal::Rollback) => "apply the version before: it is handed out as another release",
+        (Some(_), _) => "apply what hosts are to have instead: it is handed out as another release",
+        (None, _) => AGAIN,
+    };
+    problem.hint(hint).into()
+}
+
+/// Returns the deployment whose release a plan hands out, if it is a rollout: these are called after their release.
+fn deployment_of(row: &PlanRow) -> Option<&str> {
+    row.name.split_once('#').map(|(deployment, _)| deployment)
 }
 
 /// Returns why and when a release was taken back.

@@ -7,7 +7,7 @@ use titan_api::{
     workplans::{NodeKind, NodeState, NodeView, PlanState, PlanStatus},
 };
 
-use super::workplans::{About, History, Status, Update, Whole, WorkPlan, exit, follow::Follow, needed, watch};
+use super::workplans::{About, History, Status, Update, Whole, WorkPlan, exit, follow::Follow, needed, picture, watch};
 use crate::{away, errors::CliError, output::Exit, session::Session};
 
 /// What to do with a rollout.
@@ -158,11 +158,31 @@ fn waits(node: &NodeView) -> bool {
     node.held || (node.kind == NodeKind::Check && node.state == NodeState::Waiting)
 }
 
+/// Says of a rollout that is over what to do instead of telling it something.
+fn over(deployment: &Name, status: &PlanStatus) -> CliError {
+    let detail = format!(
+        "the rollout of {deployment} is over, {} {}: nothing in it waits for a person",
+        status.name,
+        picture::spoken(status.state)
+    );
+    let hint = match status.state {
+        PlanState::Succeeded => "apply what hosts are to have instead: it is handed out as another release".to_owned(),
+        _ => format!(
+            "apply what is to go out instead: it is handed out as another release; to hand {} out again, apply another \
+             version, such as the one before, and then this one: if it was taken back, it then waits for titan rollout retry \
+             {deployment} --reason '...'",
+            status.name
+        ),
+    };
+    CliError::usage(detail, hint)
+}
+
 fn about(gate: Gate, status: &PlanStatus) -> Result<About, CliError> {
     let waiting: Vec<&NodeView> = status.current.iter().filter(|node| waits(node)).collect();
     let node = match (gate.node, waiting.as_slice()) {
         (Some(node), _) => node,
         (None, [node]) => node.name.clone(),
+        (None, []) if status.state.is_final() => return Err(over(&gate.deployment, status)),
         (None, []) => {
             let detail = format!("nothing in the rollout of {} waits for a person", gate.deployment);
             let problem = Problem::new(Code::InvalidTransition, detail).hint("look at it with titan rollout status");

@@ -30,3 +30,4 @@ pub use signals::Told;
 pub use steps::{Listing, Need, Order, Step, Stop};
 pub use tally::Link;
 pub use working::Working;
+pub use writes::AGAIN;

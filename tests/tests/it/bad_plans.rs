@@ -115,7 +115,7 @@ async fn nodes_that_wait_for_each_other_are_refused() {
     let scene = Scene::new().await;
     let nodes = json!({ "a": { "after": { "edges": ["b"] } }, "b": { "after": { "edges": ["c"] } },
         "c": { "after": { "edges": ["a"] } } });
-    let said = scene.refused_plan(&json!({ "nodes": nodes }), "cycle", "/nodes/a").await;
+    let said = scene.refused_plan(&json!({ "nodes": nodes }), "cycle", "/spec/nodes/a/after").await;
     assert!(said.contains('a') && said.contains('b') && said.contains('c'), "{said}");
 }
 

@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use titan_api::{
     Code, Name,
-    client::Client,
+    client::{Client, ClientError},
     workplans::{
         NodeState, Outcome, PlanState, Signal, SignalRequest, WriteNodes,
         attempts::{ClaimRequest, Completion, Verdict},
@@ -114,6 +114,8 @@ async fn a_plan_is_applied_worked_on_approved_and_ends() {
         assert_eq!(numbers, (1..=numbers.len() as i64).collect::<Vec<_>>(), "{engine}: no hole");
         let over = bob.signal(id, &SignalRequest::new(Signal::Pause, "late")).await.expect_err("over");
         assert_eq!(over.code(), Some(Code::InvalidTransition), "{engine}");
+        let ClientError::Refused { problem, .. } = over else { panic!("{engine}: {over}") };
+        assert_eq!(problem.hint.as_deref(), Some("delete the plan and apply it again, or give it another name"));
     }
 }
 
@@ -126,7 +128,7 @@ async fn what_makes_no_sense_is_refused_and_nothing_is_written() {
     for (code, pointer, spec) in [
         (
             "cycle",
-            "/resources/0/nodes/a",
+            "/resources/0/spec/nodes/a/after",
             json!({"nodes": {"a": {"after": {"edges": ["b"]}}, "b": {"after": {"edges": ["a"]}}}}),
         ),
         ("unknown_node", "/resources/0/spec/nodes/a/after", json!({"nodes": {"a": {"after": {"edges": ["b"]}}}})),

@@ -58,7 +58,7 @@ pub fn check<'a>(
             }
         }
     }
-    Schedule::of(nodes).map(drop)
+    Schedule::of(nodes, pointer).map(drop)
 }
 
 /// Checks that a plan can be started: it has nodes, and somebody answers every check.
@@ -164,12 +164,18 @@ mod tests {
         for part in ["a waits for c", "c waits for b", "b waits for a"] {
             assert!(problem.detail.contains(part), "{}", problem.detail);
         }
+        assert_eq!(problem.errors[0].pointer, "/spec/nodes/a/after");
+        let inside = json!({"o": {"run": {"plan": {"nodes": {"x": {"after": {"edges": ["x"]}}}}}}});
+        assert_eq!(refused(inside).errors[0].pointer, "/spec/nodes/o/run/plan/nodes/x/after");
         assert_eq!(refused(json!({"a": {"after": {"edges": ["a"]}}})).code, Code::Cycle);
         // A check waits for its stages, a stage for its children.
         let answered = json!({"c": {"kind": "check"}, "s": {"answers": [{"check": "c"}], "after": {"edges": ["c"]}}});
-        assert_eq!(refused(answered).code, Code::Cycle);
+        let problem = refused(answered);
+        assert_eq!((problem.code, problem.errors[0].pointer.as_str()), (Code::Cycle, "/spec/nodes/s/after"));
         let child = json!({"p": {}, "c": {"parent": "p", "after": {"edges": ["p"]}}});
         assert_eq!(refused(child).code, Code::Cycle);
+        let parents = refused(json!({"p": {"parent": "q"}, "q": {"parent": "p"}}));
+        assert_eq!((parents.code, parents.errors[0].pointer.as_str()), (Code::Cycle, "/spec/nodes/p"));
         let fine = json!({"p": {}, "c": {"parent": "p"}, "q": {"kind": "check"}, "s": {"answers": [{"check": "q"}]}});
         check(&nodes(fine), &|_| None, "").expect("acyclic");
     }

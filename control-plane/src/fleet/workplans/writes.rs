@@ -16,6 +16,9 @@ use super::{
     working::{Todo, Working},
 };
 
+/// What to do where a plan takes something no more.
+pub const AGAIN: &str = "delete the plan and apply it again, or give it another name";
+
 impl Working {
     pub(super) fn make(&mut self, spec: &WorkPlanSpec, author: &str) -> Result<(), Stop> {
         self.need_whole()?;
@@ -45,7 +48,12 @@ impl Working {
             };
             let detail = format!("the plan is {} and {what}", self.plan.state);
             return Err(Problem::new(Code::ImmutableNode, detail)
-                .hint("a plan that was started may grow; its values are changed by the signal update")
+                .hint(match self.plan.state.is_final() {
+                    true => AGAIN.to_owned(),
+                    false => {
+                        format!("a plan that was started may grow, and update changes its values; otherwise {AGAIN}")
+                    }
+                })
                 .into());
         }
         if head != self.plan.head && self.plan.state == PlanState::Planning {
@@ -62,7 +70,12 @@ impl Working {
             self.forget(&name);
             self.emit(Event::Removed { node: name });
         }
-        self.write(&spec.nodes, "/spec/nodes")
+        self.write(&spec.nodes, "/spec/nodes").map_err(|stop| match stop {
+            Stop::Refused(problem) if problem.code == Code::ImmutableNode && problem.hint.is_none() => {
+                problem.hint(AGAIN).into()
+            }
+            stop => stop,
+        })
     }
 
     /// Takes back what a node counts for others.

@@ -93,7 +93,8 @@ async fn every_word_to_a_rollout_works_at_the_command_line() {
     let refused = author.run("titan rollout retry web").expect("run");
     assert_eq!(refused.status.code(), Some(4));
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(told.contains("was taken back before, as #3") && told.contains("--reason"), "{told}");
+    assert!(told.contains("was taken back before, as #3"), "{told}");
+    assert!(told.contains("hint: titan rollout retry web --reason '...'"), "{told}");
     assert!(told.contains(&why), "{told}");
     titan("titan rollout retry web --reason it-was-the-network");
     assert_eq!(ends_with("titan rollout status web --wait"), Some(0));

@@ -34,7 +34,7 @@ pub fn worst(spec: &NodeSpec) -> Duration {
 
 /// Refuses a plan whose worst case takes longer than `deadline`, with the sum.
 pub fn budget(nodes: &BTreeMap<Name, NodeSpec>, deadline: Duration) -> Result<(), Problem> {
-    let (worst_case, way) = Schedule::of(nodes)?.longest();
+    let (worst_case, way) = Schedule::of(nodes, "/spec/nodes")?.longest();
     if worst_case <= deadline {
         return Ok(());
     }
@@ -78,7 +78,8 @@ pub(super) struct Schedule<'a> {
 }
 
 impl<'a> Schedule<'a> {
-    pub(super) fn of(nodes: &'a BTreeMap<Name, NodeSpec>) -> Result<Self, Problem> {
+    /// Returns the schedule of nodes; what is refused of them is told with pointers that begin at `pointer`.
+    pub(super) fn of(nodes: &'a BTreeMap<Name, NodeSpec>, pointer: &str) -> Result<Self, Problem> {
         let names: Vec<&Name> = nodes.keys().collect();
         let numbers: HashMap<&Name, usize> = names.iter().enumerate().map(|(number, name)| (*name, number)).collect();
         // Vertex 2n is the beginning of node n, 2n + 1 its end.
@@ -119,7 +120,7 @@ impl<'a> Schedule<'a> {
             }
         }
         if order.len() < waits.len() {
-            return Err(cycle(&names, &before, &waits));
+            return Err(cycle((nodes, pointer), &names, (&before, &waits)));
         }
         let weigh = |spec: &NodeSpec| if spec.compensation { Duration::ZERO } else { worst(spec) };
         let weights = nodes.values().map(weigh).collect();
@@ -156,7 +157,11 @@ impl<'a> Schedule<'a> {
 }
 
 /// Returns the problem of nodes that wait for each other, with the way around.
-fn cycle(names: &[&Name], before: &[Vec<usize>], waits: &[usize]) -> Problem {
+fn cycle(
+    (nodes, pointer): (&BTreeMap<Name, NodeSpec>, &str),
+    names: &[&Name],
+    (before, waits): (&[Vec<usize>], &[usize]),
+) -> Problem {
     let mut way = Vec::new();
     let mut at = waits.iter().position(|waits| *waits > 0);
     while let Some(vertex) = at.filter(|vertex| !way.contains(vertex)) {
@@ -172,7 +177,18 @@ fn cycle(names: &[&Name], before: &[Vec<usize>], waits: &[usize]) -> Problem {
         around.push(first);
     }
     let detail = format!("nodes wait for each other: {}", around.join(" waits for "));
-    let pointer = format!("/nodes/{}", around.first().copied().unwrap_or_default());
+    // Children and answers close a circle as well; then it is told of a node as a whole.
+    let waits_after = |name: &&&str| {
+        let mut waits = false;
+        if let Some(after) = nodes.get(**name).and_then(|spec| spec.after.as_ref()) {
+            after.each_edge(&mut |edge| waits |= around.contains(&edge.node.as_str()));
+        }
+        waits
+    };
+    let pointer = match around.iter().find(waits_after) {
+        Some(name) => format!("{pointer}/{name}/after"),
+        None => format!("{pointer}/{}", around.first().copied().unwrap_or_default()),
+    };
     Problem::new(Code::Cycle, detail.clone()).at(pointer, detail)
 }
 

@@ -33,6 +33,30 @@ fn a_plan_grows_while_it_runs() {
     assert_eq!(late.expect_err("over").code, Code::ImmutableNode);
 }
 
+/// Whoever edits the document of a plan that is over is told what works.
+#[test]
+fn a_plan_that_is_over_says_how_it_is_made_anew() {
+    let first = json!({"nodes": {"a": {}}});
+    let mut bench = Bench::of(first.clone());
+    assert_eq!(bench.working.plan.state, PlanState::Succeeded);
+    for (now, what) in [
+        (json!({"deadline": "1h", "nodes": {"a": {}}}), "what it says beside its nodes cannot be changed"),
+        (json!({"nodes": {"b": {}}}), "node a cannot be taken out"),
+        (json!({"nodes": {"a": {}, "b": {}}}), "it takes no nodes any more"),
+        (json!({"nodes": {"a": {"description": "x"}}}), "it takes no nodes any more"),
+    ] {
+        let refused = bench.put(declare(&first, &now)).expect_err("over");
+        assert!(refused.code == Code::ImmutableNode && refused.detail.ends_with(what), "{refused:?}");
+        assert_eq!(refused.hint.as_deref(), Some("delete the plan and apply it again, or give it another name"));
+    }
+    let running = json!({"nodes": {"a": {"run": external()}}});
+    let mut bench = Bench::of(running.clone());
+    for now in [json!({"deadline": "1h", "nodes": {"a": {"run": external()}}}), json!({"nodes": {"a": {}}})] {
+        let hint = bench.put(declare(&running, &now)).expect_err("begun").hint.unwrap_or_default();
+        assert!(hint.ends_with("delete the plan and apply it again, or give it another name"), "{hint}");
+    }
+}
+
 #[test]
 fn a_plan_that_was_not_started_can_be_written_anew() {
     let first = json!({"start": false, "nodes": {"a": {}, "b": {"after": {"edges": ["a"]}}}});
