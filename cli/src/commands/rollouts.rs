@@ -174,7 +174,13 @@ fn over(deployment: &Name, status: &PlanStatus) -> CliError {
             status.name
         ),
     };
-    CliError::usage(detail, hint)
+    refused(detail, &hint)
+}
+
+/// Returns what the control plane says when it is told something at the wrong time.
+fn refused(detail: String, hint: &str) -> CliError {
+    let problem = Problem::new(Code::InvalidTransition, detail).hint(hint);
+    CliError::Refused { problem: Box::new(problem), titles: Vec::new() }
 }
 
 fn about(gate: Gate, status: &PlanStatus) -> Result<About, CliError> {
@@ -185,8 +191,7 @@ fn about(gate: Gate, status: &PlanStatus) -> Result<About, CliError> {
         (None, []) if status.state.is_final() => return Err(over(&gate.deployment, status)),
         (None, []) => {
             let detail = format!("nothing in the rollout of {} waits for a person", gate.deployment);
-            let problem = Problem::new(Code::InvalidTransition, detail).hint("look at it with titan rollout status");
-            return Err(CliError::Refused { problem: Box::new(problem), titles: Vec::new() });
+            return Err(refused(detail, "look at it with titan rollout status"));
         }
         (None, several) => {
             let names: Vec<&str> = several.iter().map(|node| &*node.name).collect();

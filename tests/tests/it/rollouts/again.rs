@@ -23,7 +23,7 @@ async fn a_rollout_that_is_over_says_how_its_release_goes_out_again() {
     world.apply(documents("one", &all)).await.expect("written");
     plan(&world, "web#1", |plan| plan.state == PlanState::Succeeded).await;
     let (code, told) = refused("titan rollout retry web");
-    assert_eq!(code, Some(2), "{told}");
+    assert_eq!(code, Some(4), "{told}");
     assert!(told.contains("the rollout of web is over, web#1 succeeded"), "{told}");
     assert!(told.contains("hint: apply what hosts are to have instead"), "{told}");
     let (code, told) = refused("titan rollout rollback web --reason no");
@@ -33,7 +33,7 @@ async fn a_rollout_that_is_over_says_how_its_release_goes_out_again() {
     world.apply(documents("bad", &all)).await.expect("written");
     plan(&world, "web#2", |plan| plan.state == PlanState::RolledBack).await;
     let (code, told) = refused("titan rollout retry web --reason mended");
-    assert_eq!(code, Some(2), "{told}");
+    assert_eq!(code, Some(4), "{told}");
     assert!(told.contains("web#2 taken back"), "{told}");
     let way = "to hand web#2 out again, apply another version, such as the one before, and then this one: if it was taken \
                back, it then waits for titan rollout retry web --reason '...'";
