@@ -215,7 +215,12 @@ impl Status {
         loop {
             let status = client.plan_status(id, if self.wait { limits::WAIT_SECONDS } else { 0 }).await?;
             if status.state.is_final() || !self.wait {
-                session.output.show(&shown::status(&status))?;
+                // Steps of a rollout, which is called after its release, may have found nothing to do.
+                let nodes = match status.name.contains('#') {
+                    true => client.plan_nodes(id, None, Some(NodeState::Final)).await?,
+                    false => Vec::new(),
+                };
+                session.output.show(&shown::status(&status, &nodes))?;
                 return Ok(if self.wait { exit(&status) } else { Exit::Done });
             }
         }

@@ -13,7 +13,7 @@ use titan_api::{
     workplans::{NodeState, PlanState},
 };
 
-pub(crate) use self::words::{sentence, spoken, waits_for, words};
+pub(crate) use self::words::{bare, sentence, spoken, waits_for, words};
 use self::{bars::Bar, rows::Row};
 use super::{follow::Follow, shown::plan_tone};
 use crate::output::{Tone, ages, lines::Line};

@@ -3,6 +3,7 @@
 use serde_json::json;
 use titan_api::workplans::{AttemptState, Event, EventView, NodeState, NodeView, Outcome, PlanState, PlanStatus};
 
+use super::picture::bare;
 use crate::output::{
     Format, Tone, View, ages,
     tables::{Cell, Table},
@@ -90,10 +91,14 @@ fn head(plan: &PlanStatus) -> String {
     text
 }
 
-/// Returns how far a plan is.
-pub(super) fn status(plan: &PlanStatus) -> View {
+/// Returns how far a plan is. `nodes`: those that have ended, as far as anything is to be said of them.
+pub(super) fn status(plan: &PlanStatus, nodes: &[NodeView]) -> View {
     let now = ages::now();
     let mut view = View::new(plan).name(format!("workplan/{}", plan.name)).text(head(plan));
+    for node in nodes.iter().filter(|node| node.is_no_op()) {
+        let said = node.message.as_deref().map_or("nothing to do", |message| bare(node, message));
+        view = view.text(Tone::Faint.paint(&format!("– {}: {said}", node.name)));
+    }
     if !plan.current.is_empty() {
         view = view.table(table(&plan.current));
     }
@@ -124,6 +129,7 @@ fn table(nodes: &[NodeView]) -> Table {
     let mut table = Table::new(&["NODE", "KIND", "STATE", "DOES", "ATTEMPT", "+GENERATION", "MESSAGE", "AGE"]);
     for node in nodes {
         let state = match (node.outcome, node.held) {
+            (Some(_), _) if node.is_no_op() => Cell::toned("nothing to do", Tone::Faint),
             (Some(outcome), _) => Cell::toned(outcome.as_str(), outcome_tone(outcome)),
             (None, true) => Cell::toned("waits for a person", Tone::Care),
             (None, false) if node.state == NodeState::Planned => Cell::toned("planned", Tone::Faint),
@@ -163,5 +169,37 @@ pub(super) fn line(event: &EventView, format: Format) -> String {
             let text = format!("{} {node} {} by {}", event.at, event.event.summary(), event.actor);
             format!("{}\n", text.replace(['\n', '\r'], " "))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_had_nothing_to_do_is_said_beside_how_far_it_is() {
+        let at = "2026-11-20T15:00:00Z";
+        let plan: PlanStatus = serde_json::from_value(json!({
+            "id": "00000000-0000-7000-8000-000000000001", "name": "web#2", "workspace": "default", "state": "succeeded",
+            "version": 7, "author": "token:admin", "createdAt": at, "counts": { "passed": 2 },
+        }))
+        .expect("a status");
+        let node = |name: &str, no_op: bool| -> NodeView {
+            let back = json!({ "release": { "preflight": { "maxFailures": "0" } } });
+            let attempt = json!({ "number": 1, "state": "complete", "createdAt": at, "updatedAt": at,
+                "details": { "noOp": no_op } });
+            serde_json::from_value(json!({
+                "name": name, "kind": "stage", "state": "final", "outcome": "passed", "generation": 1, "updatedAt": at,
+                "message": format!("stage {name}: nothing to do, all 1 hosts are offline"),
+                "attempts": [attempt], "spec": { "run": back },
+            }))
+            .expect("a node")
+        };
+        let nodes = [node("canary", true), node("all", false)];
+        let plain = |view: View| anstream::adapter::strip_str(&view.render(Format::Table, None)).to_string();
+        let text = plain(status(&plan, &nodes));
+        assert!(text.ends_with("\n– canary: nothing to do, all 1 hosts are offline\n"), "{text}");
+        let text = plain(super::nodes(&nodes));
+        assert_eq!((text.matches(" nothing to do ").count(), text.matches(" passed ").count()), (1, 1), "{text}");
     }
 }
