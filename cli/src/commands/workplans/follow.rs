@@ -211,3 +211,59 @@ pub(crate) fn counts(node: &NodeView) -> Option<Counts> {
     let mut counts = said.filter_map(|said: &Value| serde_json::from_value(said.get("counts")?.clone()).ok());
     counts.next()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead as _, BufReader, Write as _},
+        net::TcpListener,
+        thread,
+    };
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn status() -> Value {
+        json!({ "id": Uuid::nil(), "name": "p", "workspace": "default", "state": "running", "version": 1,
+            "author": "token:admin", "createdAt": Revision::from_micros(0), "counts": {} })
+    }
+
+    /// Answers one request after the other: with a document, or by hanging up.
+    fn control_plane(answers: Vec<(&'static str, Option<Value>)>) -> String {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let server = format!("http://{}", listener.local_addr().expect("its address"));
+        thread::spawn(move || {
+            for (path, answer) in answers {
+                let (mut stream, _) = listener.accept().expect("a request");
+                let lines = BufReader::new(stream.try_clone().expect("a stream")).lines().map_while(Result::ok);
+                let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                assert!(head.first().is_some_and(|line| line.contains(path)), "{path}: {head:?}");
+                if let Some(body) = answer.map(|body| body.to_string()) {
+                    let head =
+                        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ";
+                    write!(stream, "{head}{}\r\n\r\n{body}", body.len()).expect("answered");
+                }
+            }
+        });
+        server
+    }
+
+    #[tokio::test]
+    async fn what_happened_is_told_though_the_look_was_cut_off() {
+        let event = json!({ "number": 1, "at": Revision::from_micros(0), "actor": "token:bob",
+            "event": { "type": "approved", "node": "gate", "by": "token:bob" } });
+        let server = control_plane(vec![
+            ("/events?since=0", Some(json!({ "items": [event] }))),
+            ("?wait=0", None),
+            ("/events?since=1", Some(json!({ "items": [] }))),
+            ("?wait=0", Some(status())),
+            ("/nodes", Some(json!({ "items": [] }))),
+        ]);
+        let client = Client::new(&server, None).expect("a client");
+        let mut plan = Follow::of(&client, serde_json::from_value(status()).expect("a status"), None);
+        assert!(matches!(plan.look(0).await, Err(ClientError::Unreachable { .. })));
+        let news = plan.look(0).await.expect("it is back");
+        assert_eq!(news.iter().map(|event| event.number).collect::<Vec<_>>(), [1]);
+    }
+}
