@@ -5,6 +5,7 @@ pub mod graph;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::graph::{Step, StepKind, StepState};
 use crate::{Digest, Name, Problem, Revision, drift::Drift, reports::Phase, workplans::PlanState};
 
 /// The answer to `GET .../deployments/{d}/status`.
@@ -91,6 +92,25 @@ impl DeploymentStatus {
             && self.rollout.is_none()
             && self.counts.healthy == self.counts.desired
             && self.counts.removing == 0
+    }
+
+    /// Returns how many hosts are offline and were left out by the rollout of the newest release, if it is over and succeeded
+    /// and nothing else is left to do.
+    #[must_use]
+    pub fn left_out(&self) -> Option<usize> {
+        let StatusCounts { desired, healthy, offline, removing, .. } = self.counts;
+        let rest = self.planned >= self.revision
+            && self.problems.is_empty()
+            && self.rollout.is_none()
+            && offline > 0
+            && healthy + offline == desired
+            && removing == 0;
+        let done = |step: &&Step| step.kind == StepKind::Release && step.state == StepState::Done;
+        let over = self.graph.iter().find(done)?.at?;
+        // Whoever was given something since is waited for.
+        let since = |host: &HostDeployment| host.state == HostState::Offline && host.revision > over;
+        let known: u64 = self.graph.iter().map(|step| step.left_out).fold(0, u64::saturating_add);
+        (rest && known >= offline as u64 && !self.hosts.iter().any(since)).then_some(offline)
     }
 }
 

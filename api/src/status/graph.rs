@@ -17,6 +17,12 @@ pub struct Step {
     pub name: String,
     /// How far it is.
     pub state: StepState,
+    /// Whether it is done since there was nothing to do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_op: bool,
+    /// How many hosts a stage that is done left out since they were offline.
+    #[serde(default, skip_serializing_if = "is_none_of_them")]
+    pub left_out: u64,
     /// The ids of the steps that it follows from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<String>,
@@ -41,6 +47,10 @@ pub struct Step {
     /// Where people look at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+}
+
+fn is_none_of_them(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What a step is, in the order in which they follow.

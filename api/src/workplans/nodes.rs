@@ -9,7 +9,11 @@ use super::{
     executors::Executor,
     policies::{Retry, Timeouts},
 };
-use crate::{Name, Revision, limits, problems::Fault};
+use crate::{
+    Name, Revision, limits,
+    problems::Fault,
+    strategies::{ReleaseStep, releases::Counts},
+};
 
 /// One node of a plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -190,6 +194,25 @@ pub struct NodeView {
     pub updated_at: Revision,
     /// As it was written.
     pub spec: NodeSpec,
+}
+
+impl NodeView {
+    /// Whether it is a step of a rollout that found nothing to do, which is said as `noOp` in what came of its last attempt.
+    #[must_use]
+    pub fn is_no_op(&self) -> bool {
+        let said = self.attempts.last().and_then(|attempt| attempt.details.as_ref()?.get("noOp"));
+        let release = matches!(self.spec.run, Some(Executor::Release(_)));
+        release && self.outcome == Some(Outcome::Passed) && said == Some(&Value::Bool(true))
+    }
+
+    /// Returns how many hosts it left out, if it is a stage of a rollout and has ended.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        let said = self.attempts.last().and_then(|attempt| attempt.details.as_ref()?.get("counts"));
+        let counts = said.and_then(|counts| serde_json::from_value::<Counts>(counts.clone()).ok());
+        let stage = matches!(self.spec.run, Some(Executor::Release(ReleaseStep::Stage(_))));
+        counts.filter(|_| stage).map_or(0, |counts| counts.excluded)
+    }
 }
 
 /// An answer to a check.

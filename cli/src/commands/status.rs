@@ -30,7 +30,7 @@ pub(crate) struct Status {
     /// Go on showing what changes.
     #[arg(long)]
     watch: bool,
-    /// Wait until it is healthy on all its hosts; for deployments.
+    /// Wait until it is healthy on all its hosts, but those that its rollout left out; for deployments.
     #[arg(long, conflicts_with = "watch")]
     wait: bool,
     /// How long to wait at most.

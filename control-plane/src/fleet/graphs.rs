@@ -145,6 +145,8 @@ fn step(kind: StepKind, name: String, state: StepState, at: Option<Revision>) ->
         kind,
         name,
         state,
+        no_op: false,
+        left_out: 0,
         after: Vec::new(),
         at,
         age_seconds: None,
@@ -294,6 +296,8 @@ fn of_node(node: &NodeView) -> Step {
     let begun = has_begun(node);
     let known = begun || node.outcome.is_some();
     let mut step = step(kind, node.name.to_string(), state, known.then_some(node.updated_at));
+    step.no_op = node.is_no_op();
+    step.left_out = if state == StepState::Done { node.left_out() } else { 0 };
     let last = node.attempts.last().and_then(|attempt| attempt.progress.last());
     let told = last.and_then(|progress| progress["message"].as_str()).map(str::to_owned);
     step.message = match node.outcome {

@@ -1,5 +1,6 @@
 //! Rollouts: a new release reaches its hosts stage by stage, stops itself, and is taken back.
 
+mod absent;
 mod again;
 mod budgets;
 mod ends;

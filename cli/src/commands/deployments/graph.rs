@@ -99,6 +99,7 @@ impl<'a> Tree<'a> {
 /// Returns the state in a word: as people call it where they have one.
 fn shown(step: &Step) -> (&'static str, Tone) {
     match (step.state, step.kind) {
+        (StepState::Done, _) if step.no_op => ("nothing to do", Tone::Faint),
         (StepState::Done, StepKind::Source) => ("seen", Tone::Good),
         (StepState::Done, StepKind::Build) => ("succeeded", Tone::Good),
         (StepState::Done, StepKind::Stage | StepKind::Check) => ("passed", Tone::Good),
@@ -140,6 +141,8 @@ mod tests {
             step("release", "prod#7", "running", &["change:Workload/web"], 12),
             step("check", "preflight", "done", &["release:prod#7"], 13),
             step("stage", "canary", "done", &["check:preflight"], 14),
+            {"id": "stage:none", "kind": "stage", "name": "none", "state": "done", "noOp": true,
+                "after": ["stage:canary"], "at": at(15), "message": "all 1 hosts are offline"},
             {"id": "stage:rest", "kind": "stage", "name": "rest", "state": "waiting", "after": ["stage:canary"]},
         ]);
         let host = |name: &str, state: &str, after: Option<&str>| json!({"host": name, "state": state, "release": "prod#7", "revision": at(14), "after": after});
@@ -163,6 +166,7 @@ mod tests {
             "├─ check preflight passed 7m -",
             "├─ stage canary passed 6m -",
             "│ └─ 1 host 1 healthy 6m -",
+            "├─ stage none nothing to do 5m all 1 hosts are offline",
             "└─ stage rest waiting - -",
             "before that: 2 hosts 1 healthy, 1 offline 6m -",
         ];

@@ -99,7 +99,12 @@ pub(crate) fn commit(host: &HostDeployment) -> Cell {
 /// Returns the status in one sentence.
 pub(crate) fn summary(status: &DeploymentStatus) -> String {
     let release = status.release.as_deref().unwrap_or("not released yet");
-    let word = if status.converged() { Tone::Good.paint("converged") } else { Tone::Care.paint("not there yet") };
+    let word = match status.left_out() {
+        _ if status.converged() => Tone::Good.paint("converged"),
+        Some(1) => Tone::Good.paint("converged but for 1 host"),
+        Some(hosts) => Tone::Good.paint(&format!("converged but for {hosts} hosts")),
+        None => Tone::Care.paint("not there yet"),
+    };
     format!("{} ({release}): {word}, {}", Tone::Strong.paint(&status.name), counts(status))
 }
 
@@ -113,7 +118,7 @@ pub(crate) fn counts(status: &DeploymentStatus) -> String {
         (failed.saturating_sub(degraded + rolled_back), "failed"),
         (degraded, "degraded"),
         (rolled_back, "rolled back"),
-        (offline, "offline"),
+        (offline, if status.left_out().is_some() { "offline and left out" } else { "offline" }),
         (removing, "removing"),
         (drifted, "drifted"),
     ] {
@@ -195,6 +200,36 @@ pub(super) mod tests {
         assert!(row("b").contains("rolled back") && row("d").contains("applying"), "{text}");
         assert!(row("c").contains("healthy") && row("c").contains("1 repaired"), "{text}");
         assert!(text.ends_with("1 of 4 healthy, 1 progressing, 1 degraded, 1 rolled back, 1 drifted\n"), "{text}");
+    }
+
+    /// What a status says of three hosts of which one is offline, and was left out by the rollout.
+    pub(crate) fn left_out() -> serde_json::Value {
+        let step = |kind: &str, name: &str, more: serde_json::Value| {
+            let mut step = json!({"id": format!("{kind}:{name}"), "kind": kind, "name": name, "state": "done",
+                "at": "2026-11-20T15:02:00.000000Z"});
+            if let (Some(step), serde_json::Value::Object(more)) = (step.as_object_mut(), more) {
+                step.extend(more);
+            }
+            step
+        };
+        let at = "2026-11-20T15:00:00.000000Z";
+        let host = |name: &str, state: &str| json!({"host": name, "state": state, "release": "prod#7", "revision": at});
+        json!({
+            "counts": {"desired": 3, "healthy": 2, "progressing": 0, "failed": 0, "offline": 1, "removing": 0},
+            "graph": [step("release", "prod#7", json!({})), step("stage", "all", json!({"leftOut": 1}))],
+            "hosts": [host("a", "healthy"), host("b", "healthy"), host("c", "offline")],
+        })
+    }
+
+    #[test]
+    fn hosts_that_the_rollout_left_out_are_not_what_is_missing() {
+        let text = shown(&status(left_out()));
+        let said = "prod (prod#7): converged but for 1 host, 2 of 3 healthy, 1 offline and left out\n";
+        assert!(text.ends_with(said), "{text}");
+        let mut running = left_out();
+        running["graph"][0]["state"] = json!("running");
+        let text = shown(&status(running));
+        assert!(text.ends_with("prod (prod#7): not there yet, 2 of 3 healthy, 1 offline\n"), "{text}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a status says about waiting on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// All is well.
+    /// All is well, but for hosts that are offline and that the rollout left out.
     Converged,
     /// It may still become well by itself.
     Moving,
@@ -30,12 +30,17 @@ enum Verdict {
     Stuck,
 }
 
+/// Whether there is nothing to wait for any more.
+fn is_done(status: &DeploymentStatus) -> bool {
+    status.converged() || status.left_out().is_some()
+}
+
 fn verdict(status: &DeploymentStatus, since: Option<Revision>) -> Verdict {
     let seen = since.is_none_or(|since| status.planned >= since);
     if !seen || status.planned < status.revision {
         return Verdict::Moving;
     }
-    if status.converged() {
+    if is_done(status) {
         return Verdict::Converged;
     }
     if let Some(rollout) = &status.rollout {
@@ -112,15 +117,17 @@ fn sentence(statuses: &[DeploymentStatus]) -> String {
         many => {
             let healthy: usize = many.iter().map(|status| status.counts.healthy).sum();
             let desired: usize = many.iter().map(|status| status.counts.desired).sum();
-            let done = many.iter().filter(|status| status.converged()).count();
-            format!("{done} of {} deployments converged, {healthy} of {desired} healthy", many.len())
+            let done = many.iter().filter(|status| is_done(status)).count();
+            let left_out: usize = many.iter().filter_map(DeploymentStatus::left_out).sum();
+            let rest = if left_out > 0 { format!(", {left_out} offline and left out") } else { String::new() };
+            format!("{done} of {} deployments converged, {healthy} of {desired} healthy{rest}", many.len())
         }
     }
 }
 
 /// Returns what is wrong with the deployments that have not converged, with the first reason of each.
 fn failure(what: &str, statuses: &[DeploymentStatus]) -> String {
-    let lines = statuses.iter().filter(|status| !status.converged()).map(|status| {
+    let lines = statuses.iter().filter(|status| !is_done(status)).map(|status| {
         let rollout = status.rollout.as_ref().and_then(|rollout| rollout.reason.clone());
         let reason = status.problems.first().map(|problem| problem.detail.clone()).or(rollout).or_else(|| {
             let host = status.hosts.iter().find(|host| host.problem.is_some() || !host.message.is_empty())?;
@@ -137,7 +144,10 @@ fn failure(what: &str, statuses: &[DeploymentStatus]) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::{super::status::tests::status, *};
+    use super::{
+        super::status::tests::{left_out, status},
+        *,
+    };
 
     fn counts(healthy: usize, progressing: usize, failed: usize, offline: usize) -> serde_json::Value {
         json!({"counts": {"desired": 3, "healthy": healthy, "progressing": progressing, "failed": failed,
@@ -170,6 +180,28 @@ mod tests {
             let status = status(json!({ "rollout": rollout }));
             assert_eq!(verdict(&status, None), expected, "{state}");
             assert!(failure("is not there", &[status]).ends_with("; 2 of 3 failed"));
+        }
+    }
+
+    #[test]
+    fn hosts_that_the_rollout_left_out_are_not_waited_for() {
+        let left_out = status(left_out());
+        assert_eq!(verdict(&left_out, None), Verdict::Converged);
+        assert_eq!(sentence(std::slice::from_ref(&left_out)), "prod: 2 of 3 healthy, 1 offline and left out");
+        let both = [left_out, status(counts(3, 0, 0, 0))];
+        assert_eq!(sentence(&both), "2 of 2 deployments converged, 5 of 6 healthy, 1 offline and left out");
+        assert_eq!(failure("is not there", &both), "");
+        for (pointer, value) in [
+            // It goes on, or left fewer out, or one was given something since it was over, or another one is on its way.
+            ("/graph/0/state", json!("running")),
+            ("/graph/1/leftOut", json!(0)),
+            ("/hosts/2/revision", json!("2026-11-20T15:02:01.000000Z")),
+            ("/counts/desired", json!(4)),
+            ("/counts/removing", json!(1)),
+        ] {
+            let mut moving = super::super::status::tests::left_out();
+            *moving.pointer_mut(pointer).expect(pointer) = value;
+            assert_eq!(verdict(&status(moving), None), Verdict::Moving, "{pointer}");
         }
     }
 

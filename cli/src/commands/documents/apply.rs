@@ -37,7 +37,7 @@ pub(crate) struct Apply {
     /// Check everything and write nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Wait until every deployment that this touches is healthy on all its hosts.
+    /// Wait until every deployment that this touches is healthy on all its hosts, but those that a rollout left out.
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
     /// How long to wait at most.

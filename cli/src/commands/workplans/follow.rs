@@ -82,7 +82,8 @@ impl Follow {
         }
     }
 
-    /// Returns a plan as its status tells it, with who approved what of it is not decided yet.
+    /// Returns a plan as its status tells it, with who approved what of it is not decided yet, and with those steps of a
+    /// rollout that had nothing to do.
     pub(super) async fn glance(
         client: &Client,
         status: PlanStatus,
@@ -90,6 +91,11 @@ impl Follow {
     ) -> Result<Self, ClientError> {
         let mut plan = Self::of(client, status, deployment);
         plan.nodes = plan.status.current.iter().map(|node| (node.name.clone(), node.clone())).collect();
+        // A rollout is called after its release.
+        if plan.status.name.contains('#') {
+            let ended = client.plan_nodes(plan.id, None, Some(NodeState::Final)).await?;
+            plan.nodes.extend(ended.into_iter().filter(NodeView::is_no_op).map(|node| (node.name.clone(), node)));
+        }
         // Of a gate that one may open, nobody has approved it as long as it waits.
         let several =
             |node: &NodeView| matches!(&node.spec.run, Some(Executor::Approval(approval)) if approval.minimum > 1);

@@ -16,7 +16,7 @@ use titan_api::{
 use self::{bars::Bar, rows::Row};
 pub(crate) use self::{
     notes::hands,
-    words::{sentence, spoken, waits_for, words},
+    words::{bare, sentence, spoken, waits_for, words},
 };
 use super::{follow::Follow, shown::plan_tone};
 use crate::output::{Tone, ages, lines::Line};

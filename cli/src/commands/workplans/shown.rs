@@ -5,7 +5,7 @@ use titan_api::workplans::{AttemptState, Event, EventView, NodeState, NodeView, 
 
 use super::{
     follow::Follow,
-    picture::{hands, waits_for},
+    picture::{bare, hands, waits_for},
 };
 use crate::output::{
     Format, Tone, View, ages,
@@ -98,6 +98,10 @@ fn head(plan: &PlanStatus) -> String {
 pub(super) fn status(follow: &Follow) -> View {
     let (now, plan) = (ages::now(), &follow.status);
     let mut view = View::new(plan).name(format!("workplan/{}", plan.name)).text(head(plan));
+    for node in follow.nodes.values().filter(|node| node.is_no_op()) {
+        let said = node.message.as_deref().map_or("nothing to do", |message| bare(node, message));
+        view = view.text(Tone::Faint.paint(&format!("– {}: {said}", node.name)));
+    }
     if !plan.current.is_empty() {
         view = view.table(table(&plan.current, |node| waits_for(follow, node, Some(now))));
     }
@@ -132,6 +136,7 @@ fn table(nodes: &[NodeView], waits: impl Fn(&NodeView) -> Option<String>) -> Tab
     let mut table = Table::new(&["NODE", "KIND", "STATE", "DOES", "ATTEMPT", "+GENERATION", "MESSAGE", "AGE"]);
     for node in nodes {
         let state = match (node.outcome, node.held) {
+            (Some(_), _) if node.is_no_op() => Cell::toned("nothing to do", Tone::Faint),
             (Some(outcome), _) => Cell::toned(outcome.as_str(), outcome_tone(outcome)),
             (None, true) => Cell::toned("waits for a person", Tone::Care),
             (None, false) if node.state == NodeState::Planned => Cell::toned("planned", Tone::Faint),
@@ -230,5 +235,35 @@ mod tests {
             "reason": "asked by token:anna" });
         assert_eq!(said(ann, told.clone()), "gate told to skip: asked by token:anna by token:ann");
         assert_eq!(said("system", told), "gate told to skip: asked by token:anna by system");
+    }
+
+    #[test]
+    fn what_had_nothing_to_do_is_said_beside_how_far_it_is() {
+        let at = "2026-11-20T15:00:00Z";
+        let plan: PlanStatus = serde_json::from_value(json!({
+            "id": "00000000-0000-7000-8000-000000000001", "name": "web#2", "workspace": "default", "state": "succeeded",
+            "version": 7, "author": "token:admin", "createdAt": at, "counts": { "passed": 2 },
+        }))
+        .expect("a status");
+        let node = |name: &str, no_op: bool| -> NodeView {
+            let back = json!({ "release": { "preflight": { "maxFailures": "0" } } });
+            let attempt = json!({ "number": 1, "state": "complete", "createdAt": at, "updatedAt": at,
+                "details": { "noOp": no_op } });
+            serde_json::from_value(json!({
+                "name": name, "kind": "stage", "state": "final", "outcome": "passed", "generation": 1, "updatedAt": at,
+                "message": format!("stage {name}: nothing to do, all 1 hosts are offline"),
+                "attempts": [attempt], "spec": { "run": back },
+            }))
+            .expect("a node")
+        };
+        let nodes = [node("canary", true), node("all", false)];
+        let plain = |view: View| anstream::adapter::strip_str(&view.render(Format::Table, None)).to_string();
+        let client = Client::new("http://127.0.0.1:1", None).expect("a client");
+        let mut follow = Follow::of(&client, plan, None);
+        follow.nodes = nodes.iter().map(|node| (node.name.clone(), node.clone())).collect();
+        let text = plain(super::status(&follow));
+        assert!(text.ends_with("\n– canary: nothing to do, all 1 hosts are offline\n"), "{text}");
+        let text = plain(super::nodes(&nodes));
+        assert_eq!((text.matches(" nothing to do ").count(), text.matches(" passed ").count()), (1, 1), "{text}");
     }
 }

@@ -158,6 +158,29 @@ fn without_a_release_the_change_goes_on_and_without_pipelines_there_is_no_source
 }
 
 #[test]
+fn a_stage_tells_that_it_had_nothing_to_do_and_how_many_it_left_out() {
+    let run = json!({"release": {"stage": {"stage": "s", "hosts": "100%", "minReadySeconds": 0, "maxUnavailable": "100%",
+        "maxFailures": "0", "progressDeadline": "10m", "offline": {}}}});
+    let ended = |name: &str, run: &Value, details: Value| {
+        let attempt =
+            json!({"number": 1, "state": "complete", "createdAt": at(1), "updatedAt": at(2), "details": details});
+        node(name, json!({"attempts": [attempt], "spec": {"run": run}}))
+    };
+    let counts = json!({"members": 3, "opened": 3, "proven": 1, "settling": 0, "moving": 0, "failed": 0, "offline": 2,
+        "excluded": 2});
+    let worker = json!({"external": {"queue": "q"}});
+    let nodes = [
+        ended("a", &run, json!({"noOp": true, "counts": counts})),
+        ended("b", &run, json!({"counts": counts})),
+        ended("c", &run, Value::Null),
+        // What a worker says is about something else.
+        ended("d", &worker, json!({"noOp": true, "counts": counts})),
+    ];
+    let found: Vec<_> = of_nodes(&nodes, "release:x").into_iter().map(|step| (step.no_op, step.left_out)).collect();
+    assert_eq!(found, [(true, 2), (false, 2), (false, 0), (false, 0)]);
+}
+
+#[test]
 fn nodes_that_wait_for_each_other_are_left_out_and_not_waited_for() {
     let nodes = [
         node("a", json!({"spec": after("stage", &["b"])})),

@@ -361,7 +361,8 @@ async fn look_ahead(job: &Job, preflight: &Preflight) -> Result<Ended, Halt> {
         Verdict::Passed => {
             format!("the release can be rendered for {} of {hosts} hosts", hosts.saturating_sub(refused.len() as u64))
         }
-        Verdict::NoOp(why) | Verdict::Failed(why) => why.clone(),
+        Verdict::NoOp(why) => format!("nothing to do, {why}"),
+        Verdict::Failed(why) => why.clone(),
     };
     if let Some((host, problem)) = refused.first() {
         let name = model.host(**host).map(|host| host.name().to_owned()).unwrap_or_default();

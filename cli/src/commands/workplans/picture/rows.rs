@@ -138,6 +138,7 @@ fn ordered(nodes: &BTreeMap<Name, NodeView>) -> Vec<&NodeView> {
 fn row(plan: &Follow, node: &NodeView, now: Revision, inside: bool) -> Row {
     let waits = words::waits_for(plan, node, None).is_some();
     let (tone, mark, weight) = match (node.outcome, waits || node.held) {
+        (Some(Outcome::Passed), _) if node.is_no_op() => (Tone::Faint, "–", 3),
         (Some(Outcome::Passed | Outcome::Overridden), _) => (Tone::Good, "✓", 2),
         (Some(Outcome::Failed), _) => (Tone::Bad, "✗", 0),
         (Some(Outcome::Skipped | Outcome::Cancelled), _) => (Tone::Faint, "–", 3),

@@ -213,6 +213,50 @@ fn beside_what_decided_it_stand_the_others_that_failed() {
     }
 }
 
+/// Neither a stage whose hosts are all offline nor one whose hosts had it before looks as if the release was proven there.
+#[test]
+fn a_stage_that_had_nothing_to_do_does_not_look_like_one_that_passed() {
+    let ended = |name: &str, counts: Value, why: &str, no_op: bool| {
+        let mut details = json!({ "counts": counts });
+        if no_op {
+            details["noOp"] = json!(true);
+        }
+        let more = json!({ "state": "final", "outcome": "passed", "message": format!("stage {name}: {why}"),
+            "attempts": [{ "number": 1, "state": "complete", "createdAt": at(2), "updatedAt": at(3), "details": details }],
+        });
+        stage(name, "1", &[], &more)
+    };
+    let counts = |proven: u64, excluded: u64| {
+        json!({ "members": 1, "opened": 1, "proven": proven, "settling": 0, "moving": 0, "failed": 0,
+            "offline": excluded, "excluded": excluded })
+    };
+    let away = "nothing to do, all 1 hosts are offline";
+    let had = "nothing to do, all 1 hosts had it before";
+    let plan = plan(
+        "succeeded",
+        &[
+            ("away", ended("away", counts(0, 1), away, true)),
+            ("had", ended("had", counts(1, 0), had, true)),
+            ("new", ended("new", counts(1, 0), "1 of 1 hosts healthy; passed", false)),
+        ],
+    );
+    let lines = texts(&plan, (120, 30));
+    let row = |name: &str| lines.iter().find(|line| line.contains(&format!(" {name} "))).expect("a row");
+    assert!(row("away").starts_with('–') && row("away").contains(away), "{lines:?}");
+    assert!(row("had").starts_with('–') && row("had").contains(had), "{lines:?}");
+    assert!(row("new").starts_with('✓') && row("new").contains("1 of 1 proven"), "{lines:?}");
+    let event = |node: &str, message: &str| EventView {
+        number: 1,
+        at: at(3),
+        actor: "titan".to_owned(),
+        event: serde_json::from_value(json!({ "type": "node", "node": node, "state": "final", "outcome": "passed",
+            "message": message, "at": 3 }))
+        .expect("an event"),
+    };
+    assert_eq!(sentence(&plan, &event("away", &format!("stage away: {away}"))), Some(format!("away: {away}")));
+    assert_eq!(sentence(&plan, &event("away", away)), Some(format!("away: {away}")));
+}
+
 #[test]
 fn what_is_said_changes_only_with_what_it_is_about() {
     let plan = gated();

@@ -51,7 +51,7 @@ pub(crate) fn waits_for(plan: &Follow, node: &NodeView, now: Option<Revision>) -
 }
 
 /// Returns a message without what the row says already.
-fn bare<'a>(node: &NodeView, message: &'a str) -> &'a str {
+pub(crate) fn bare<'a>(node: &NodeView, message: &'a str) -> &'a str {
     let name = node.name.as_str();
     let rest = message.strip_prefix("stage ").and_then(|rest| rest.strip_prefix(name)).unwrap_or(message);
     let rest = rest.strip_prefix(" failed").unwrap_or(rest);
@@ -62,7 +62,7 @@ fn ended(node: &NodeView, outcome: Outcome) -> String {
     let message = node.message.as_deref().map(|message| bare(node, message)).unwrap_or_default();
     let stage = matches!(node.spec.run, Some(Executor::Release(ReleaseStep::Stage(_) | ReleaseStep::Back(_))));
     let text = match (outcome, counts(node)) {
-        (Outcome::Passed, Some(counts)) if stage && counts.members > 0 => numbers(counts, None),
+        (Outcome::Passed, Some(counts)) if stage && !node.is_no_op() && counts.members > 0 => numbers(counts, None),
         _ if message.is_empty() => outcome.as_str().to_owned(),
         (Outcome::Passed, _) => message.to_owned(),
         _ => format!("{outcome}: {message}"),
@@ -214,6 +214,7 @@ pub(crate) fn sentence(plan: &Follow, event: &EventView) -> Option<String> {
             match (message.strip_prefix(named.as_str()), message) {
                 (Some(rest), _) => format!("{node}{}", rest.strip_suffix("; passed").unwrap_or(rest)),
                 (None, "") => format!("{node} {outcome}"),
+                (None, message) if plan.nodes.get(node).is_some_and(NodeView::is_no_op) => format!("{node}: {message}"),
                 (None, message) => format!("{node} {outcome}: {message}"),
             }
         }
