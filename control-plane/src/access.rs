@@ -199,7 +199,7 @@ pub(crate) async fn authenticate(state: &AppState, headers: &HeaderMap) -> Resul
     let now = state.clock.now();
     let principal = principal(state, &hash, now).await?;
     // Counted is who is known: nobody else can use up what is somebody's.
-    state.credentials.rates.count(hash, state.config.requests_per_second, now)?;
+    state.credentials.rates.count(hash, state.config.requests_per_second)?;
     Ok(principal)
 }
 

@@ -83,7 +83,9 @@ impl Fleet {
         renderer: Renderer,
         token: Option<PathBuf>,
     ) -> anyhow::Result<(AppState, Planner)> {
-        let config = titan_control_plane::Config { admin_token_file: token, ..planes::config(url, worker) };
+        // Histories come as fast as they can.
+        let base = titan_control_plane::Config { requests_per_second: 1_000_000, ..planes::config(url, worker) };
+        let config = titan_control_plane::Config { admin_token_file: token, ..base };
         let time = Arc::clone(now);
         let clock = Clock::new(move || Revision::from_micros(time.fetch_add(7, Ordering::Relaxed)));
         Ok(open(config, renderer, clock, CancellationToken::new()).await?)

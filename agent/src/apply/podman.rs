@@ -16,6 +16,7 @@ mod fields;
 pub(crate) mod images;
 mod kube;
 pub(crate) mod libpod;
+mod lookups;
 mod marks;
 mod pods;
 mod quadlets;
@@ -42,10 +43,11 @@ use crate::{
     config::{Switch, appliers::Podman as Allowed},
 };
 use checks::Checks;
-use errands::{Errand, Trouble, Troubles, WantedPod, WantedVolume, find_pod, find_volume};
+use errands::{Errand, Trouble, Troubles, WantedPod, WantedVolume};
 use images::{Images, platform};
 use kube::Kube;
-use libpod::{Libpod, LibpodError, PATIENCE};
+use libpod::{Libpod, LibpodError};
+use lookups::find_labels;
 use marks::{Mark, Whose};
 use quadlets::{Keeper, Quadlets};
 use sight::{Sight, observation};
@@ -170,12 +172,7 @@ impl Podman {
     }
 
     fn check_foreign(&self, mark: &Mark, claim: &Claim) -> Result<(), ApplyError> {
-        let labels = self.ground.io.block_on(async {
-            Ok(match claim.kind.as_str() {
-                "pod" => find_pod(&self.libpod, &claim.name, PATIENCE).await?.map(|pod| pod.labels),
-                _ => find_volume(&self.libpod, &claim.name, PATIENCE).await?.map(|volume| volume.labels),
-            })
-        });
+        let labels = self.ground.io.block_on(find_labels(&self.libpod, claim));
         let labels = labels.map_err(|error| platform(format!("looking for {claim}"), &error))?;
         match labels.map(|labels| mark.whose(&labels)) {
             None | Some(Whose::Ours) => Ok(()),

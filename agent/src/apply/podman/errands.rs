@@ -15,7 +15,8 @@ use tokio::sync::RwLock;
 
 use super::{
     libpod::{Ask, Libpod, LibpodError, encode},
-    marks::{self, Labels, Mark, Whose, or_default},
+    lookups::{ContainerThere, find_pod, find_volume},
+    marks::{self, Mark, Whose, or_default},
     references::Mount,
 };
 use crate::{claims::Claim, faults::fault};
@@ -107,34 +108,6 @@ impl Trouble {
 /// What came of an errand: nothing for whatever went well.
 pub(super) type Troubles = BTreeMap<Claim, Trouble>;
 
-/// A pod as podman tells of it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct PodThere {
-    #[serde(default, deserialize_with = "or_default")]
-    pub(super) labels: Labels,
-    #[serde(default, deserialize_with = "or_default")]
-    pub(super) containers: Vec<ContainerThere>,
-}
-
-/// A container of a pod as podman tells of it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct ContainerThere {
-    pub(super) name: String,
-    #[serde(default)]
-    pub(super) state: String,
-}
-
-/// A volume as podman tells of it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct VolumeThere {
-    pub(super) name: String,
-    #[serde(default, deserialize_with = "or_default")]
-    pub(super) labels: Labels,
-}
-
 /// What podman says after it played something.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -148,28 +121,6 @@ struct Played {
 struct PlayedPod {
     #[serde(default, deserialize_with = "or_default")]
     container_errors: Vec<String>,
-}
-
-/// Returns a pod, if there is one.
-pub(super) async fn find_pod(libpod: &Libpod, name: &str, patience: Duration) -> Result<Option<PodThere>, LibpodError> {
-    absent(libpod.read(Ask::get(&format!("/pods/{}/json", encode(name))).within(patience)).await)
-}
-
-/// Returns a volume, if there is one.
-pub(super) async fn find_volume(
-    libpod: &Libpod,
-    name: &str,
-    patience: Duration,
-) -> Result<Option<VolumeThere>, LibpodError> {
-    absent(libpod.read(Ask::get(&format!("/volumes/{}/json", encode(name))).within(patience)).await)
-}
-
-fn absent<T>(result: Result<T, LibpodError>) -> Result<Option<T>, LibpodError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(LibpodError::Missing(_)) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 impl From<LibpodError> for Trouble {
@@ -193,8 +144,8 @@ impl Errand {
             match self.look(&libpod, pod, &claim).await {
                 Ok(Way::Stays) => {}
                 Ok(Way::Made) => play.push(pod),
-                Ok(Way::Replaced) => {
-                    stop.push((claim, pod.grace));
+                Ok(Way::Replaced(id)) => {
+                    stop.push((claim, id, pod.grace));
                     play.push(pod);
                 }
                 Err(trouble) => drop(troubles.insert(claim, trouble)),
@@ -203,7 +154,7 @@ impl Errand {
         for claim in self.down.iter().filter(|claim| claim.kind == "pod") {
             match find_pod(&libpod, &claim.name, LOOK).await {
                 Ok(Some(there)) if self.mark.whose(&there.labels) == Whose::Ours => {
-                    stop.push((claim.clone(), GRACE));
+                    stop.push((claim.clone(), there.id, GRACE));
                 }
                 // Not there, or not ours any more.
                 Ok(_) => {}
@@ -211,10 +162,10 @@ impl Errand {
             }
         }
         let mut stopping = Vec::new();
-        for (claim, grace) in stop {
+        for (claim, id, grace) in stop {
             let (libpod, held) = (libpod.clone(), Arc::clone(&self.stops).read_owned().await);
             stopping.push(tokio::spawn(async move {
-                let taken = take_pod(&libpod, &claim.name, grace).await;
+                let taken = take_pod(&libpod, &claim.name, &id, grace).await;
                 drop(held);
                 (taken, claim)
             }));
@@ -255,19 +206,19 @@ impl Errand {
     /// Returns what has to be done about a pod. One that is as it should be and only stopped is started at once.
     async fn look(&self, libpod: &Libpod, pod: &WantedPod, claim: &Claim) -> Result<Way, Trouble> {
         let Some(there) = find_pod(libpod, &pod.name, LOOK).await? else { return Ok(Way::Made) };
-        let labels = there.labels;
+        let (id, labels) = (there.id, there.labels);
         match self.mark.whose(&labels) {
             Whose::Ours => {}
-            Whose::Nobody if self.adopt || self.owned.contains(claim) => return Ok(Way::Replaced),
+            Whose::Nobody if self.adopt || self.owned.contains(claim) => return Ok(Way::Replaced(id)),
             Whose::Nobody | Whose::Another => return Err(Trouble::Foreign),
         }
         let containers = there.containers;
         let complete = pod.containers.iter().all(|name| containers.iter().any(|there| there.name == *name));
         if !marks::fits(&labels, &pod.digest) || !complete {
-            return Ok(Way::Replaced);
+            return Ok(Way::Replaced(id));
         }
         let is = |state: &str| containers.iter().any(|there| there.state == state);
-        let path = |verb: &str| format!("/pods/{}/{verb}", encode(&pod.name));
+        let path = |verb: &str| format!("/pods/{}/{verb}", encode(&id));
         if is("paused") {
             libpod.ask(Ask::post(&path("unpause")).within(PLAY)).await?;
         }
@@ -278,7 +229,7 @@ impl Errand {
         if containers.iter().find(down).is_some_and(|there| there.state != "paused") {
             // One that does not start that way is made anew.
             if libpod.ask(Ask::post(&path("start")).within(PLAY)).await.is_err() {
-                return Ok(Way::Replaced);
+                return Ok(Way::Replaced(id));
             }
         }
         Ok(Way::Stays)
@@ -309,7 +260,7 @@ impl Errand {
                     match self.look(libpod, pod, &claim).await? {
                         Way::Stays => return Ok(()),
                         Way::Made => {}
-                        Way::Replaced => take_pod(libpod, &pod.name, pod.grace).await?,
+                        Way::Replaced(id) => take_pod(libpod, &pod.name, &id, pod.grace).await?,
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -355,25 +306,27 @@ enum Way {
     Stays,
     /// There is none: it is made.
     Made,
-    /// What is there goes first.
-    Replaced,
+    /// What is there goes first: the pod of this id.
+    Replaced(String),
 }
 
-/// Stops and removes one pod.
-async fn take_pod(libpod: &Libpod, name: &str, grace: u64) -> Result<(), LibpodError> {
+/// Stops and removes one pod. It is named by its id: a name that no pod has any more would be taken for another's.
+async fn take_pod(libpod: &Libpod, name: &str, id: &str, grace: u64) -> Result<(), LibpodError> {
     let patience = Duration::from_secs(grace) + BEYOND;
-    let stop = format!("/pods/{}/stop", encode(name));
-    let remove = format!("/pods/{}", encode(name));
+    let stop = format!("/pods/{}/stop", encode(id));
+    let remove = format!("/pods/{}", encode(id));
     let mut attempt = 0;
     loop {
         attempt += 1;
         // What cannot be stopped is removed by force all the same.
         let _stopped = libpod.ask(Ask::post(&stop).with("t", grace.to_string()).within(patience)).await;
-        let removed = libpod.ask(Ask::delete(&remove).with("force", "true").within(patience)).await;
-        let Err(error) = absent(removed) else { return Ok(()) };
+        let error = match libpod.ask(Ask::delete(&remove).with("force", "true").within(patience)).await {
+            Ok(_) | Err(LibpodError::Missing(_)) => return Ok(()),
+            Err(error) => error,
+        };
         // Podman trips over itself while what it runs after a container's end is still clearing away.
         tokio::time::sleep(PAUSE).await;
-        if find_pod(libpod, name, LOOK).await?.is_none() {
+        if find_pod(libpod, name, LOOK).await?.is_none_or(|there| there.id != id) {
             return Ok(());
         }
         if attempt >= ATTEMPTS {

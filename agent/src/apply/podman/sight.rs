@@ -10,8 +10,8 @@ use serde_json::json;
 use titan_api::{Digest, drift::Drift, limits};
 
 use super::{
-    errands::{VolumeThere, find_pod},
     libpod::{Ask, Libpod, LibpodError, PATIENCE, encode},
+    lookups::{VolumeThere, find_pod, list},
     marks::{self, Labels, Mark, Whose, or_default},
     pods::Pod,
 };
@@ -24,9 +24,6 @@ use crate::{
 const SETTLES: Duration = Duration::from_secs(10);
 /// For how long podman has the chance to start a container again by itself.
 const RESTARTS: Duration = Duration::from_secs(3);
-/// How often a list is asked for, with a pause between.
-const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(50);
 /// How many of the last lines of a container are asked for.
 const LINES: &str = "200";
 
@@ -110,24 +107,14 @@ pub(super) type Seen = (Condition, Option<&'static str>);
 impl<'a> Sight<'a> {
     /// Looks at everything that has the deployment's mark.
     pub(super) async fn take(libpod: &'a Libpod, mark: &'a Mark, volumes: bool) -> Result<Self, LibpodError> {
-        let filters = json!({ "label": [mark.label()] }).to_string();
-        let mut tries = TRIES;
-        let containers: Option<Vec<Listed>> = loop {
-            let ask = Ask::get("/containers/json").with("all", "true").with("filters", filters.clone());
-            tries -= 1;
-            match libpod.read(ask).await {
-                Ok(containers) => break containers,
-                // The whole list fails where a container goes while it is made.
-                Err(LibpodError::Said(_) | LibpodError::Missing(_)) if tries > 0 => tokio::time::sleep(PAUSE).await,
-                Err(error) => return Err(error),
-            }
+        let filters = json!({ "label": [mark.label()] });
+        let containers = list(libpod, "/containers/json", &filters, PATIENCE).await?;
+        let volumes: Vec<VolumeThere> = match volumes {
+            true => list(libpod, "/volumes/json", &filters, PATIENCE).await?,
+            false => Vec::new(),
         };
-        let volumes: Option<Vec<VolumeThere>> = match volumes {
-            true => libpod.read(Ask::get("/volumes/json").with("filters", filters)).await?,
-            false => None,
-        };
-        let volumes = volumes.unwrap_or_default().into_iter().map(|v| (v.name, v.labels)).collect();
-        Ok(Self { libpod, mark, containers: containers.unwrap_or_default(), volumes, again: None })
+        let volumes = volumes.into_iter().map(|v| (v.name, v.labels)).collect();
+        Ok(Self { libpod, mark, containers, volumes, again: None })
     }
 
     /// Returns how a volume does.

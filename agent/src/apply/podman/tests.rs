@@ -68,17 +68,22 @@ impl Bench {
         home
     }
 
-    fn pod(&self, name: &str) -> Option<Value> {
-        self.service.run(&["pod", "inspect", name]).ok().map(|text| serde_json::from_str(&text).expect("JSON"))
+    /// Returns what has this very name: for want of it podman tells of what has an id that begins so.
+    fn find(&self, kind: &str, name: &str) -> Option<Value> {
+        let text = self.service.run(&[kind, "inspect", name]).ok()?;
+        let told: Value = serde_json::from_str(&text).expect("JSON");
+        let told = if told.is_array() { told[0].clone() } else { told };
+        let named = told.get("Name").or_else(|| told.get("name")).expect("a name");
+        (named == name).then_some(told)
     }
 
     fn id(&self, name: &str) -> String {
-        let pod = self.pod(name).unwrap_or_else(|| panic!("there is no pod {name}"));
+        let pod = self.find("pod", name).unwrap_or_else(|| panic!("there is no pod {name}"));
         pod["Id"].as_str().expect("id").to_owned()
     }
 
     pub(crate) fn exists(&self, kind: &str, name: &str) -> bool {
-        self.service.run(&[kind, "inspect", name]).is_ok()
+        self.find(kind, name).is_some()
     }
 }
 

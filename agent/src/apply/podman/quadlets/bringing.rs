@@ -14,6 +14,7 @@ use crate::{
         podman::{
             images::platform,
             libpod::{Ask, LibpodError, encode},
+            lookups::find_network,
             marks::{Mark, Whose},
         },
         systemd::{bus::BusError, names::UNIT},
@@ -21,8 +22,6 @@ use crate::{
     claims::{Claim, Claims},
     faults::fault,
 };
-
-use super::checking::labels;
 
 /// How long one call waits for units to stop, and how often it looks.
 const LEAVE: Duration = Duration::from_millis(800);
@@ -91,11 +90,11 @@ impl Keeper {
                 continue;
             }
             let removed = self.ground.io.block_on(async {
-                let found = labels(&self.libpod, claim).await?;
-                if found.is_none_or(|labels| mark.whose(&labels) != Whose::Ours) {
+                let Some(found) = find_network(&self.libpod, &claim.name).await? else { return Ok(()) };
+                if mark.whose(&found.labels) != Whose::Ours {
                     return Ok(());
                 }
-                match self.libpod.ask(Ask::delete(&format!("/networks/{}", encode(&claim.name)))).await {
+                match self.libpod.ask(Ask::delete(&format!("/networks/{}", encode(&found.id)))).await {
                     Err(LibpodError::Missing(_)) => Ok(()),
                     other => other.map(drop),
                 }

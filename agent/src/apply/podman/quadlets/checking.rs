@@ -17,10 +17,10 @@ use crate::{
         ApplyError, Readiness, Work,
         appliers::Ground,
         podman::{
-            errands::{find_pod, find_volume},
             images::platform,
-            libpod::{Ask, Libpod, LibpodError, PATIENCE, encode},
-            marks::{Labels, Mark, Whose, or_default},
+            libpod::Ask,
+            lookups::find_labels,
+            marks::{Mark, Whose},
         },
         switch::SwitchError,
         systemd::{
@@ -30,7 +30,6 @@ use crate::{
         },
     },
     background::{Background, Stands},
-    claims::Claim,
     commands::{How, Order},
     disk,
     state::StateDir,
@@ -53,25 +52,6 @@ pub(super) struct Checking {
 #[serde(rename_all = "PascalCase")]
 struct Version {
     version: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Container {
-    config: Config,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Config {
-    #[serde(default, deserialize_with = "or_default")]
-    labels: Labels,
-}
-
-#[derive(Deserialize)]
-struct Network {
-    #[serde(default, alias = "Labels", deserialize_with = "or_default")]
-    labels: Labels,
 }
 
 impl Checking {
@@ -141,27 +121,6 @@ fn generator() -> Option<PathBuf> {
     GENERATORS.iter().map(PathBuf::from).find(|path| path.exists()).or_else(|| installed("podman-system-generator"))
 }
 
-/// Returns the labels of what a claim is about, if that is there.
-pub(super) async fn labels(libpod: &Libpod, claim: &Claim) -> Result<Option<Labels>, LibpodError> {
-    let name = encode(&claim.name);
-    let found = match claim.kind.as_str() {
-        "pod" => return Ok(find_pod(libpod, &claim.name, PATIENCE).await?.map(|pod| pod.labels)),
-        "volume" => return Ok(find_volume(libpod, &claim.name, PATIENCE).await?.map(|volume| volume.labels)),
-        "network" => {
-            libpod.read::<Network>(Ask::get(&format!("/networks/{name}/json"))).await.map(|found| found.labels)
-        }
-        _ => {
-            let path = format!("/containers/{name}/json");
-            libpod.read::<Container>(Ask::get(&path)).await.map(|found| found.config.labels)
-        }
-    };
-    match found {
-        Ok(labels) => Ok(Some(labels)),
-        Err(LibpodError::Missing(_)) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 impl Keeper {
     /// Checks that this host can have these quadlets.
     pub(in super::super) fn check_host(&mut self, quadlets: &Quadlets) -> Result<(), ApplyError> {
@@ -209,7 +168,7 @@ impl Keeper {
                     file.is_some() && self.source(&claim.name).map_err(failed)?.is_none()
                 }
                 _ => {
-                    let labels = self.ground.io.block_on(labels(&self.libpod, claim));
+                    let labels = self.ground.io.block_on(find_labels(&self.libpod, claim));
                     let labels = labels.map_err(|error| platform(format!("looking for {claim}"), &error))?;
                     // Another deployment's may be on its way out; if it is not, that is told by the ledger.
                     labels.is_some_and(|labels| mark.whose(&labels) == Whose::Nobody)

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use titan_api::{drift::Drift, limits};
 
-use super::{Keeper, QUADLET, Quadlet, Quadlets, checking::labels, keys::Sort, placed::Found, placed::Placed};
+use super::{Keeper, QUADLET, Quadlet, Quadlets, keys::Sort, placed::Found, placed::Placed};
 use crate::{
     apply::{
         ApplyError, Condition, Observation, Work,
         podman::{
             images::platform,
             libpod::LibpodError,
+            lookups::find_labels,
             marks::{self, Mark},
             sight::{Seen, Sight, observation},
         },
@@ -131,7 +132,7 @@ async fn thing(sight: &mut Sight<'_>, quadlet: &Quadlet, claim: &Claim, work: &W
             sight.container(&claim.name, &there, true, false).await
         }
         Sort::Volume => Ok(sight.volume(&claim.name)),
-        _ => Ok(match labels(sight.libpod, claim).await? {
+        _ => Ok(match find_labels(sight.libpod, claim).await? {
             Some(_) => (Condition::Well, None),
             None => missing(),
         }),

@@ -1,5 +1,7 @@
 //! Against a real podman, through the trait alone.
 
+mod names;
+
 use super::*;
 
 /// A deployment on its way from one bundle to the next.
