@@ -68,13 +68,13 @@ impl Bench {
         home
     }
 
-    /// Returns what has this very name: for want of it podman tells of what has an id that begins so.
+    /// Returns what has this very name, where it has one: for want of it podman tells of what has an id that begins so.
     fn find(&self, kind: &str, name: &str) -> Option<Value> {
         let text = self.service.run(&[kind, "inspect", name]).ok()?;
         let told: Value = serde_json::from_str(&text).expect("JSON");
         let told = if told.is_array() { told[0].clone() } else { told };
-        let named = told.get("Name").or_else(|| told.get("name")).expect("a name");
-        (named == name).then_some(told)
+        let named = told.get("Name").or_else(|| told.get("name"));
+        named.is_none_or(|named| named == name).then_some(told)
     }
 
     fn id(&self, name: &str) -> String {
@@ -126,7 +126,7 @@ pub(crate) fn bundle(files: &[(&str, &str)]) -> Bundle {
 /// A pod that runs a script, without a network of its own: no test touches the machine's.
 fn pod(name: &str, image: &str, script: &str) -> String {
     format!(
-        "---\napiVersion: v1\nkind: Pod\nmetadata: {{ name: {name} }}\nspec:\n  hostNetwork: true\n  \
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{ name: \"{name}\" }}\nspec:\n  hostNetwork: true\n  \
          terminationGracePeriodSeconds: 0\n  containers:\n  - name: main\n    image: {image}\n    \
          command: [/bin/sh, -c, \"{script}\"]\n"
     )
