@@ -37,7 +37,7 @@ struct Left {
 pub struct Item {
     /// The deployment, which may be gone.
     pub deployment: Uuid,
-    /// The hosts, each once; they may be gone too.
+    /// The hosts, each once and in order; they may be gone too.
     pub hosts: Vec<Uuid>,
     /// Whether this is the last of a decision about the deployment on all its hosts.
     pub last: bool,
@@ -46,6 +46,14 @@ pub struct Item {
 impl Item {
     const fn of(deployment: Uuid) -> Self {
         Self { deployment, hosts: Vec::new(), last: false }
+    }
+
+    /// Whether a pair of deployment and host is in `others` as well.
+    #[must_use]
+    pub fn meets(&self, others: &[Self]) -> bool {
+        let same = others.iter().filter(|other| other.deployment == self.deployment);
+        // Both are in order.
+        same.into_iter().any(|other| self.hosts.iter().any(|host| other.hosts.binary_search(host).is_ok()))
     }
 }
 
@@ -101,6 +109,12 @@ impl Agenda {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty() && self.shifted.is_empty() && self.deployments.is_empty() && self.begun.is_empty()
+    }
+
+    /// Whether all that is left are hosts of deployments on which it was begun to decide.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.hosts.is_empty() && self.shifted.is_empty() && self.deployments.is_empty() && !self.begun.is_empty()
     }
 
     /// Adds what is affected.
@@ -291,5 +305,46 @@ fn wanted(ground: Ground<'_>, deployment: Uuid) -> (RoaringBitmap, RoaringBitmap
         }
         // It cannot be told: whoever has it keeps it, with the reason.
         None => (held, RoaringBitmap::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(deployment: u128, hosts: &[u128]) -> Item {
+        let hosts = hosts.iter().map(|host| Uuid::from_u128(*host)).collect();
+        Item { hosts, ..Item::of(Uuid::from_u128(deployment)) }
+    }
+
+    #[test]
+    fn items_meet_where_a_host_of_the_same_deployment_is_in_both() {
+        let before = [item(1, &[2, 4, 6]), item(2, &[5])];
+        for (deployment, hosts, meets) in
+            [(1, &[1, 3, 5][..], false), (1, &[1, 6], true), (2, &[4, 6], false), (2, &[5], true), (3, &[2, 5], false)]
+        {
+            assert_eq!(item(deployment, hosts).meets(&before), meets, "{deployment} on {hosts:?}");
+        }
+        assert!(!item(1, &[2]).meets(&[]));
+    }
+
+    #[test]
+    fn it_goes_on_while_only_hosts_of_deployments_that_were_begun_are_left() {
+        let (uid, mut agenda) = (Uuid::from_u128(1), Agenda::default());
+        assert!(!agenda.goes_on(), "nothing is left");
+        agenda.add_hosts(uid, &RoaringBitmap::from_iter([1, 2]));
+        assert!(agenda.goes_on());
+        let one = BTreeSet::from([uid]);
+        for affected in [
+            Affected { hosts: one.clone(), ..Affected::default() },
+            Affected { targets: one.clone(), ..Affected::default() },
+            Affected { deployments: one, ..Affected::default() },
+        ] {
+            let mut agenda = agenda.clone();
+            agenda.add(&affected);
+            assert!(!agenda.goes_on(), "{affected:?}");
+        }
+        agenda.shift([uid]);
+        assert!(!agenda.goes_on(), "what a host has is read from the view");
     }
 }

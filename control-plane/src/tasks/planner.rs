@@ -19,7 +19,7 @@ use self::pace::Pace;
 use crate::{
     fleet::{
         absences::Absences,
-        agenda::Agenda,
+        agenda::{Agenda, Item},
         causes::{self, Affected},
     },
     planning::{Moved, Planning, Standing, WriteError, Writing},
@@ -89,6 +89,9 @@ struct Leading {
     gates: Revision,
     /// Up to where the database says that it is decided what they mean.
     opened: Revision,
+    /// What was decided last, and the newest revision under which assignments moved by it: the view may have yet to read it.
+    before: Vec<Item>,
+    moved: Revision,
 }
 
 impl std::fmt::Debug for AppState {
@@ -131,17 +134,20 @@ impl Planner {
             self.state.absences.store(Arc::default());
             return Ok(false);
         };
-        // Whatever was written before is in the view.
-        follow::pass(&self.state).await?;
         let mut leading = match self.leading.take() {
             Some(leading) if leading.lease == lease => leading,
-            _ => self.begin(lease).await?,
+            _ => {
+                // Whatever was written before is in the view.
+                follow::pass(&self.state).await?;
+                self.begin(lease).await?
+            }
         };
         let more = self.read(&mut leading, &queued).await?;
         self.read_gates(&mut leading).await?;
         leading.agenda.add(&self.lookout.pass(&self.state, &mut leading.standing).await?);
         let idle = leading.agenda.is_empty() && leading.read == leading.bookmark && leading.queued.is_empty();
         if idle && leading.gates == leading.opened {
+            follow::pass(&self.state).await?;
             self.leading = Some(leading);
             return Ok(more);
         }
@@ -176,6 +182,8 @@ impl Planner {
             deleted: false,
             gates,
             opened: Revision::ZERO,
+            before: Vec::new(),
+            moved: Revision::ZERO,
         })
     }
 
@@ -220,10 +228,16 @@ impl Planner {
     }
 
     /// Decides and writes one chunk. If the lease was lost meanwhile, nothing is written.
+    ///
+    /// While a decision about many hosts goes on, the view reads what was written last beside the deciding of what comes
+    /// next, which is about other pairs of deployment and host.
     async fn step(&mut self, leading: &mut Leading) -> Result<(), PlannerError> {
         let state = &self.state;
         let model = state.model();
-        let view = state.view.revision();
+        let beside = leading.agenda.goes_on();
+        if !beside {
+            follow::pass(state).await?;
+        }
         let mut planning = Planning {
             model: &model,
             view: &state.view,
@@ -232,7 +246,17 @@ impl Planner {
             renderer: &state.renderer,
         };
         let items = planning.next(&mut leading.agenda, self.pace.pairs);
+        if beside && items.iter().any(|item| item.last || item.meets(&leading.before)) {
+            follow::pass(state).await?;
+        }
+        // What moved since the view was read moved by this leader: all of it was written on top of what was read.
+        let view = state.view.revision().max(leading.moved);
         let planned = planning.decide(&items).await?;
+        if beside {
+            // Never more than that is missing.
+            follow::pass(state).await?;
+        }
+        leading.before = items;
         leading.agenda.add(&planned.follow_up());
         leading.agenda.shift(planned.freed.iter().copied());
         let last = leading.agenda.is_empty();
@@ -266,6 +290,7 @@ impl Planner {
             state.bundles.put(*digest, body.clone());
         }
         if let Some(revision) = revision {
+            leading.moved = revision;
             tracing::info!(moved = planned.moved.len(), unchanged = planned.unchanged, %revision, "assignments moved");
         }
         leading.standing.take(&planned, &model);
