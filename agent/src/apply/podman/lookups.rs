@@ -78,7 +78,7 @@ pub(super) async fn list<T: DeserializeOwned>(
 
 /// Returns the pod of this name.
 pub(super) async fn find_pod(libpod: &Libpod, name: &str, patience: Duration) -> Result<Option<PodThere>, LibpodError> {
-    let listed = list(libpod, "/pods/json", &named(name), patience).await?;
+    let listed = list(libpod, "/pods/json", &exactly(name), patience).await?;
     Ok(listed.into_iter().find(|there: &PodThere| there.name == name))
 }
 
@@ -106,7 +106,7 @@ pub(super) async fn find_labels(libpod: &Libpod, claim: &Claim) -> Result<Option
         "volume" => find_volume(libpod, name, PATIENCE).await?.map(|volume| volume.labels),
         "network" => find_network(libpod, name).await?.map(|network| network.labels),
         _ => {
-            let listed: Vec<Listed> = list(libpod, "/containers/json", &named(name), PATIENCE).await?;
+            let listed: Vec<Listed> = list(libpod, "/containers/json", &exactly(name), PATIENCE).await?;
             listed.into_iter().find(|there| there.names.contains(name)).map(|there| there.labels)
         }
     })
@@ -115,4 +115,10 @@ pub(super) async fn find_labels(libpod: &Libpod, claim: &Claim) -> Result<Option
 /// Leaves what has the name, and perhaps more: some versions take it for a pattern.
 fn named(name: &str) -> Value {
     json!({ "name": [name] })
+}
+
+/// Leaves pods or containers of the name, for which every version takes a pattern. Others are not even looked at: podman
+/// does not tell of what it is stopping.
+fn exactly(name: &str) -> Value {
+    json!({ "name": [format!("^{name}$")] })
 }
