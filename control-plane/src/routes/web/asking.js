@@ -31,7 +31,7 @@ const pages = {};
 // Text is text: nothing that the API says is ever read as markup.
 function h(tag, props, ...children) {
   const element = Object.assign(document.createElement(tag), props);
-  element.append(...children.flat(4).filter((child) => child || child === 0));
+  element.append(...children.flat(4).filter(Boolean));
   return element;
 }
 const p = (className, ...children) => h('p', { className }, ...children);

@@ -43,10 +43,9 @@ function ordered(nodes) {
 const gate = (node) => !node.outcome && (node.held || (node.spec.run?.approval && node.state === 'waiting'));
 function said(node, counts) {
   const { approval, release } = node.spec.run ?? {};
-  const state = node.held ? 'waits for a person' : node.outcome;
-  if (state && state !== 'passed') return state + (node.message ? `: ${node.message}` : '');
+  if (node.held) return `waits for a person: ${node.message ?? ''}`;
   if (gate(node)) return [`waits for approval by ${approval.minimum}`, node.dueAt && [', ', ago(node.dueAt, ' left', -1)]];
-  if (counts) return parts(counts).map(([count, , text]) => `${number(count)} ${text}`).join(', ');
+  if (counts && (node.outcome ?? 'passed') === 'passed') return parts(counts).map(([count, , text]) => `${number(count)} ${text}`).join(', ');
   if (node.state === 'planned') return release?.stage ? `hosts: ${release.stage.hosts}` : node.spec.description;
   return node.message ?? node.attempts?.at(-1)?.failureMessage ?? node.outcome ?? 'goes on';
 }
@@ -97,16 +96,17 @@ function overview() {
   const tiles = $('tiles') ?? main.appendChild(h('div', { id: 'tiles' }));
   const [ready, hosts, deployments, plans, statuses] = ['ready', 'hosts', 'deployments', 'plans', 'statuses'].map(data);
   const all = newest();
+  const how = statuses ? 'statuses' : 'plans';
   const behind = ready && Math.floor(ready.planner.behindSeconds);
   const missing = ready && Object.keys(ready).filter((name) => ready[name].ready === false).join(', ');
   section(tiles, 'plane', 'Control plane', 'ready', ready && [missing, behind, ready.draining], () => [
     p('big', ready.draining ? word('stops', 'busy') : missing ? word(`not ready: ${missing}`, 'bad') : word('ready', 'ok')),
     soft(`version ${ready.version}`, behind > 0 && `; a change has waited for ${span(behind)}`)]);
-  const tile = (title, source, states, rest) => section(tiles, `n-${source}`, title, source, states && [states, complete(source), rest], () => [
+  const tile = (title, source, states, rest, from = source) => section(tiles, `n-${source}`, title, from, states && [states, complete(source), rest], () => [
     p('big', number(states.length), ' ', !complete(source) && small('on this page', rest)), counted(states)]);
   tile('Hosts', 'hosts', hosts?.items.map(hostState), ready?.hosts > PAGE * PAGES && `, of some ${number(ready.hosts)}`);
   const states = deployments?.items.map((one) => deploymentState(one, all.get(place(one))));
-  tile('Deployments', 'deployments', states);
+  tile('Deployments', 'deployments', states, '', how);
   section(main, 'going', 'Under way', 'plans', plans && [plans.shown, plans.rest], () => [plans.shown.map(card), !plans.shown[0] && soft('Nothing.'),
     plans.rest > 0 && soft(`and ${plans.rest} more: `, code('titan workplan list'))]);
   const there = complete('deployments') && deployments.items.map(place);
@@ -115,10 +115,10 @@ function overview() {
   const unplaced = known.flatMap((of) => (of.problems ?? []).map(({ detail }) => p('note bad', toDeployment(of), ` ${detail}`)));
   // Hosts that say the same of a deployment are one row.
   const failed = Object.values(Object.groupBy(rows(known, (row) => row.state === 'failed'), (row) => place(row.of) + told(row))).map((all) => ({ ...all[0], more: all.length - 1 }));
-  section(main, 'failed', 'What failed', 'plans', plans && [ended, known.map((of) => of.problems), failed], () => [
+  section(main, 'failed', 'What failed', how, plans && [ended, known.map((of) => of.problems), failed], () => [
     ended.map(card), unplaced, failed[0] ? hostTable(failed, 'Host', 'Deployment')
       : !ended[0] && !unplaced[0] && soft(statuses ? 'Nothing.' : 'None of the newest rollouts.')]);
-  section(main, 'deployments', 'Deployments', 'deployments', deployments && [deployments, states, [...all.keys()], known.map((of) => of.counts)], () => [
+  section(main, 'deployments', 'Deployments', how, deployments && [deployments, states, [...all.keys()], known.map((of) => of.counts)], () => [
     table(['Name', 'State', 'Release', 'Hosts', 'Target'], deployments.items.map((one, at) => {
       const counts = statuses?.[place(one)]?.counts;
       return [toDeployment(one), word(...states[at]), all.get(place(one))?.name, counts && `${counts.healthy} of ${counts.desired} healthy`, one.target];
