@@ -18,4 +18,5 @@ pub mod respond;
 pub mod router;
 pub mod tasks;
 pub mod tokens;
+pub mod web;
 pub mod workplans;

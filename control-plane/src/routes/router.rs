@@ -34,7 +34,7 @@ use crate::{
         docs::{self, Shape},
         drift, enrolment, health, hosts, pipelines, plans, polls, reports,
         respond::{layered, no_route},
-        tasks, tokens,
+        tasks, tokens, web,
     },
     state::AppState,
 };
@@ -232,7 +232,9 @@ pub fn router(state: AppState) -> Router {
     let description = Arc::new(docs::openapi(&operations).to_string());
     let operations = Arc::new(operations);
     let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
+    let page = web::Page::new();
     let router = router
+        .route("/", get(move || std::future::ready(page.clone())))
         .route("/openapi.json", get(move || std::future::ready((json, description.to_string()).into_response())))
         .route("/docs", get(move || std::future::ready(docs::page(&operations))))
         .fallback(no_route);

@@ -64,7 +64,7 @@ async fn nothing_but_health_docs_and_enrolment_answers_without_a_credential() {
             }
         }
     }
-    for path in ["/healthz", "/readyz", "/openapi.json", "/docs"] {
+    for path in ["/", "/healthz", "/readyz", "/openapi.json", "/docs"] {
         let answer = world.call(Method::GET, path, None, &[], "").await.expect("answered");
         assert_eq!(answer.status, 200, "{path}");
     }

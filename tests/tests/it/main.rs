@@ -47,6 +47,7 @@ mod store_standby;
 mod systemd;
 mod tasks;
 mod watches;
+mod web;
 mod workplans;
 
 /// This crate's binary: every Titan program, with fault points.
