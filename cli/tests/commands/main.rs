@@ -1,5 +1,6 @@
 //! The binary against a real control plane: what is typed, what is shown, how it ends.
 
+mod leaving;
 mod plans;
 mod refusals;
 mod rooms;
