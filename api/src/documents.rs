@@ -14,7 +14,7 @@ pub use self::{
 use crate::{
     Name, Revision,
     labels::{Annotations, Labels},
-    parse::{self, nearest},
+    parse,
     problems::{Code, Fault, Problem},
     values::Values,
     workplans, workspaces,
@@ -114,12 +114,7 @@ impl Declared {
         if let Some(kind) = value.get("kind").and_then(Value::as_str)
             && !Kind::ALL.iter().any(|known| known.as_str() == kind)
         {
-            let near = nearest(kind, Kind::ALL.iter().map(|kind| kind.as_str()));
-            let known = Kind::ALL.map(Kind::as_str).join(", ");
-            let detail = match near {
-                Some(near) => format!("unknown kind {kind:?}, did you mean {near:?}?"),
-                None => format!("unknown kind {kind:?}, known are {known}"),
-            };
+            let detail = parse::unknown("kind", kind, &Kind::ALL.map(Kind::as_str));
             return Err(invalid(vec![Fault::new("/kind", detail)]));
         }
         let document: Document = parse::from_value(value).map_err(|fault| invalid(vec![fault]))?;
@@ -226,6 +221,14 @@ mod tests {
     #[test]
     fn near_misses_are_named() {
         let (_, detail) = faults(json!({"apiVersion": "titan/v1", "kind": "Hots", "metadata": {}})).remove(0);
-        assert_eq!(detail, "unknown kind \"Hots\", did you mean \"Host\"?");
+        let known = "known are Workspace, Host, Template, Workload, Target, Deployment, WorkPlan";
+        assert_eq!(detail, format!("unknown kind \"Hots\", did you mean \"Host\"? {known}"));
+        let strategy = json!({"stages": [{"name": "all", "hosts": "100%"}], "onFailure": "rolback"});
+        let deployment = json!({"apiVersion": "titan/v1", "kind": "Deployment", "metadata": {"name": "web"},
+            "spec": {"workload": "web", "target": "all", "strategy": strategy}});
+        let (pointer, detail) = faults(deployment).remove(0);
+        assert_eq!(pointer, "/spec/strategy/onFailure");
+        let expected = "unknown value \"rolback\", did you mean \"rollback\"? known are rollback, pause, continue";
+        assert_eq!(detail, expected);
     }
 }

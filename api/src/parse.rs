@@ -42,32 +42,40 @@ fn fault(error: &serde_path_to_error::Error<serde_json::Error>) -> Fault {
         }
     }
     let text = error.inner().to_string();
-    let text = text.split(" at line ").next().unwrap_or(&text);
-    match unknown_field(text) {
-        Some((field, known)) => {
-            if pointer.rsplit('/').next() != Some(field) {
-                pointer.push_str(&format!("/{}", escape(field)));
-            }
-            Fault::new(pointer, unknown_key(field, &known))
+    let text = match text.rsplit_once(" at line ") {
+        Some((message, _)) if error.inner().line() > 0 => message,
+        _ => text.as_str(),
+    };
+    if let Some((field, known)) = not_known(text, "field") {
+        let escaped = escape(field);
+        if pointer.rsplit('/').next() != Some(escaped.as_str()) {
+            pointer.push_str(&format!("/{escaped}"));
         }
+        return Fault::new(pointer, unknown("key", field, &known));
+    }
+    match not_known(text, "variant") {
+        Some((word, known)) => Fault::new(pointer, unknown("value", word, &known)),
         None => Fault::new(pointer, text),
     }
 }
 
-/// Returns the field and the known ones of serde's message about an unknown field.
-fn unknown_field(text: &str) -> Option<(&str, Vec<&str>)> {
-    let rest = text.strip_prefix("unknown field `")?;
-    let (field, rest) = rest.split_once('`')?;
-    Some((field, rest.split('`').skip(1).step_by(2).collect()))
+/// Returns the word and the known ones of serde's message about an unknown field or variant.
+fn not_known<'t>(text: &'t str, what: &str) -> Option<(&'t str, Vec<&'t str>)> {
+    let rest = text.strip_prefix("unknown ")?.strip_prefix(what)?.strip_prefix(" `")?;
+    // The word is somebody's own and may hold anything; what follows it is serde's.
+    let (word, known) = rest.rsplit_once("`, expected ").or_else(|| rest.rsplit_once("`, there are no "))?;
+    Some((word, known.split('`').skip(1).step_by(2).collect()))
 }
 
-/// Returns the sentence about a key that is not known, with the nearest known one.
+/// Returns the sentence about a `word` that is not known as a `what`, with the nearest known one and all of them.
 #[must_use]
-pub fn unknown_key(key: &str, known: &[&str]) -> String {
-    match nearest(key, known.iter().copied()) {
-        Some(near) => format!("unknown key {key:?}, did you mean {near:?}?"),
-        None if known.is_empty() => format!("unknown key {key:?}, none is allowed here"),
-        None => format!("unknown key {key:?}, known are {}", known.join(", ")),
+pub fn unknown(what: &str, word: &str, known: &[&str]) -> String {
+    let all = known.join(", ");
+    match nearest(word, known.iter().copied()) {
+        Some(near) if known.len() == 1 => format!("unknown {what} {word:?}, did you mean {near:?}?"),
+        Some(near) => format!("unknown {what} {word:?}, did you mean {near:?}? known are {all}"),
+        None if known.is_empty() => format!("unknown {what} {word:?}, none is allowed here"),
+        None => format!("unknown {what} {word:?}, known are {all}"),
     }
 }
 
@@ -111,6 +119,40 @@ mod tests {
             (fault.pointer.as_str(), fault.detail.as_str()),
             ("/list/0/prot", "unknown key \"prot\", did you mean \"port\"?")
         );
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    #[expect(dead_code, reason = "only parsing is tested")]
+    enum Choice {
+        Rollback,
+        Pause,
+        Http { url: String },
+    }
+
+    #[test]
+    fn words_that_are_not_known_are_told_with_those_that_are() {
+        let told = |value: Value| {
+            let fault = from_value::<std::collections::BTreeMap<String, Choice>>(value).expect_err("unknown");
+            (fault.pointer, fault.detail)
+        };
+        let all = "known are rollback, pause, http";
+        for (word, sentence) in [
+            (json!("rolback"), format!("unknown value \"rolback\", did you mean \"rollback\"? {all}")),
+            (json!({"htttp": {}}), format!("unknown value \"htttp\", did you mean \"http\"? {all}")),
+            (json!("never"), format!("unknown value \"never\", {all}")),
+            // What people write is told as it is, whatever it looks like.
+            (json!("a`, expected `b` at line 3"), format!("unknown value \"a`, expected `b` at line 3\", {all}")),
+            (json!({"http": {"a/b": 1}}), "missing field `url`".to_owned()),
+        ] {
+            let fault = told(json!({ "on/failure": word.clone() }));
+            assert_eq!((fault.0.starts_with("/on~1failure"), fault.1), (true, sentence), "{word}");
+        }
+        assert_eq!(told(json!({"x": "rolback"})).0, "/x");
+        let bytes = br#"{"x": "rolback"}"#;
+        let problem = from_slice::<std::collections::BTreeMap<String, Choice>>(bytes).expect_err("unknown");
+        assert_eq!(problem.errors[0].detail, format!("unknown value \"rolback\", did you mean \"rollback\"? {all}"));
+        assert_eq!(unknown("key", "a", &[]), "unknown key \"a\", none is allowed here");
     }
 
     #[test]

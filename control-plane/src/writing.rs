@@ -1,5 +1,6 @@
 //! Writing: from what a request declares to the clock, the documents, the history and the tasks, in one transaction.
 
+mod deletions;
 mod patches;
 pub(crate) mod plans;
 mod references;
@@ -13,7 +14,7 @@ use titan_api::{
     changes::{Action, ApplyAnswer, ApplyResult, Operation},
     documents::Declared,
     problems::Fault,
-    tasks::{ENROL, ENROL_ALL, REMOVE, Task, TaskState},
+    tasks::{ENROL, ENROL_ALL, Task},
     workplans::WorkPlanSpec,
 };
 use uuid::Uuid;
@@ -239,7 +240,6 @@ impl Writer<'_> {
                 self.put(place, Some(current), &declared).await
             }
             Intent::Delete(_, force) => {
-                let current = current.ok_or_else(|| Problem::not_found(place.kind, &place.name))?;
                 let document = self.delete(place, current, *force).await?;
                 Ok((Action::Deleted, document, None))
             }
@@ -305,66 +305,6 @@ impl Writer<'_> {
     fn enrolment(&self, host: &Stored) -> Task {
         let payload = json!({ "host": host.name, "uid": host.uid, "generation": host.generation });
         Task::new(Uuid::now_v7(), ENROL, format!("Host {}", host.name), payload, self.revision)
-    }
-
-    /// Returns the task that ends once what was deleted is gone everywhere.
-    fn removal(&self, place: &Place, uid: Uuid, generation: i64) -> Task {
-        let subject = match &place.workspace {
-            Some(workspace) => format!("{} {workspace}/{}", place.kind, place.name),
-            None => format!("{} {}", place.kind, place.name),
-        };
-        let payload = json!({ "kind": place.kind, "name": place.name, "uid": uid, "generation": generation });
-        let task = Task::new(Uuid::now_v7(), REMOVE, subject, payload, self.revision);
-        Task { workspace: place.workspace.clone(), due_at: Some(self.revision), ..task }
-    }
-
-    async fn delete(&mut self, place: &Place, current: Stored, force: bool) -> Result<Document, Problem> {
-        self.check_unused(place).await?;
-        let before = current.document();
-        self.record(Operation::Delete, Some(&before), None).await?;
-        let uid = current.uid;
-        match place.kind {
-            // They wait until every host has confirmed the removal.
-            Kind::Deployment | Kind::Host => {
-                let generation = current.generation;
-                self.tx.put_document(&Stored { deleted: Some(self.revision), ..current }).await?;
-                self.tasks.push(self.removal(place, uid, generation));
-                if let Some(gate) = self.tx.gate(uid).await? {
-                    self.halt(gate.plan, "the deployment was deleted").await?;
-                }
-                if place.kind == Kind::Host {
-                    let subject = format!("Host {}", place.name);
-                    let result = json!({ "reason": "the host was deleted" });
-                    self.tx.end_tasks(ENROL, &subject, TaskState::Cancelled, &result, self.revision).await?;
-                    self.tx.remove_host_tokens(uid, Some(crate::store::TokenKind::Join)).await?;
-                    if force || self.tx.observed_host(uid).await?.is_none_or(|host| host.enrolled_at.is_none()) {
-                        self.tx.purge_assignments_of_host(uid).await?;
-                        self.tx.remove_host_tokens(uid, None).await?;
-                        self.tx.purge_observed_host(uid).await?;
-                        self.tx.purge_render_problems(uid).await?;
-                        self.tx.purge_document(uid).await?;
-                    }
-                }
-            }
-            Kind::WorkPlan => {
-                // What happened in it stays; what goes on has to be stopped first.
-                if let Some(row) = self.tx.plan(uid).await?.filter(|row| !row.plan.state.is_final()) {
-                    if row.plan.state != titan_api::workplans::PlanState::Planning {
-                        return Err(Problem::new(Code::InUse, format!("{place} is {}", row.plan.state))
-                            .hint(format!("stop it first: titan workplan abort {} --reason ...", place.name)));
-                    }
-                    self.halt(uid, "its document was deleted").await?;
-                }
-                self.tx.purge_document(uid).await?;
-            }
-            kind => {
-                if kind == Kind::Workload {
-                    self.tx.purge_pipeline_log(uid).await?;
-                }
-                self.tx.purge_document(uid).await?;
-            }
-        }
-        Ok(before)
     }
 
     async fn record(

@@ -22,6 +22,12 @@ impl Client {
         self.get_json(&format!("{}/rollout", Kind::Deployment.path(Some(workspace), Some(name)))).await
     }
 
+    /// Returns how far the release of this number of a deployment is handed out, or was.
+    pub async fn rollout_of(&self, workspace: &str, name: &str, release: i64) -> Result<PlanStatus> {
+        let path = Kind::Deployment.path(Some(workspace), Some(name));
+        self.get_json(&format!("{path}/rollout?release={release}")).await
+    }
+
     /// Returns the merged values of a deployment on a host, with the layer each came from.
     pub async fn values(&self, workspace: &str, name: &str, host: &str) -> Result<MergedValues> {
         let path = format!("{}/values", Kind::Deployment.path(Some(workspace), Some(name)));

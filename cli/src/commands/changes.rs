@@ -151,7 +151,7 @@ fn difference(change: &Change) -> String {
     let text =
         |document: &Option<Document>| document.as_ref().map(|document| yaml(&declared(document))).unwrap_or_default();
     diffs::unified(&text(&change.before), &text(&change.after), "before", "after")
-        .map_or_else(|| "  nothing that is declared\n".to_owned(), |diff| diffs::paint(&diff, "  "))
+        .map_or_else(|| "  nothing that is declared\n".to_owned(), |diff| diffs::paint(&diff, "  ", None))
 }
 
 /// Returns a table of the changes of one document.

@@ -8,17 +8,20 @@ use titan_api::plans::{Plan as Answer, PlanEffect, PlanGroup};
 use super::documents::{apply, slug};
 use crate::{
     errors::CliError,
-    output::{Exit, Tone, View, diffs},
+    output::{Exit, Format, Tone, View, diffs, terminal_width},
     session::Session,
 };
 
 /// Hosts that are named before the rest is counted.
 const NAMED: usize = 5;
+/// Columns of a line where there is no terminal that says how many it has.
+const COLUMNS: usize = 160;
 
 /// Show which hosts would change how if documents were applied; nothing is written.
 ///
 /// Hosts to which the same would happen are one group, the largest first. Hosts for which a template cannot be rendered
-/// are a group with the reason; they would keep what they have.
+/// are a group with the reason; they would keep what they have. Lines are cut where the terminal ends, or after 160
+/// columns; -o wide and -o json have all of them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -42,12 +45,17 @@ impl Plan {
             .plan(&apply::request(&manifests, false, None))
             .await
             .map_err(|error| apply::located(error, &manifests))?;
-        session.output.show(&view(&plan))?;
+        let width = match session.output.format {
+            Format::Wide => None,
+            _ => Some(terminal_width().map_or(COLUMNS, usize::from)),
+        };
+        session.output.show(&view(&plan, width))?;
         Ok(if self.exit_code && !plan.groups.is_empty() { Exit::Differences } else { Exit::Done })
     }
 }
 
-fn view(plan: &Answer) -> View {
+/// Returns the plan with what may be of any length on lines of at most `width` columns.
+fn view(plan: &Answer, width: Option<usize>) -> View {
     let mut view = View::new(plan);
     for result in &plan.results {
         view = view.name(slug(result.kind, &result.name));
@@ -59,10 +67,12 @@ fn view(plan: &Answer) -> View {
         .map(|result| format!("{} {}", slug(result.kind, &result.name), result.action.as_str()))
         .collect();
     if !documents.is_empty() {
-        view = view.text(format!("{} {}", Tone::Faint.paint("documents:"), documents.join(", ")));
+        const TITLE: &str = "documents:";
+        let listed = listed(&documents, width.map(|width| width.saturating_sub(TITLE.len() + 1)));
+        view = view.text(format!("{} {listed}", Tone::Faint.paint(TITLE)));
     }
     for group in &plan.groups {
-        view = view.text(format!("{}\n{}", heading(group), detail(group)));
+        view = view.text(format!("{}\n{}", heading(group), detail(group, width)));
     }
     for short in &plan.unplaced {
         let what = format!("{}/{} would not be placed everywhere:", short.workspace, short.deployment);
@@ -88,9 +98,25 @@ fn heading(group: &PlanGroup) -> String {
     format!("{}: {}{more}", tone.paint(&what), named.join(", "))
 }
 
-fn detail(group: &PlanGroup) -> String {
+/// Returns as many texts as there is room for in `width` columns, at least one, and how many more there are.
+fn listed(texts: &[String], width: Option<usize>) -> String {
+    let tail = |more: usize| if more > 0 { format!(", … and {} more", thousands(more)) } else { String::new() };
+    let mut line = String::new();
+    for (index, text) in texts.iter().enumerate() {
+        let next = format!("{}{text}", if index > 0 { ", " } else { "" });
+        let columns = [&line, &next, &tail(texts.len() - index - 1)].map(|part| part.chars().count());
+        if index > 0 && width.is_some_and(|width| columns.iter().sum::<usize>() > width) {
+            line.push_str(&tail(texts.len() - index));
+            break;
+        }
+        line.push_str(&next);
+    }
+    line
+}
+
+fn detail(group: &PlanGroup, width: Option<usize>) -> String {
     match group.effect {
-        PlanEffect::Add | PlanEffect::Change => diffs::paint(&group.detail, "  "),
+        PlanEffect::Add | PlanEffect::Change => diffs::paint(&group.detail, "  ", width),
         PlanEffect::Remove | PlanEffect::Fail => group.detail.lines().map(|line| format!("  {line}\n")).collect(),
     }
 }
@@ -135,7 +161,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::output::Format;
 
     #[test]
     fn groups_show_counts_hosts_and_difference() {
@@ -150,7 +175,7 @@ mod tests {
             "unchanged": 12,
         }))
         .expect("plan");
-        let text = view(&plan).render(Format::Table, None);
+        let text = view(&plan, None).render(Format::Table, None);
         let text = anstream::adapter::strip_str(&text).to_string();
         assert!(text.contains("documents: template/t updated\n"), "{text}");
         assert!(
@@ -165,8 +190,28 @@ mod tests {
     }
 
     #[test]
+    fn long_lines_are_cut_to_the_columns_that_there_are() {
+        let document = |index: usize| json!({"kind": "Host", "name": format!("host-{index}"), "action": "created"});
+        let plan: Answer = serde_json::from_value(json!({
+            "results": (0..200).map(document).collect::<Vec<_>>(),
+            "groups": [{"deployment": "prod", "workspace": "default", "effect": "add", "count": 1, "hosts": ["a"],
+                "detail": format!("+{}\n+end\n", "x".repeat(3000))}],
+            "unchanged": 0,
+        }))
+        .expect("plan");
+        let shown = |width| anstream::adapter::strip_str(&view(&plan, width).render(Format::Table, None)).to_string();
+        let text = shown(Some(80));
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.starts_with("documents: host/host-0 created, host/host-1 created, … and 198 more\n"), "{text}");
+        assert!(text.contains("xxx…\n  +end\n"), "{text}");
+        assert!(shown(None).contains("host/host-199 created\n"));
+        // One that is too long alone is there all the same.
+        assert_eq!(listed(&["a".repeat(9)], Some(3)), "a".repeat(9));
+    }
+
+    #[test]
     fn nothing_to_do_is_said() {
         let plan = Answer { results: Vec::new(), groups: Vec::new(), unchanged: 1_234_567, unplaced: Vec::new() };
-        assert_eq!(view(&plan).render(Format::Table, None), "no host would change, 1 234 567 unchanged\n");
+        assert_eq!(view(&plan, None).render(Format::Table, None), "no host would change, 1 234 567 unchanged\n");
     }
 }

@@ -15,6 +15,7 @@ use crate::{away, errors::CliError, output::Exit, session::Session};
 #[command(after_help = "\
 Examples:
   titan rollout watch web
+  titan rollout history web --release 2
   titan rollout approve web --reason 'the canary looks good'
   titan rollout pause web
   titan rollout rollback web --reason 'customers complain'
@@ -75,6 +76,9 @@ pub(crate) struct Watched {
 pub(crate) struct Waited {
     /// Name of the deployment.
     deployment: Name,
+    /// The rollout of the release of this number; the newest unless given.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(1..))]
+    release: Option<i64>,
     /// Wait for the end; ends with 1 unless the release succeeded.
     #[arg(long)]
     wait: bool,
@@ -85,6 +89,9 @@ pub(crate) struct Waited {
 pub(crate) struct Story {
     /// Name of the deployment.
     deployment: Name,
+    /// The rollout of the release of this number; the newest unless given.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(1..))]
+    release: Option<i64>,
     /// Only what happened to this stage or check.
     #[arg(long, value_name = "NODE")]
     node: Option<Name>,
@@ -120,6 +127,14 @@ pub(crate) struct Deadline {
 
 async fn found(session: &Session, deployment: &Name) -> Result<PlanStatus, CliError> {
     Ok(session.client()?.rollout(&session.workspace()?, deployment).await?)
+}
+
+/// Returns the rollout of the release of a number, or the newest.
+async fn of_release(session: &Session, deployment: &Name, release: Option<i64>) -> Result<PlanStatus, CliError> {
+    match release {
+        Some(number) => Ok(session.client()?.rollout_of(&session.workspace()?, deployment, number).await?),
+        None => found(session, deployment).await,
+    }
 }
 
 async fn whole(session: &Session, of: Of) -> Result<Whole, CliError> {
@@ -205,13 +220,16 @@ impl Rollout {
     /// Does what the command says.
     pub(crate) async fn run(self, session: &Session) -> Result<Exit, CliError> {
         let plan = match self {
-            Self::Status(Waited { deployment, wait }) => {
-                let plan = found(session, &deployment).await?.id.to_string();
-                WorkPlan::Status(Status { plan, wait, deployment: Some((session.workspace()?, deployment)) })
+            Self::Status(Waited { deployment, release, wait }) => {
+                let plan = of_release(session, &deployment, release).await?.id.to_string();
+                // What is told to a deployment is told to its newest rollout.
+                let whose = if release.is_none() { Some((session.workspace()?, deployment)) } else { None };
+                WorkPlan::Status(Status { plan, wait, deployment: whose })
             }
             Self::Watch(watched) => return watched.run(session).await,
-            Self::History(Story { deployment, node, brief }) => {
-                WorkPlan::History(History { plan: found(session, &deployment).await?.id.to_string(), node, brief })
+            Self::History(Story { deployment, release, node, brief }) => {
+                let plan = of_release(session, &deployment, release).await?.id.to_string();
+                WorkPlan::History(History { plan, node, brief })
             }
             Self::Pause(of) => WorkPlan::Pause(whole(session, of).await?),
             Self::Resume(of) => WorkPlan::Resume(whole(session, of).await?),

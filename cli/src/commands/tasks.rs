@@ -1,6 +1,9 @@
 //! Tasks: units of asynchronous work.
 
-use std::time::{Duration, Instant};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -12,6 +15,7 @@ use titan_api::{
 };
 use uuid::Uuid;
 
+use super::workplans;
 use crate::{
     away::{self, Away},
     errors::CliError,
@@ -30,9 +34,9 @@ Examples:
   titan task 0198f2c4-7d3e-7a11-9c55-0d6c1f1e2a3b
   titan task 0198f2c4-7d3e-7a11-9c55-0d6c1f1e2a3b --wait --timeout 10m    ends with 1 unless it was done")]
 pub(crate) struct Task {
-    /// Id of the task; that of a rollout or plan is the plan's.
-    #[arg(value_parser = id_of)]
-    id: Uuid,
+    /// Id of the task; that of a rollout or plan is the plan's, whose name will do too: `web#2`.
+    #[arg(value_name = "ID", value_parser = plain)]
+    id: String,
     /// Wait until it has ended; ends with 1 unless it was done.
     #[arg(long)]
     wait: bool,
@@ -41,20 +45,28 @@ pub(crate) struct Task {
     timeout: Duration,
 }
 
-/// Reads the id of a task, as it is or as `-o name` prints it.
-fn id_of(text: &str) -> Result<Uuid, uuid::Error> {
-    text.strip_prefix("task/").unwrap_or(text).parse()
+/// Returns what a task is called as it is, or as `-o name` prints it.
+fn plain(text: &str) -> Result<String, Infallible> {
+    Ok(["task/", "workplan/"].iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text).to_owned())
 }
 
 impl Task {
+    /// Returns what shows the task that is called so.
+    pub(crate) fn named(name: &str) -> Self {
+        let Ok(id) = plain(name);
+        Self { id, wait: false, timeout: Duration::ZERO }
+    }
+
     /// Shows the task and its parts.
     pub(crate) async fn run(self, session: &Session) -> Result<Exit, CliError> {
         let client = session.client()?;
-        let exit = if self.wait { ended(&client, session.output, &[self.id], self.timeout).await? } else { Exit::Done };
-        let task = client.task(self.id, 0).await?;
-        let mut view = View::new(&task).name(format!("task/{}", task.id)).table(table(std::slice::from_ref(&task)));
-        if let Some(error) = &task.error {
-            view = view.text(format!("{} {error}", Tone::Bad.paint("error:")));
+        let id = workplans::id_of(&client, session, &self.id).await?;
+        let exit = if self.wait { ended(&client, session.output, &[id], self.timeout).await? } else { Exit::Done };
+        let task = client.task(id, 0).await?;
+        let rows = table(std::slice::from_ref(&task), false);
+        let mut view = View::new(&task).name(format!("task/{}", task.id)).table(rows);
+        if let Some(reason) = reason(&task) {
+            view = view.text(format!("{} {reason}", Tone::Bad.paint("reason:")));
         }
         if let Some(result) = &task.result {
             view = view.text(format!("result: {result}"));
@@ -67,6 +79,14 @@ impl Task {
         session.output.show(&view)?;
         Ok(exit)
     }
+}
+
+/// Why it is not done: what went wrong the last time, or what the plan says whose task it is.
+fn reason(task: &Record) -> Option<&str> {
+    let told = || task.result.as_ref()?.get("reason")?.as_str();
+    let wrong = matches!(task.state, TaskState::Failed | TaskState::Cancelled);
+    let reason = task.error.as_deref().filter(|_| task.state != TaskState::Completed);
+    reason.or_else(|| told().filter(|_| wrong)).filter(|reason| !reason.is_empty())
 }
 
 /// Waits until tasks have ended. Ends with [`Exit::Failed`] unless all of them were done in time.
@@ -121,9 +141,9 @@ pub(crate) struct Filter {
     /// Tasks of this kind.
     #[arg(long = "task-kind", value_name = "KIND", value_parser = [ENROL, ENROL_ALL, REMOVE, ROLLOUT, WORKPLAN])]
     task_kind: Option<String>,
-    /// Parts of this task or plan.
-    #[arg(long, value_name = "ID", value_parser = id_of)]
-    parent: Option<Uuid>,
+    /// Parts of this task or plan; that of a rollout may be named: `web#2`.
+    #[arg(long, value_name = "ID", value_parser = plain)]
+    parent: Option<String>,
     /// Tasks about this deployment.
     #[arg(long, value_name = "NAME", conflicts_with = "host")]
     deployment: Option<Name>,
@@ -157,7 +177,7 @@ impl Filter {
     }
 
     /// Returns what the control plane is asked for; `given`: the workspace that was named, `own`: that of names without.
-    fn wanted(&self, given: Option<&Name>, own: &Name) -> TaskFilter {
+    fn wanted(&self, given: Option<&Name>, own: &Name, parent: Option<Uuid>) -> TaskFilter {
         let deployment = self.deployment.as_ref().map(|name| format!("{} {own}/{name}", Kind::Deployment));
         let host = self.host.as_ref().map(|name| format!("{} {name}", Kind::Host));
         let state = self.state.map(|state| match state {
@@ -171,7 +191,7 @@ impl Filter {
             state,
             kind: self.task_kind.clone(),
             workspace: given.cloned(),
-            parent: self.parent,
+            parent,
             subject: deployment.or(host),
             ..TaskFilter::default()
         }
@@ -180,20 +200,28 @@ impl Filter {
 
 /// Returns the newest tasks: of all workspaces unless one is named.
 pub(crate) async fn list(client: &Client, session: &Session, filter: &Filter) -> Result<View, CliError> {
-    let wanted = filter.wanted(session.given_workspace(), &session.workspace()?);
+    let parent = match &filter.parent {
+        Some(parent) => Some(workplans::id_of(client, session, parent).await?),
+        None => None,
+    };
+    let wanted = filter.wanted(session.given_workspace(), &session.workspace()?, parent);
     let page = client.tasks(&wanted).await?;
     let tasks = page.items;
     if page.next.is_some() {
         session.output.note(&Tone::Faint.paint(&format!("there are more than these {}", tasks.len())));
     }
-    let view = View::new(&json!({ "items": tasks })).table(table(&tasks));
+    let view = View::new(&json!({ "items": tasks })).table(table(&tasks, true));
     Ok(tasks.iter().fold(view, |view, task| view.name(format!("task/{}", task.id))))
 }
 
-fn table(tasks: &[Record]) -> Table {
+/// Returns a row for each task; `reasons`: with why it is not done, where there is any.
+fn table(tasks: &[Record], reasons: bool) -> Table {
     let now = ages::now();
-    let mut table =
-        Table::new(&["ID", "KIND", "SUBJECT", "STATE", "PARTS", "TRIES", "+PARENT", "+HOLDER", "UPDATED", "AGE"]);
+    let headings =
+        ["ID", "KIND", "SUBJECT", "STATE", "PARTS", "TRIES", "+PARENT", "+HOLDER", "UPDATED", "AGE", "REASON"];
+    // The last column is there only where there is a reason: it takes the room of the others.
+    let reasons = reasons && tasks.iter().any(|task| reason(task).is_some());
+    let mut table = Table::new(if reasons { &headings } else { headings.split_last().map_or(&[], |(_, rest)| rest) });
     for task in tasks {
         let tone = match task.state {
             TaskState::Completed => Tone::Good,
@@ -204,7 +232,7 @@ fn table(tasks: &[Record]) -> Table {
         let ended = [TaskState::Completed, TaskState::Failed, TaskState::Cancelled];
         let done: u64 = ended.iter().filter_map(|state| task.children.get(state.as_str())).sum();
         let parts = (!task.children.is_empty()).then(|| format!("{done}/{}", task.children.values().sum::<u64>()));
-        table.row([
+        let mut row: Vec<Cell> = vec![
             task.id.to_string().into(),
             task.kind.as_str().into(),
             task.subject.as_str().into(),
@@ -215,13 +243,19 @@ fn table(tasks: &[Record]) -> Table {
             Cell::maybe(task.holder.as_deref()),
             ages::age(task.updated_at, now).into(),
             ages::age(task.created_at, now).into(),
-        ]);
+        ];
+        if reasons {
+            row.push(Cell::maybe(reason(task)));
+        }
+        table.row(row);
     }
     table
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::output::Format;
 
@@ -234,7 +268,7 @@ mod tests {
             ..Record::new(Uuid::nil(), "enrolAll", "100 hosts".to_owned(), json!({}), now)
         };
         let part = Record { attempts: 3, ..Record::new(Uuid::nil(), "remove", "Host a".to_owned(), json!({}), now) };
-        let text = table(&[whole, part]);
+        let text = table(&[whole, part], true);
         let text = View::new(&json!({})).table(text).render(Format::Table, None);
         let text = anstream::adapter::strip_str(&text).to_string();
         let row = |word: &str| {
@@ -246,13 +280,37 @@ mod tests {
     }
 
     #[test]
+    fn why_a_task_failed_is_said_where_it_is_listed() {
+        let now = ages::now();
+        let of = |state: TaskState, error: Option<&str>, result: Option<Value>| Record {
+            state,
+            error: error.map(str::to_owned),
+            result,
+            ..Record::new(Uuid::nil(), "rollout", "Deployment default/web".to_owned(), json!({}), now)
+        };
+        let because = json!({ "plan": "failed", "reason": "stage canary: 1 of 1 hosts failed" });
+        let failed = of(TaskState::Failed, None, Some(because.clone()));
+        let again = of(TaskState::Pending, Some("the database is away"), None);
+        let done = of(TaskState::Completed, Some("the database was away"), Some(because));
+        let shown = |tasks: &[Record], width: Option<u16>| {
+            let text = View::new(&json!({})).table(table(tasks, true)).render(Format::Table, width);
+            anstream::adapter::strip_str(&text).to_string()
+        };
+        let text = shown(&[failed.clone(), again, done.clone()], None);
+        let ends: Vec<_> = text.lines().map(|line| line.rsplit("  ").next().unwrap_or_default()).collect();
+        assert_eq!(ends, ["REASON", "stage canary: 1 of 1 hosts failed", "the database is away", "-"], "{text}");
+        assert!(shown(&[failed], Some(100)).lines().all(|line| line.chars().count() <= 100));
+        assert!(!shown(&[done], None).contains("REASON"));
+    }
+
+    #[test]
     fn names_are_looked_for_in_their_workspace() {
         let name = |text: &str| Name::new(text).expect("a name");
         let filter = Filter { deployment: Some(name("web")), ..Filter::default() };
-        let wanted = filter.wanted(None, &name("iot"));
+        let wanted = filter.wanted(None, &name("iot"), None);
         assert_eq!((wanted.subject.as_deref(), wanted.workspace), (Some("Deployment iot/web"), None));
         let filter = Filter { host: Some(name("pi")), ..Filter::default() };
-        let wanted = filter.wanted(Some(&name("iot")), &name("iot"));
+        let wanted = filter.wanted(Some(&name("iot")), &name("iot"), None);
         assert_eq!((wanted.subject.as_deref(), wanted.workspace), (Some("Host pi"), Some(name("iot"))));
         assert!(filter.is_given() && !Filter::default().is_given());
     }

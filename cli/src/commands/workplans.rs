@@ -2,18 +2,17 @@
 
 pub(crate) mod follow;
 mod history;
+mod named;
 pub(crate) mod picture;
 mod shown;
 mod status;
 pub(crate) mod watch;
 mod worker;
 
-use std::convert::Infallible;
-
 use clap::{Arg, Args, Subcommand};
 use serde_json::{Value, json};
 use titan_api::{
-    Kind, Name,
+    Name,
     client::Client,
     spans::Span,
     values::Values,
@@ -29,6 +28,8 @@ use crate::{
 
 use follow::Follow;
 pub(super) use history::History;
+pub(crate) use named::id_of;
+use named::plain;
 pub(super) use status::Status;
 
 /// How many plans are listed.
@@ -40,6 +41,7 @@ const LISTED: usize = 100;
 Examples:
   titan apply -f release.yaml
   titan workplan watch release
+  titan workplan status web#2                             the rollout of a release
   titan workplan approve release gate --reason 'looked at the numbers'
   titan workplan abort release --reason 'wrong version'
   titan workplan work --queue builds -- ./build.sh")]
@@ -91,7 +93,7 @@ pub(crate) struct List {
 /// Show a plan as it goes on, until its end.
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
-    /// Name or id of the plan.
+    /// Name or id of the plan; `web#2` is the rollout of a release.
     #[arg(value_parser = plain)]
     pub(super) plan: String,
 }
@@ -99,7 +101,7 @@ pub(crate) struct Watch {
 /// List the nodes of a plan.
 #[derive(Debug, Args)]
 pub(crate) struct Nodes {
-    /// Name or id of the plan.
+    /// Name or id of the plan; `web#2` is the rollout of a release.
     #[arg(value_parser = plain)]
     pub(super) plan: String,
     /// Only stages, or only checks.
@@ -113,7 +115,7 @@ pub(crate) struct Nodes {
 /// A whole plan, and why.
 #[derive(Debug, Args)]
 pub(crate) struct Whole {
-    /// Name or id of the plan.
+    /// Name or id of the plan; `web#2` is the rollout of a release.
     #[arg(value_parser = plain)]
     pub(super) plan: String,
     /// Why; kept in its history.
@@ -124,7 +126,7 @@ pub(crate) struct Whole {
 /// A node of a plan, and why.
 #[derive(Debug, Args)]
 pub(crate) struct About {
-    /// Name or id of the plan.
+    /// Name or id of the plan; `web#2` is the rollout of a release.
     #[arg(value_parser = plain)]
     pub(super) plan: String,
     /// Name of the node.
@@ -137,7 +139,7 @@ pub(crate) struct About {
 /// Change the values or the deadline of a plan while it runs.
 #[derive(Debug, Args)]
 pub(crate) struct Update {
-    /// Name or id of the plan.
+    /// Name or id of the plan; `web#2` is the rollout of a release.
     #[arg(value_parser = plain)]
     pub(super) plan: String,
     /// A value: `address.city=Berlin`; as JSON if it is some. May be given more than once.
@@ -149,22 +151,6 @@ pub(crate) struct Update {
     /// Why; kept in its history.
     #[arg(long)]
     pub(super) reason: Option<String>,
-}
-
-/// Returns a plan's name as it is, or as `-o name` prints it.
-fn plain(text: &str) -> Result<String, Infallible> {
-    Ok(text.strip_prefix("workplan/").unwrap_or(text).to_owned())
-}
-
-/// Returns the id of a plan by its name, or the id that is given.
-pub(crate) async fn id_of(client: &Client, session: &Session, plan: &str) -> Result<Uuid, CliError> {
-    if let Ok(id) = plan.parse() {
-        return Ok(id);
-    }
-    let name = Name::new(plan)?;
-    let workspace = session.workspace()?;
-    let document = client.get(Kind::WorkPlan, Some(&workspace), &name, None).await?;
-    document.metadata.uid.ok_or_else(|| CliError::usage("the plan has no id", "name it by its id"))
 }
 
 impl WorkPlan {

@@ -114,7 +114,7 @@ fn difference(before: &str, after: &str) -> String {
     // The first two lines would name the files.
     let moved = diff.lines().skip(2).filter(|line| line.starts_with(['+', '-']));
     let shown: String = moved.take(SHOWN_LINES).map(|line| format!("{}\n", cut(line))).collect();
-    diffs::paint(&shown, "      ")
+    diffs::paint(&shown, "      ", None)
 }
 
 fn readable(bytes: &[u8]) -> String {

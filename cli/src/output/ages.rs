@@ -16,16 +16,31 @@ pub(crate) fn age(then: Revision, now: Revision) -> String {
     if then == Revision::ZERO {
         return "-".to_owned();
     }
-    let seconds = (now.micros() - then.micros()).max(0) / 1_000_000;
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match seconds {
-        ..120 => format!("{seconds}s"),
-        120..600 if seconds % 60 != 0 => format!("{minutes}m{}s", seconds % 60),
-        120..10_800 => format!("{minutes}m"),
-        10_800..172_800 => format!("{hours}h"),
-        _ if days < 730 => format!("{days}d"),
-        _ => format!("{}y", days / 365),
+    let seconds = u64::try_from(now.micros().saturating_sub(then.micros())).unwrap_or_default() / 1_000_000;
+    let (length, rest) = units(seconds);
+    if seconds < 600 { format!("{length}{rest}") } else { length }
+}
+
+/// Returns a length of time as people say it, in its largest unit and the next one: `24h30m`.
+pub(crate) fn length(time: Duration) -> String {
+    if time.subsec_nanos() > 0 && time.as_secs() < 10 {
+        return format!("{}ms", time.as_millis());
     }
+    let (length, rest) = units(time.as_secs());
+    format!("{length}{rest}")
+}
+
+/// Returns so many seconds in the largest unit of which they are several, and what is left in the next one, if anything.
+fn units(seconds: u64) -> (String, String) {
+    let (unit, size, next, part) = match seconds {
+        ..120 => return (format!("{seconds}s"), String::new()),
+        120..10_800 => ("m", 60, "s", 1),
+        10_800..172_800 => ("h", 3600, "m", 60),
+        172_800..63_072_000 => ("d", 86_400, "h", 3600),
+        _ => ("y", 31_536_000, "d", 86_400),
+    };
+    let left = seconds % size / part;
+    (format!("{}{unit}", seconds / size), if left > 0 { format!("{left}{next}") } else { String::new() })
 }
 
 /// Returns the age of an optional time, or `-`.
@@ -103,6 +118,24 @@ mod tests {
         }
         assert_eq!(maybe_age(None, now), "-");
         assert_eq!(age(Revision::ZERO, now), "-");
+    }
+
+    #[test]
+    fn lengths_are_said_in_two_units_at_most() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (90, "90s"),
+            (150, "2m30s"),
+            (5400, "90m"),
+            (86_400, "24h"),
+            (1470 * 60, "24h30m"),
+            (48 * 3600, "2d"),
+            (100 * 3600 + 1, "4d4h"),
+            (86_400 * 730, "2y"),
+        ] {
+            assert_eq!(length(Duration::from_secs(seconds)), text, "{seconds}");
+        }
+        assert_eq!(length(Duration::from_millis(1500)), "1500ms");
     }
 
     #[test]

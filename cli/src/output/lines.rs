@@ -83,6 +83,14 @@ impl Line {
     }
 }
 
+/// Returns `text` as one line of at most `width` columns, with `…` at its end if something was cut.
+pub(crate) fn cut(text: &str, width: Option<usize>) -> String {
+    match width {
+        Some(width) if text.width() > width => Line::new().text(text).fit(width).render(false),
+        _ => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

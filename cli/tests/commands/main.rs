@@ -1,5 +1,7 @@
 //! The binary against a real control plane: what is typed, what is shown, how it ends.
 
+mod leaving;
+mod plans;
 mod refusals;
 mod rooms;
 mod scenes;
@@ -78,6 +80,13 @@ fn an_agent_that_joins_is_shown_healthy_with_digest_and_commit() {
     let tasks: Value = serde_json::from_str(&scene.done(&tasks)).expect("json");
     let id = tasks["items"][0]["id"].as_str().expect("a rollout").to_owned();
     assert!(scene.done(&["task", &id, "--wait", "--timeout", "20s"]).contains("completed"));
+    let json = |args: &[&str]| scene.done(&[args, &["-o", "json"]].concat());
+    for args in [&["describe", "task", &id][..], &["describe", "task", "prod#1"], &["task", "prod#1"]] {
+        assert_eq!(json(args), json(&["task", &id]), "{args:?}");
+    }
+    let described = scene.done(&["describe", "host", "tim-pi"]);
+    let row = described.lines().find(|line| line.starts_with("default  ")).unwrap_or_default();
+    assert!(row.contains("prod") && row.contains("healthy"), "{described}");
 }
 
 #[test]

@@ -14,6 +14,10 @@ fn bad_documents_are_refused_with_file_and_pointer_and_nothing_is_written() {
         ("apiVersion: titan/v1\nkind: Host\nmetadata: {name: a}\nspec: {cordonned: true}\n", "/spec/cordonned"),
         ("apiVersion: titan/v1\nkind: Host\nmetadata: {name: a}\nspec: {cordoned: maybe}\n", "/spec/cordoned"),
         ("apiVersion: titan/v1\nkind: Host\nmetadata: {name: a, labels: {'x y': z}}\n", "/metadata/labels"),
+        (
+            "apiVersion: titan/v1\nkind: Host\nmetadata: {name: a}\nspec: {kind: devcie}\n",
+            "/spec/kind: unknown value \"devcie\", did you mean \"device\"? known are device, cluster",
+        ),
         ("apiVersion: titan/v9\nkind: Host\nmetadata: {name: a}\n", "/apiVersion"),
         (
             "apiVersion: titan/v1\nkind: Template\nmetadata: {name: t}\nspec: {files: {../x: {content: ''}}}\n",

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+use titan_agent::{Agent, Settings, config::Secret};
 use titan_control_plane::{Config, render::WorkerCommand};
 use tokio_util::sync::CancellationToken;
 
@@ -97,6 +99,26 @@ impl Scene {
         let said = self.titan(args);
         assert_eq!(said.code, 0, "titan {}: {}{}", args.join(" "), said.out, said.err);
         said.out
+    }
+
+    /// Applies an example of one host and one deployment, to be changed in `fleet/`.
+    pub(crate) fn deploy(&self) {
+        copy(&example("temperature-sensor"), &self.path("fleet"));
+        self.done(&["apply", "-f", "fleet"]);
+    }
+
+    /// Makes the agent of its host enrol and run once; nobody runs it after that.
+    pub(crate) fn come_and_go(&self) {
+        let parts = self.done(&["host", "join-command", "tim-pi", "-o", "json"]);
+        let parts: Value = serde_json::from_str(&parts).expect("json");
+        let token = Secret::new(parts["token"].as_str().expect("token").to_owned());
+        let (settings, host) = (Settings::new(self.path("agent")), "tim-pi".parse().expect("name"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async {
+            titan_agent::enrol(&settings, &self.server, &host, &token).await.expect("enrol");
+            Agent::open(settings, &tokio::runtime::Handle::current()).expect("agent").once().await.expect("once");
+        });
+        self.done(&["status", "deployment", "prod", "--wait", "--timeout", "20s"]);
     }
 
     /// Runs a line as it is typed.

@@ -207,7 +207,11 @@ mod tests {
         for (text, expected) in [
             (
                 "description: x\nvalus: {}\n",
-                "/valus: unknown key \"valus\", did you mean \"values\"? in template.yaml line 2",
+                "/valus: unknown key \"valus\", did you mean \"values\"? known are description, applier, values, schema, health, hooks, drift, files in template.yaml line 2",
+            ),
+            (
+                "description: x\napplier: podmann\n",
+                "/applier: unknown value \"podmann\", did you mean \"podman\"? known are files, systemd, podman, compose, kubernetes in template.yaml line 2",
             ),
             (
                 "files:\n  'a':\n    mode: 644\n",

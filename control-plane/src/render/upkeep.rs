@@ -195,7 +195,7 @@ mod tests {
         for (text, expected) in [
             (
                 "health:\n  intervall: 1s\n",
-                "/health/intervall: unknown key \"intervall\", did you mean \"interval\"? in template.yaml line 2",
+                "/health/intervall: unknown key \"intervall\", did you mean \"interval\"? known are initialDelay, interval, timeout, failureThreshold, minReadySeconds, deadline, probes in template.yaml line 2",
             ),
             (
                 "health:\n  probes:\n    - tcp: {address: 'a:1'}\n    - http:\n        url: 'ftp://{a}'\n",
@@ -213,10 +213,7 @@ mod tests {
                 "hooks:\n  preApply:\n    command: []\n",
                 "/hooks/preApply/command: a command names a program in template.yaml line 3",
             ),
-            (
-                "drift: fix\n",
-                "/drift: unknown variant `fix`, expected one of `enforce`, `report`, `once` in template.yaml line 1",
-            ),
+            ("drift: fix\n", "/drift: unknown value \"fix\", known are enforce, report, once in template.yaml line 1"),
             (
                 "health:\n  minReadySeconds: 400\n",
                 "/health/deadline: it can never be healthy by then: initialDelay and minReadySeconds take 400s in template.yaml line 1",

@@ -45,6 +45,13 @@ pub struct ValuesParams {
     host: Name,
 }
 
+/// Which release's rollout; the newest unless given.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutParams {
+    release: Option<i64>,
+}
+
 /// `GET .../deployments/{name}/status`.
 pub async fn status(
     State(state): State<AppState>,
@@ -265,20 +272,28 @@ fn message(report: &titan_api::reports::DeploymentReport) -> String {
     }
 }
 
-/// `GET .../deployments/{name}/rollout`: the plan that hands its newest release out.
+/// `GET .../deployments/{name}/rollout?release=`: the plan that hands its newest release out, or the one of this number.
 pub async fn rollout(
     State(state): State<AppState>,
     _admin: Admin,
     Names((workspace, deployment)): Names<(String, String)>,
+    Params(params): Params<RolloutParams>,
 ) -> Answer<JsonBody<PlanStatus>> {
     let (workspace, deployment) = (name("workspace", &workspace)?, name("deployment", &deployment)?);
-    let place = Place { kind: Kind::Deployment, workspace: Some(workspace), name: deployment.clone() };
+    let place = Place { kind: Kind::Deployment, workspace: Some(workspace.clone()), name: deployment.clone() };
     let mut tx = state.store.read().await?;
     let stored = find(&mut tx, &place).await?;
-    let gate = tx.gate(stored.uid).await?;
-    let row = match gate {
-        Some(gate) => tx.plan(gate.plan).await?,
-        None => None,
+    let row = match params.release {
+        Some(number) => {
+            let release =
+                tx.release(stored.uid, number).await?.map(|release| moves::release_name(&deployment, &release));
+            let release = release.ok_or_else(|| Problem::not_found("release", format!("{deployment}#{number}")))?;
+            tx.plan_named(&workspace, &release).await?
+        }
+        None => match tx.gate(stored.uid).await? {
+            Some(gate) => tx.plan(gate.plan).await?,
+            None => None,
+        },
     };
     let row = row.ok_or_else(|| Problem::not_found("rollout of deployment", &deployment))?;
     Ok(JsonBody(super::workplans::status(&mut tx, row, true).await?))

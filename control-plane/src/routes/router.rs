@@ -173,10 +173,13 @@ fn routes() -> Routes {
         )
         .on(
             answer(
-                op(
-                    "get",
-                    "/v1/workspaces/{workspace}/deployments/{name}/rollout",
-                    "How far a deployment's newest release is handed out",
+                query(
+                    op(
+                        "get",
+                        "/v1/workspaces/{workspace}/deployments/{name}/rollout",
+                        "How far a deployment's newest release is handed out, or the one of a number",
+                    ),
+                    &["release"],
                 ),
                 Shape::of::<PlanStatus>(),
             ),

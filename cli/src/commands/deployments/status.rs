@@ -34,6 +34,10 @@ pub(crate) fn blocks(mut view: View, status: &DeploymentStatus, now: Revision) -
             view = view.text(format!("  {}: {}", fault.pointer, fault.detail));
         }
     }
+    // Why it stopped is said where nothing else says it: on a rollout that goes on there is none.
+    if let Some(reason) = status.rollout.as_ref().and_then(|rollout| rollout.reason.as_deref()) {
+        view = view.text(format!("{} {reason}", Tone::Care.paint("rollout:")));
+    }
     view.text(summary(status))
 }
 
@@ -43,7 +47,6 @@ pub(crate) fn table(hosts: &[HostDeployment], now: Revision) -> Table {
         ["HOST", "STATE", "RELEASE", "DIGEST", "COMMIT", "DRIFT", "AGE", "+PHASE", "+SEEN", "+REVISION", "MESSAGE"];
     let mut table = Table::new(&headings);
     for host in hosts {
-        let message = host.problem.as_ref().map_or(host.message.as_str(), |problem| problem.detail.as_str());
         table.row([
             host.host.as_str().into(),
             state(host),
@@ -55,10 +58,15 @@ pub(crate) fn table(hosts: &[HostDeployment], now: Revision) -> Table {
             Cell::maybe(host.phase.map(|phase| phase.as_str())),
             maybe_age(host.last_seen, now).into(),
             host.revision.to_string().into(),
-            Cell::maybe(Some(message)),
+            Cell::maybe(Some(reason(host))),
         ]);
     }
     table
+}
+
+/// Returns why it is as it is: what keeps the newest release away, or what the agent said.
+pub(crate) fn reason(host: &HostDeployment) -> &str {
+    host.problem.as_ref().map_or(host.message.as_str(), |problem| problem.detail.as_str())
 }
 
 /// Returns the state as a coloured word.

@@ -4,9 +4,9 @@ use clap::Args;
 use serde_json::{Value, json};
 use titan_api::{Kind, Name, Spec};
 
-use super::{declared, rows, slug};
+use super::{declared, get::Noun, rows, slug};
 use crate::{
-    commands::{changes, deployments},
+    commands::{changes, deployments, hosts, tasks::Task},
     errors::CliError,
     output::{Exit, Tone, View, ages, tables::Table, yaml},
     session::Session,
@@ -20,28 +20,32 @@ const RECENT: usize = 10;
 #[command(after_help = "\
 Examples:
   titan describe host tim-pi
-  titan describe deployment prod -w iot")]
+  titan describe deployment prod -w iot
+  titan describe task 0198f2c4-7d3e-7a11-9c55-0d6c1f1e2a3b")]
 pub(crate) struct Describe {
-    /// Kind of the document.
-    kind: Kind,
-    /// Name of the document.
-    name: Name,
+    /// Kind of the document, or `task`.
+    #[arg(value_name = "KIND")]
+    noun: Noun,
+    /// Name of the document; a task's id.
+    name: String,
 }
 
 impl Describe {
     /// Shows the document.
     pub(crate) async fn run(self, session: &Session) -> Result<Exit, CliError> {
+        let Noun::Documents(kind) = self.noun else { return Task::named(&self.name).run(session).await };
+        let name = Name::new(self.name)?;
         let client = session.client()?;
-        let workspace = session.workspace_of(self.kind)?;
+        let workspace = session.workspace_of(kind)?;
         let now = ages::now();
-        let document = client.get(self.kind, workspace.as_deref(), &self.name, None).await?;
-        let history = client.history_page((self.kind, workspace.as_deref(), &self.name), RECENT, None).await?;
+        let document = client.get(kind, workspace.as_deref(), &name, None).await?;
+        let history = client.history_page((kind, workspace.as_deref(), &name), RECENT, None).await?;
         let recent = &history.items;
         let heading = |text: &str| Tone::Strong.paint(text);
 
         let mut body = declared(&document);
         let mut files = None;
-        if let Ok(Spec::Template(spec)) = Spec::parse(self.kind, document.spec.clone()) {
+        if let Ok(Spec::Template(spec)) = Spec::parse(kind, document.spec.clone()) {
             let mut table = Table::new(&["FILE", "SIZE", "EXECUTABLE"]);
             for (path, file) in &spec.files {
                 let executable = if file.executable { "yes" } else { "no" };
@@ -52,9 +56,8 @@ impl Describe {
             body["spec"] = Value::Object(serde_json::Map::new());
         }
         let metadata = &document.metadata;
-        let mut view = View::new(&json!({ "document": document, "history": recent }))
-            .name(slug(self.kind, &self.name))
-            .text(yaml(&body));
+        let mut view =
+            View::new(&json!({ "document": document, "history": recent })).name(slug(kind, &name)).text(yaml(&body));
         if let Some(files) = files {
             view = view.text(format!("\n{}", heading("Files"))).table(files);
         }
@@ -72,10 +75,15 @@ impl Describe {
         {
             view = view.text(format!("\n{}\n{}", heading("Status"), yaml(status)));
         }
-        if self.kind == Kind::Deployment {
-            let status = client.deployment_status(workspace.as_deref().unwrap_or_default(), &self.name).await?;
+        if kind == Kind::Deployment {
+            let status = client.deployment_status(workspace.as_deref().unwrap_or_default(), &name).await?;
             view = view.text(format!("\n{}", heading("Hosts")));
             view = deployments::status::blocks(view, &status, now);
+        }
+        // Each deployment is asked about, and programs do not see it.
+        if kind == Kind::Host && session.output.for_people() {
+            view = view.text(format!("\n{}", heading("Deployments")));
+            view = hosts::status::deployed(view, &client, &name, now).await?;
         }
         view = view.text(format!("\n{}", heading("Recent changes"))).table(changes::table(recent, now));
         session.output.show(&view)?;

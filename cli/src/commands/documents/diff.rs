@@ -42,7 +42,7 @@ impl Diff {
                 .map_err(|problem| apply::refused(problem.under(&format!("/resources/{index}")), &manifests))?;
             if let Some(diff) = one(&client, manifest, &declared).await? {
                 let slug = slug(declared.kind, &declared.metadata.name);
-                text.push(diffs::paint(&diff, ""));
+                text.push(diffs::paint(&diff, "", None));
                 view_data.push(json!({ "document": slug, "source": manifest.source, "diff": diff }));
                 names.push(slug);
             }

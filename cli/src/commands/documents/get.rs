@@ -52,8 +52,10 @@ pub(crate) struct Get {
 
 /// What can be listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Noun {
+pub(super) enum Noun {
+    /// Documents of a kind.
     Documents(Kind),
+    /// Tasks.
     Tasks,
 }
 
@@ -65,7 +67,7 @@ impl FromStr for Noun {
             "task" | "tasks" => Ok(Self::Tasks),
             _ => match text.parse() {
                 Ok(kind) => Ok(Self::Documents(kind)),
-                Err(error) => Err(format!("{error}; tasks can be listed too")),
+                Err(error) => Err(format!("{error}; tasks can be shown too")),
             },
         }
     }

@@ -16,7 +16,7 @@ use titan_api::{
 
 use crate::output::{
     Tone,
-    ages::maybe_age,
+    ages::{length, maybe_age},
     tables::{Cell, Table},
 };
 
@@ -88,7 +88,7 @@ fn cells(document: &Document, now: Revision) -> Vec<Cell> {
         Kind::Target => vec![name, rules(&spec::<TargetSpec>(&document.spec)).into(), age],
         Kind::WorkPlan => {
             let spec: WorkPlanSpec = spec(&document.spec);
-            let deadline = Cell::maybe(spec.deadline.map(|span| span.to_string()));
+            let deadline = Cell::maybe(spec.deadline.map(|span| length(span.0)));
             vec![name, spec.nodes.len().to_string().into(), deadline, Cell::maybe(spec.description), age]
         }
         Kind::Deployment => match serde_json::from_value::<DeploymentSpec>(document.spec.clone()) {

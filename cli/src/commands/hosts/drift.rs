@@ -130,7 +130,7 @@ fn view(drift: &HostDrift, adopted: &[(String, String)]) -> View {
             table.row([title.as_str().into(), one.what.as_str().into(), one.how.as_str().into(), repaired]);
             if !one.diff.is_empty() {
                 let what = format!("{title} {}", plain(&one.what));
-                diffs.push_str(&format!("\n{}\n{}", Tone::Strong.paint(&what), diffs::paint(&one.diff, "")));
+                diffs.push_str(&format!("\n{}\n{}", Tone::Strong.paint(&what), diffs::paint(&one.diff, "", None)));
             }
         }
     }

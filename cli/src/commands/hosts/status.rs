@@ -10,7 +10,7 @@ use titan_api::{
 use serde_json::json;
 
 use crate::{
-    commands::deployments::status::{commit, drift, state},
+    commands::deployments::status::{commit, drift, reason, state},
     errors::CliError,
     output::{
         Tone, View,
@@ -49,14 +49,7 @@ pub(crate) async fn view(client: &Client, name: &Name, now: Revision) -> Result<
         let facts: Vec<_> = status.facts.iter().map(|(key, value)| format!("{key}={value}")).collect();
         view = view.text(Tone::Faint.paint(&facts.join(" ").replace('"', "")));
     }
-    if deployments.is_empty() {
-        view = view.text("it is to run nothing");
-    } else {
-        view = view.table(table(&deployments, now));
-    }
-    if deployments.iter().any(|(_, _, row)| row.has_drifted()) {
-        view = view.text(format!("what has drifted is shown by `titan host drift {name}`"));
-    }
+    view = blocks(view, name, &deployments, now);
     if !status.orphans.is_empty() {
         let mut orphans = Table::new(&["ORPHAN", "WORKSPACE", "ID"]);
         for orphan in &status.orphans {
@@ -65,6 +58,23 @@ pub(crate) async fn view(client: &Client, name: &Name, now: Revision) -> Result<
         view = view.table(orphans).text(format!("nobody declares these; remove them with `titan host prune {name}`"));
     }
     Ok(view)
+}
+
+/// Returns `view` with how far each deployment is on a host.
+pub(crate) async fn deployed(view: View, client: &Client, name: &Name, now: Revision) -> Result<View, CliError> {
+    let deployments = deployments(client, name, |_| true).await?;
+    Ok(blocks(view, name, &deployments, now))
+}
+
+fn blocks(mut view: View, name: &Name, deployments: &[Row], now: Revision) -> View {
+    if deployments.is_empty() {
+        return view.text("it is to run nothing");
+    }
+    view = view.table(table(deployments, now));
+    if deployments.iter().any(|(_, _, row)| row.has_drifted()) {
+        view = view.text(format!("what has drifted is shown by `titan host drift {name}`"));
+    }
+    view
 }
 
 /// The workspace and name of a deployment, and how far it is on the host.
@@ -83,7 +93,7 @@ fn table(deployments: &[Row], now: Revision) -> Table {
             commit(row),
             drift(&row.drift),
             age(row.revision, now).into(),
-            Cell::maybe(Some(row.message.as_str())),
+            Cell::maybe(Some(reason(row))),
         ]);
     }
     table

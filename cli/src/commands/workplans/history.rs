@@ -9,7 +9,7 @@ use crate::{errors::CliError, output::Exit, session::Session};
 /// Show everything that happened in a plan.
 #[derive(Debug, Args)]
 pub(crate) struct History {
-    /// Name or id of the plan.
+    /// Name or id of the plan; `web#2` is the rollout of a release.
     #[arg(value_parser = plain)]
     pub(crate) plan: String,
     /// Only what happened to this node.

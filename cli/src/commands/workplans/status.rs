@@ -14,7 +14,7 @@ use crate::{
 /// Show how far a plan is.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// Name or id of the plan.
+    /// Name or id of the plan; `web#2` is the rollout of a release.
     #[arg(value_parser = plain)]
     pub(crate) plan: String,
     /// Wait for its end; ends with 1 unless it succeeded.

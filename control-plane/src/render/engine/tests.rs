@@ -454,7 +454,7 @@ fn what_fails_in_a_manifest_names_its_line_and_pointer() {
     );
     assert_eq!(
         failed(&[("drift", json!("fix"))]),
-        "/drift: unknown variant `fix`, expected one of `enforce`, `report`, `once` in template.yaml line 12"
+        "/drift: unknown value \"fix\", known are enforce, report, once in template.yaml line 12"
     );
     assert!(
         failed(&[("text", json!("x".repeat(5000)))])

@@ -1,6 +1,6 @@
 //! The grammar of selector expressions.
 
-use titan_api::parse::nearest;
+use titan_api::parse::unknown;
 
 use crate::render::lexer::{Token, TokenKind};
 
@@ -130,13 +130,6 @@ fn unexpected(token: &Token) -> String {
         TokenKind::Text(text) => format!("unexpected text {text:?}"),
         TokenKind::Int(number) => format!("unexpected number {number}"),
         TokenKind::Float(number) => format!("unexpected number {number}"),
-    }
-}
-
-fn unknown(what: &str, word: &str, known: &[&str]) -> String {
-    match nearest(word, known.iter().copied()) {
-        Some(near) => format!("unknown {what} {word:?}, did you mean {near:?}?"),
-        None => format!("unknown {what} {word:?}, there are {}", known.join(", ")),
     }
 }
 

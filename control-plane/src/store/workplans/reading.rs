@@ -96,6 +96,16 @@ impl Tx {
         found.into_iter().map(PlanRow::try_from).collect()
     }
 
+    /// Returns the newest plan of this name in a workspace.
+    pub async fn plan_named(&mut self, workspace: &str, name: &str) -> Result<Option<PlanRow>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM workplans WHERE workspace = $1 AND name = $2 ORDER BY created_at DESC, id DESC LIMIT 1"
+        );
+        let found: Option<Row> = both!(self, conn => sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(workspace).bind(name).fetch_optional(&mut **conn).await?);
+        found.map(PlanRow::try_from).transpose()
+    }
+
     /// Returns how many nodes of a plan are in which state; those that are final by outcome.
     pub async fn plan_counts(&mut self, plan: Uuid) -> Result<BTreeMap<String, u64>> {
         const SQL: &str =

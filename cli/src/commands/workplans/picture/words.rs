@@ -33,7 +33,7 @@ pub(crate) fn words(plan: &Follow, node: &NodeView, now: Option<Revision>) -> St
     match &node.spec.run {
         Some(Executor::Release(step)) => released(plan, node, step, now),
         Some(Executor::Approval(_)) | None => node.message.clone().unwrap_or_else(|| "waits for answers".to_owned()),
-        Some(Executor::Wait(wait)) => format!("waits for {}", wait.span),
+        Some(Executor::Wait(wait)) => format!("waits for {}", ages::length(wait.span.0)),
         Some(_) => attempted(node),
     }
 }
