@@ -55,7 +55,7 @@ async fn page_asks_for_nothing_that_the_api_does_not_have() {
         assert!(known(&format!("/{path}")), "/{path} is not described");
     }
     for question in [
-        "/v1/hosts?limit=100&continue=/pi",
+        "/v1/hosts?limit=500&continue=/pi",
         "/v1/deployments?limit=100&continue=default/web",
         "/v1/workplans?limit=100",
         "/readyz",

@@ -7,10 +7,10 @@ const API = {
   deployments: '/v1/deployments', status: DEPLOYMENT + '/status', rollout: DEPLOYMENT + '/rollout',
   plans: '/v1/workplans', nodes: PLAN + '/nodes', events: PLAN + '/events',
 };
-// Every answer is bounded: PAGE rows of a list, PAGES of them of hosts in a row. What has a row for each host is asked of
-// all deployments, up to ASKED, while there are up to SMALL hosts, and of one that is opened while there are up to FEW.
+// Every answer is bounded: PAGE rows of a list, HOSTS of that of hosts. What has a row for each host is asked of all
+// deployments, up to ASKED, while there are up to SMALL hosts, and of one that is opened while there are up to FEW.
 // WATCHED plans are shown with their nodes, and ROWS rows of a table.
-const [PAGE, PAGES, SMALL, FEW, ASKED, WATCHED, ROWS] = [100, 5, 300, 2000, 20, 4, 200];
+const [PAGE, HOSTS, SMALL, FEW, ASKED, WATCHED, ROWS] = [100, 500, 300, 2000, 20, 4, 200];
 const KEY = 'titan-token';
 // The states in which plans end, and those of deployments on hosts that are over as well.
 const TONES = { succeeded: 'ok', failed: 'bad', aborted: 'bad', rolledBack: 'bad', superseded: 'faint', healthy: 'ok', offline: 'faint' };
@@ -101,14 +101,8 @@ async function whole(plan) {
   const [status, nodes] = await Promise.all([get(PLAN, plan), nodeCount(plan) <= PAGE && get(API.nodes, plan, { limit: PAGE })]);
   return { ...status, nodes: nodes?.items ?? status.current ?? [] };
 }
-async function listed(name, most) {
-  const items = [];
-  let next = pages[name];
-  do {
-    const page = await get(API[name], {}, { limit: PAGE, ...(next && { continue: next }) });
-    items.push(...page.items);
-    next = page.continue;
-  } while (next && items.length < most);
+async function listed(name, limit) {
+  const { items, continue: next } = await get(API[name], {}, { limit, ...(pages[name] && { continue: pages[name] }) });
   return { next, items: items.map(({ metadata, spec, status }) => ({ ...spec, ...status, ...metadata })) };
 }
 const complete = (name) => data(name) && !data(name).next && !pages[name];
@@ -122,7 +116,7 @@ const sources = {
     const going = items.filter((plan) => !over(plan));
     return { items, rest: going.length - WATCHED, shown: await Promise.all(going.slice(0, WATCHED).map(whole)) };
   } },
-  hosts: { every: 20, ask: () => listed('hosts', PAGE * PAGES) },
+  hosts: { every: 20, ask: () => listed('hosts', HOSTS) },
   deployments: { every: 20, ask: () => listed('deployments', PAGE) },
   statuses: { every: 10, when: () => size() <= SMALL && complete('deployments') && data('deployments').items.length <= ASKED, async ask() {
     const all = {};

@@ -104,7 +104,7 @@ function overview() {
     soft(`version ${ready.version}`, behind > 0 && `; a change has waited for ${span(behind)}`)]);
   const tile = (title, source, states, rest, from = source) => section(tiles, `n-${source}`, title, from, states && [states, complete(source), rest], () => [
     p('big', number(states.length), ' ', !complete(source) && small('on this page', rest)), counted(states)]);
-  tile('Hosts', 'hosts', hosts?.items.map(hostState), ready?.hosts > PAGE * PAGES && `, of some ${number(ready.hosts)}`);
+  tile('Hosts', 'hosts', hosts?.items.map(hostState), ready?.hosts > HOSTS && `, of some ${number(ready.hosts)}`);
   const states = deployments?.items.map((one) => deploymentState(one, all.get(place(one))));
   tile('Deployments', 'deployments', states, '', how);
   section(main, 'going', 'Under way', 'plans', plans && [plans.shown, plans.rest], () => [plans.shown.map(card), !plans.shown[0] && soft('Nothing.'),
