@@ -142,7 +142,7 @@ codes! {
     UnknownNode = "unknown_node", 422, "A node names one that is not there";
     /// A group has no members.
     EmptyGroup = "empty_group", 422, "A group has no members";
-    /// A threshold is below one or above what it counts.
+    /// A threshold is below zero or above what it counts.
     ThresholdTooLarge = "threshold_too_large", 422, "A threshold does not fit its group";
     /// A plan could take longer than its deadline.
     BudgetExceeded = "budget_exceeded", 422, "The plan cannot be sure to meet its deadline";

@@ -139,7 +139,7 @@ impl From<Edge> for String {
 pub enum GroupFault {
     /// It has neither edges nor groups.
     Empty(Fault),
-    /// Its threshold is below one or above the number of its members.
+    /// Its threshold is below zero or above the number of its members.
     Threshold(Fault),
     /// It is too large or too deep.
     Size(Fault),
@@ -148,8 +148,7 @@ pub enum GroupFault {
 }
 
 impl Group {
-    /// Returns how many members have to be met: the threshold, or all. A plan that was written before 0 was refused meant all
-    /// by it.
+    /// Returns how many members have to be met: the threshold, where 0 and the number of members mean all.
     #[must_use]
     pub fn needed(&self) -> usize {
         let members = self.edges.len() + self.groups.len();
@@ -199,10 +198,9 @@ impl Group {
             faults.push(GroupFault::Empty(Fault::new(pointer, "a group has edges or groups; leave it out instead")));
         }
         if let Some(threshold) = self.threshold
-            && usize::try_from(threshold).map_or(true, |threshold| threshold == 0 || threshold > members)
+            && usize::try_from(threshold).map_or(true, |threshold| threshold > members)
         {
-            let all = if threshold == 0 { ", and all of them if it is left out" } else { "" };
-            let detail = format!("a threshold of {threshold} over {members}; it is 1 to {}{all}", members.max(1));
+            let detail = format!("a threshold of {threshold} over {members}; it is 0 to {members}");
             faults.push(GroupFault::Threshold(Fault::new(format!("{pointer}/threshold"), detail)));
         }
         let mut seen = BTreeSet::new();
@@ -229,16 +227,14 @@ mod tests {
 
     /// S3-10.
     #[test]
-    fn a_threshold_is_between_one_and_all() {
-        for (threshold, needed) in [(None, 3), (Some(1), 1), (Some(2), 2), (Some(3), 3)] {
+    fn a_threshold_is_between_none_and_all() {
+        for (threshold, needed) in [(None, 3), (Some(0), 3), (Some(1), 1), (Some(2), 2), (Some(3), 3)] {
             let group = group(3, threshold);
             assert!(group.faults("/after").is_empty());
             assert_eq!(group.needed(), needed);
-            assert_eq!(group.clone().normalised().threshold, threshold.filter(|n| *n != 3));
+            assert_eq!(group.clone().normalised().threshold, threshold.filter(|n| *n != 0 && *n != 3));
         }
-        // One that was written before it was refused means all.
-        assert_eq!((group(3, Some(0)).needed(), group(3, Some(0)).normalised().threshold), (3, None));
-        for threshold in [-1, 0, 4] {
+        for threshold in [-1, 4] {
             assert!(matches!(&group(3, Some(threshold)).faults("/after")[..],
                 [GroupFault::Threshold(fault)] if fault.pointer == "/after/threshold"));
         }
