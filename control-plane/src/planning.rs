@@ -48,6 +48,9 @@ pub use written::{WriteError, Writing};
 /// Pairs of deployment and host that a preview decides at a time.
 const PREVIEWED: usize = 8192;
 
+/// After so many hosts others may use the processor: polls, and the writing of what was decided before.
+const BREATH: usize = 256;
+
 /// What is to be written.
 #[derive(Debug, Default)]
 pub struct Planned {
@@ -154,7 +157,7 @@ impl Planning<'_> {
     }
 
     fn existing(&self, deployment: Uuid, host: Uuid) -> Option<Entry> {
-        self.view.find(host)?.set().of_deployment(deployment).cloned()
+        self.view.find(host)?.entry(deployment)
     }
 
     async fn decide_deployment(
@@ -188,8 +191,10 @@ impl Planning<'_> {
             .replicas
             .and_then(|_| placements::place_set(self.footing(), deployment, &self.standing.holders.of(deployment.uid)));
         let mut removals = Removals::default();
-        for uid in &item.hosts {
-            let existing = self.existing(deployment.uid, *uid);
+        let slots = self.view.find_all(item.hosts.iter().copied());
+        for (number, (uid, slot)) in item.hosts.iter().zip(slots).enumerate() {
+            breathe(number).await;
+            let existing = slot.and_then(|slot| slot.entry(deployment.uid));
             let held = existing.as_ref().is_some_and(Entry::present);
             let placement = placements::place_chosen(self.footing(), deployment, chosen.as_ref(), *uid, held);
             match placement {
@@ -316,5 +321,12 @@ impl Planning<'_> {
         let settled: Vec<_> = problems.filter(|host| !named.contains(host) && over(*host)).collect();
         planned.problems.extend(settled.iter().map(|host| (deployment, *host, None)));
         settled
+    }
+}
+
+/// Lets others go on between many hosts.
+async fn breathe(number: usize) {
+    if number % BREATH == BREATH - 1 {
+        tokio::task::yield_now().await;
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -58,6 +58,8 @@ pub struct Shared {
     pub absences: ArcSwap<Absences>,
     /// Held by whoever moves the view along: the descriptions that assignments refer to.
     pub following: Mutex<Descriptions>,
+    /// Held by whoever goes over all of a large fleet, beside what polls and the planner do: one at a time.
+    pub crowds: Semaphore,
     /// When the clock was last moved past a host's cursor, in microseconds; 0 for never.
     pub clock_moved_at: AtomicI64,
     /// Ends held polls and tasks.
@@ -96,6 +98,7 @@ impl AppState {
             metrics,
             absences: ArcSwap::default(),
             following: Mutex::default(),
+            crowds: Semaphore::new(1),
             clock_moved_at: AtomicI64::new(0),
             shutdown,
             reported: watch::Sender::new(0),

@@ -9,6 +9,7 @@ mod changes;
 mod clock;
 mod descriptions;
 mod documents;
+mod feed;
 mod gates;
 mod hosts;
 mod idempotency;

@@ -4,7 +4,7 @@
 //! others to everybody else. Whoever waits has a request open, and those are bounded.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -24,7 +24,7 @@ pub(super) struct Lookups(Mutex<Asked>);
 
 #[derive(Debug, Default)]
 struct Asked {
-    waiting: Vec<(Digest, oneshot::Sender<Found>)>,
+    waiting: VecDeque<(Digest, oneshot::Sender<Found>)>,
     /// Whether somebody looks them up.
     busy: bool,
 }
@@ -34,14 +34,20 @@ impl Lookups {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes some that wait; if nobody does the work is over.
+    /// Takes some that wait, the longest first; if nobody does the work is over.
     fn take(&self) -> Option<Vec<(Digest, oneshot::Sender<Found>)>> {
         let mut asked = self.asked();
-        // Whoever gave up has no answer to wait for.
-        asked.waiting.retain(|(_, answer)| !answer.is_closed());
-        let first = asked.waiting.len().min(TOGETHER);
-        asked.busy = first > 0;
-        asked.busy.then(|| asked.waiting.drain(..first).collect())
+        let mut taken = Vec::with_capacity(asked.waiting.len().min(TOGETHER));
+        while taken.len() < TOGETHER
+            && let Some(next) = asked.waiting.pop_front()
+        {
+            // Whoever gave up has no answer to wait for. Only these are looked at: half a million may wait behind them.
+            if !next.1.is_closed() {
+                taken.push(next);
+            }
+        }
+        asked.busy = !taken.is_empty();
+        asked.busy.then_some(taken)
     }
 }
 
@@ -50,7 +56,7 @@ pub(super) async fn find(state: &AppState, hash: &Digest) -> Found {
     let (answer, answered) = oneshot::channel();
     let begins = {
         let mut asked = state.credentials.lookups.asked();
-        asked.waiting.push((*hash, answer));
+        asked.waiting.push_back((*hash, answer));
         !std::mem::replace(&mut asked.busy, true)
     };
     if begins {

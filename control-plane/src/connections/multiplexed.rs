@@ -11,7 +11,6 @@ mod waiting;
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -27,13 +26,11 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::{HEAD, SILENCE, Service, stream::Stream};
 use crate::{
     access,
-    fleet::view::Slot,
     metrics::connections::{Level, Transport},
     routes::{
         polls::{self, Ask, Told, ask, catch_up::covered},
         respond::{Answer, REQUEST_ID, finished},
     },
-    state::AppState,
 };
 use alive::Alive;
 use turns::{Turn, Turns};
@@ -213,7 +210,7 @@ impl<'c> Gateway<'c> {
     fn take(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         self.used = true;
         let state = &self.service.state;
-        let Some((slot, ask)) = recognised(state, &request) else {
+        let Some(poll) = Usual::of(&request) else {
             let (router, under_way) = (self.service.router.clone(), self.under_way.hold());
             tokio::spawn(async move {
                 let _under_way = under_way;
@@ -221,10 +218,24 @@ impl<'c> Gateway<'c> {
             });
             return;
         };
+        let ask = poll.ask;
+        let known = polls::recognised(state, poll.host, poll.secret).ok_or_else(|| poll.shown());
         let id = request.headers().get(REQUEST_ID).cloned().map(Box::new);
         // The request with its headers is gone before the wait begins.
         drop(request);
         let back = Back { respond, id };
+        let slot = match known {
+            Ok(slot) => slot,
+            Err((host, secret)) => {
+                let state = state.clone();
+                // A fleet that is known to nobody yet asks all at once: what waits to be known is small, too.
+                self.answer(back, async move {
+                    let slot = Box::pin(polls::identified(&state, &host, &secret)).await?;
+                    polls::told(&state, &slot, &ask).await
+                });
+                return;
+            }
+        };
         if let Some(unchanged) = polls::at_once(state, &slot, &ask) {
             reply(back, unchanged);
         } else if ask.wait > 0 && ask.since.is_none_or(|since| covered(state, since)) {
@@ -268,18 +279,32 @@ impl<'c> Gateway<'c> {
     }
 }
 
-/// Returns whose poll a request is and what it asks, if it is one of the usual sort.
-fn recognised(state: &AppState, request: &Request<RecvStream>) -> Option<(Arc<Slot>, Ask)> {
-    if *request.method() != Method::GET || !request.body().is_end_stream() {
-        return None;
+/// A poll of the usual sort.
+struct Usual<'r> {
+    host: &'r str,
+    secret: &'r [u8],
+    ask: Ask,
+}
+
+impl<'r> Usual<'r> {
+    /// Reads a request; `None` for any other, which the router may still take.
+    fn of(request: &'r Request<RecvStream>) -> Option<Self> {
+        if *request.method() != Method::GET || !request.body().is_end_stream() {
+            return None;
+        }
+        let headers = request.headers();
+        let host = ask::host(request.uri().path())?;
+        let ask = Ask::read(request.uri().query().unwrap_or_default().as_bytes())?;
+        let secret = access::bearer(headers.get(header::AUTHORIZATION)?.as_bytes())?;
+        let mut accepted = headers.get_all(header::ACCEPT_ENCODING).into_iter();
+        let gzip = accepted.any(|value| ask::takes_gzip(value.as_bytes()));
+        Some(Self { host, secret, ask: Ask { gzip, ..ask } })
     }
-    let headers = request.headers();
-    let host = ask::host(request.uri().path())?;
-    let ask = Ask::read(request.uri().query().unwrap_or_default().as_bytes())?;
-    let secret = access::bearer(headers.get(header::AUTHORIZATION)?.as_bytes())?;
-    let slot = polls::recognised(state, host, secret)?;
-    let mut accepted = headers.get_all(header::ACCEPT_ENCODING).into_iter();
-    Some((slot, Ask { gzip: accepted.any(|value| ask::takes_gzip(value.as_bytes())), ..ask }))
+
+    /// Returns the name and the secret, to be looked up.
+    fn shown(&self) -> (String, Vec<u8>) {
+        (self.host.to_owned(), self.secret.to_vec())
+    }
 }
 
 /// Answers that nothing moved.

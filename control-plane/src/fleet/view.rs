@@ -74,6 +74,16 @@ impl FleetView {
         self.slots.read().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
     }
 
+    /// Returns the places of hosts, of each if it has one, in their order.
+    #[must_use]
+    pub fn find_all(&self, hosts: impl IntoIterator<Item = Uuid>) -> Vec<Option<Arc<Slot>>> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        // First where all of them are, then a hold on each: what is asked of the memory without a lock in between, it
+        // fetches for several at once.
+        let found: Vec<_> = hosts.into_iter().map(|host| slots.get(host)).collect();
+        found.into_iter().map(Option::<&_>::cloned).collect()
+    }
+
     /// Returns the place of the host of this name, if it has shown its credential before.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<Arc<Slot>> {
@@ -172,8 +182,10 @@ impl FleetView {
     pub fn advance(&self, mut moved: Vec<Assignment>, revision: Revision) {
         moved.sort_by_key(|assignment| assignment.host);
         let mut wake = Vec::new();
-        for group in moved.chunk_by(|one, other| one.host == other.host) {
-            let slot = self.slot(group[0].host);
+        let groups = || moved.chunk_by(|one, other| one.host == other.host);
+        let found = self.find_all(groups().map(|group| group[0].host));
+        for (group, found) in groups().zip(found) {
+            let slot = found.unwrap_or_else(|| self.slot(group[0].host));
             let entries: Vec<_> = group.iter().cloned().map(Entry::from).collect();
             self.change(&slot, |set| set.moved(slot.uid(), &entries));
             wake.push(slot);

@@ -8,7 +8,7 @@ use std::{
 use titan_api::{Digest, Problem, problems::Code};
 use uuid::Uuid;
 
-use super::{Planned, Planning};
+use super::{Planned, Planning, breathe};
 use crate::{
     fleet::{moves, view::Entry},
     render::Job,
@@ -57,7 +57,8 @@ impl Planning<'_> {
                 }
             }
         }
-        for Waiting { told, host, key, existing } in waiting {
+        for (number, Waiting { told, host, key, existing }) in waiting.into_iter().enumerate() {
+            breathe(number).await;
             let Some(bundle) = known.get(&key) else {
                 let lost = || Problem::new(Code::Internal, "a rendering was lost");
                 let problem = failed.get(&key).cloned().ok_or_else(lost)?;

@@ -20,8 +20,6 @@ pub struct Writing {
     pub model: Revision,
     /// What was decided takes every assignment into account that moved up to here.
     pub view: Revision,
-    /// Up to where everything is decided, if nothing is left on the agenda.
-    pub bookmark: Option<Revision>,
     /// The wall clock.
     pub wall: Revision,
 }
@@ -119,9 +117,6 @@ impl Planned {
         for (deployment, host, problem) in &self.problems {
             let problem = problem.as_ref().map(|problem| (problem, writing.model));
             tx.set_render_problem(*deployment, *host, problem).await?;
-        }
-        if let Some(bookmark) = writing.bookmark {
-            tx.set_bookmark("planner", bookmark).await?;
         }
         tx.notify().await?;
         Ok(revision)

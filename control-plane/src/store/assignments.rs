@@ -5,13 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use futures_util::TryStreamExt as _;
-use sqlx::Row as _;
 use titan_api::{Digest, Revision, poll::RemovalReason};
 use uuid::Uuid;
 
 use super::{
-    Connection, Result, Tx, both, bytes_of, corrupt,
+    Connection, Result, Tx, both, bytes_of,
     descriptions::{Description, Descriptions},
     digest, parsed, uuid,
 };
@@ -81,24 +79,6 @@ fn assignment(row: &Row, description: Arc<Description>) -> Result<Assignment> {
     })
 }
 
-/// Returns the assignment of a host and maybe its bundle, one behind the other.
-fn moved(revision: i64, both: &[u8], description: Arc<Description>) -> Result<Assignment> {
-    let parts = both.split_first_chunk::<16>().map(|(host, bundle)| (host, bundle, Digest::from_bytes(bundle)));
-    match parts {
-        Some((host, bundle, digest)) if bundle.is_empty() || digest.is_some() => Ok(Assignment {
-            deployment: description.deployment,
-            host: Uuid::from_bytes(*host),
-            revision: Revision::from_micros(revision),
-            bundle: digest,
-            description,
-        }),
-        _ => {
-            let detail = format!("{} bytes, not 16 or 48", both.len());
-            Err(corrupt("assignments", "host, bundle", &hex::encode(both), detail))
-        }
-    }
-}
-
 /// Rows that are written by one statement: deployment, description and revision are the same, and all are present or all
 /// are tombstones.
 #[derive(Debug, Default)]
@@ -108,51 +88,6 @@ struct Batch {
 }
 
 impl Tx {
-    /// Gives `take` every assignment that moved after `seen`. `known` has the descriptions that were read before, and gets
-    /// those that are read now. Rows are streamed: a fleet's worth of them is never in memory at once.
-    pub async fn assignments_after(
-        &mut self,
-        known: &mut Descriptions,
-        seen: Revision,
-        mut take: impl FnMut(Assignment),
-    ) -> Result<()> {
-        // Three columns: each costs, and there may be millions of rows. The description knows the deployment. And without
-        // an index where all are asked for: it would look each of them up.
-        const ALL: &str = "SELECT description, revision, host || COALESCE(bundle, substr(host, 1, 0)) FROM assignments \
-             WHERE revision + 0 > $1";
-        const SINCE: &str = "SELECT description, revision, host || COALESCE(bundle, substr(host, 1, 0)) \
-             FROM assignments WHERE revision > $1 ORDER BY revision";
-        let all = seen == Revision::ZERO;
-        if all {
-            self.descriptions(known).await?;
-        }
-        let mut unknown: Vec<(i64, i64, Vec<u8>)> = Vec::new();
-        both!(self, conn => {
-            let mut rows = sqlx::query(if all { ALL } else { SINCE }).bind(seen.micros()).fetch(&mut **conn);
-            while let Some(row) = rows.try_next().await? {
-                // Bytes that were put together count as text with one of the engines.
-                let (id, revision, both): (i64, i64, &[u8]) =
-                    (row.try_get(0)?, row.try_get(1)?, row.try_get_unchecked(2)?);
-                match known.get(id) {
-                    Some(description) => take(moved(revision, both, description)?),
-                    None => unknown.push((id, revision, both.to_vec())),
-                }
-            }
-        });
-        for (id, revision, both) in unknown {
-            let description = self.description(known, id).await?;
-            take(moved(revision, &both, description)?);
-        }
-        Ok(())
-    }
-
-    /// Returns the revision of the assignment that moved last.
-    pub async fn newest_move(&mut self) -> Result<Revision> {
-        const SQL: &str = "SELECT MAX(revision) FROM assignments";
-        let (newest,): (Option<i64>,) = both!(self, conn => sqlx::query_as(SQL).fetch_one(&mut **conn).await?);
-        Ok(Revision::from_micros(newest.unwrap_or_default()))
-    }
-
     /// Returns the assignments of a deployment.
     pub async fn assignments_of_deployment(&mut self, deployment: Uuid) -> Result<Vec<Assignment>> {
         const SQL: &str =

@@ -3,14 +3,11 @@
 //! Every replica keeps its model up to date with the feed; the one that holds the lease also decides and writes. What
 //! was decided and how far is one transaction, so a crash repeats a step and loses none.
 
+mod chunks;
 mod keeping;
 mod pace;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use titan_api::{Problem, Revision, changes::Operation};
 use uuid::Uuid;
@@ -22,10 +19,10 @@ use crate::{
         agenda::{Agenda, Item},
         causes::{self, Affected},
     },
-    planning::{Moved, Planning, Standing, WriteError, Writing},
+    planning::{Moved, Standing},
     state::AppState,
     store::{ChangeFilter, Lease, StoreError},
-    tasks::{absences::Lookout, follow, leads::Leads, sweep},
+    tasks::{absences::Lookout, follow, leads::Leads},
 };
 
 /// How long to wait for a hint before looking anyway.
@@ -89,8 +86,9 @@ struct Leading {
     gates: Revision,
     /// Up to where the database says that it is decided what they mean.
     opened: Revision,
-    /// What was decided last, and the newest revision under which assignments moved by it: the view may have yet to read it.
+    /// What was decided and written last: the view may have yet to read it.
     before: Vec<Item>,
+    /// The newest revision under which assignments moved by this leader.
     moved: Revision,
 }
 
@@ -224,86 +222,6 @@ impl Planner {
             }
         }
         leading.agenda.add(&Affected { deployments, ..Affected::default() });
-        Ok(())
-    }
-
-    /// Decides and writes one chunk. If the lease was lost meanwhile, nothing is written.
-    ///
-    /// While a decision about many hosts goes on, the view reads what was written last beside the deciding of what comes
-    /// next, which is about other pairs of deployment and host.
-    async fn step(&mut self, leading: &mut Leading) -> Result<(), PlannerError> {
-        let state = &self.state;
-        let model = state.model();
-        let beside = leading.agenda.goes_on();
-        if !beside {
-            follow::pass(state).await?;
-        }
-        let mut planning = Planning {
-            model: &model,
-            view: &state.view,
-            standing: &mut leading.standing,
-            store: &state.store,
-            renderer: &state.renderer,
-        };
-        let items = planning.next(&mut leading.agenda, self.pace.pairs);
-        if beside && items.iter().any(|item| item.last || item.meets(&leading.before)) {
-            follow::pass(state).await?;
-        }
-        // What moved since the view was read moved by this leader: all of it was written on top of what was read.
-        let view = state.view.revision().max(leading.moved);
-        let planned = planning.decide(&items).await?;
-        if beside {
-            // Never more than that is missing.
-            follow::pass(state).await?;
-        }
-        leading.before = items;
-        leading.agenda.add(&planned.follow_up());
-        leading.agenda.shift(planned.freed.iter().copied());
-        let last = leading.agenda.is_empty();
-        if !last && planned.is_empty() {
-            return Ok(());
-        }
-        let mut tx = state.store.write("planner").await?;
-        let begun = Instant::now();
-        let bookmark = last.then_some(leading.read);
-        let writing = Writing { lease: leading.lease, model: model.revision, view, bookmark, wall: state.clock.now() };
-        let revision = match planned.write(&mut tx, writing).await {
-            Ok(revision) => revision,
-            Err(WriteError::Overtaken) => return Err(PlannerError::Overtaken),
-            Err(WriteError::Refused(problem)) => return Err(PlannerError::Refused(problem)),
-            Err(WriteError::Store(error)) => {
-                if matches!(error, StoreError::Fenced(_)) {
-                    self.lease = None;
-                }
-                return Err(error.into());
-            }
-        };
-        if last {
-            tx.set_bookmark("gates", leading.gates).await?;
-            for (host, mark) in &leading.queued {
-                tx.unqueue_facts(*host, *mark).await?;
-            }
-        }
-        tx.commit().await?;
-        self.pace.took(planned.moved.len(), begun.elapsed());
-        for (digest, body) in &planned.bundles {
-            state.bundles.put(*digest, body.clone());
-        }
-        if let Some(revision) = revision {
-            leading.moved = revision;
-            tracing::info!(moved = planned.moved.len(), unchanged = planned.unchanged, %revision, "assignments moved");
-        }
-        leading.standing.take(&planned, &model);
-        state.committed();
-        if last {
-            leading.bookmark = leading.read;
-            leading.opened = leading.gates;
-            leading.queued.clear();
-            if std::mem::take(&mut leading.deleted) {
-                // What no host has to confirm is gone at once.
-                sweep::settle(state).await?;
-            }
-        }
         Ok(())
     }
 

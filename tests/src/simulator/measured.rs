@@ -38,7 +38,7 @@ pub enum Measure {
     Fanout,
     /// Server memory per waiting host, each on a connection of its own
     WaitingOwn,
-    /// Server memory per waiting host over HTTP/2
+    /// Server memory per waiting host over HTTP/2: on full connections, and on 2000
     WaitingMux,
     /// Every host polls every 5 minutes over a new TLS connection that resumes a session
     SustainedTls,
@@ -132,7 +132,15 @@ pub async fn take(measure: Measure, options: &Measuring) -> anyhow::Result<Vec<F
             Ok(figures)
         }
         Measure::WaitingOwn => waiting::measure(&stage, Carrier::Own, options.connections).await,
-        Measure::WaitingMux => waiting::measure(&stage, Carrier::Mux, options.connections).await,
+        Measure::WaitingMux => {
+            let full = stage.hosts.div_ceil(waiting::FULL);
+            let mut figures = waiting::measure(&stage, Carrier::Mux, full).await?;
+            if full != options.connections {
+                stage.server.restart().await?;
+                figures.extend(waiting::measure(&stage, Carrier::Mux, options.connections).await?);
+            }
+            Ok(figures)
+        }
         Measure::SustainedTls | Measure::SustainedMux | Measure::AllFull | Measure::Storm | Measure::Day => {
             runs::measure(measure, &mut stage, &options, options.span(measure)).await
         }

@@ -34,6 +34,10 @@ pub struct Start {
     pub patience: Duration,
 }
 
+/// For how long it is looked what a control plane does, and which part of a processor is little.
+const GLANCE: Duration = Duration::from_secs(2);
+const REST: f64 = 0.25;
+
 /// A control plane.
 #[derive(Debug)]
 pub struct Server {
@@ -159,6 +163,22 @@ impl Server {
         }
     }
 
+    /// Waits until the control plane has little to do: what a start or a first release leaves behind is done.
+    pub async fn at_rest(&self, patience: Duration) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let before = self.processor()?;
+            tokio::time::sleep(GLANCE).await;
+            let spent = self.processor()?.saturating_sub(before);
+            if spent <= GLANCE.mul_f64(REST) {
+                return Ok(());
+            }
+            if begun.elapsed() > patience {
+                bail!("the control plane was not at rest after {patience:?}: it takes {spent:?} in {GLANCE:?}");
+            }
+        }
+    }
+
     /// Returns a counter or gauge of `/metrics` by its whole name, if it is there.
     pub async fn metric(&self, name: &str) -> anyhow::Result<Option<f64>> {
         let text = self.text("/metrics").await?;
@@ -177,7 +197,8 @@ impl Server {
             if begun.elapsed() > patience {
                 bail!("{name} is {value} and not {least} after {patience:?}");
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            // Whoever asks all the time is what it waits for.
+            tokio::time::sleep((begun.elapsed() / 50).max(Duration::from_millis(1))).await;
         }
     }
 }

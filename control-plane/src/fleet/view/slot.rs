@@ -10,7 +10,10 @@ use titan_api::{Name, Revision};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::fleet::{told::Told, view::HostSet};
+use crate::fleet::{
+    told::Told,
+    view::{Entry, HostSet},
+};
 
 /// A host's place in the view: all that a poll needs, found by one lookup.
 #[derive(Debug)]
@@ -71,6 +74,12 @@ impl Slot {
     #[must_use]
     pub fn set(&self) -> Arc<HostSet> {
         self.set.load_full()
+    }
+
+    /// Returns the assignment of a deployment, as it is now.
+    #[must_use]
+    pub fn entry(&self, deployment: Uuid) -> Option<Entry> {
+        self.set.load().of_deployment(deployment).cloned()
     }
 
     /// Returns what completes when the set moves. Subscribe, then read, then wait.

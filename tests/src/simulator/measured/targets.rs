@@ -19,6 +19,7 @@ pub(super) async fn measure(stage: &Stage, rounds: u64) -> anyhow::Result<Vec<Fi
     let template = documents::template(MOVING, 0);
     apply(stage, vec![template, nobody.clone(), documents::deployment(MOVING, MOVING, MOVING)]).await?;
     stage.server.settled(PATIENCE).await?;
+    stage.server.at_rest(PATIENCE).await?;
     let hosts = stage.hosts;
     let serials: Vec<_> = (0..10.min(hosts)).map(documents::serial).collect();
     let edits = [

@@ -15,6 +15,9 @@ use crate::{
     },
 };
 
+/// Hosts on one connection of a gateway that fills them: the control plane takes 256 requests at a time on one.
+pub(super) const FULL: usize = 250;
+
 /// Lets every host of the stage wait over `carrier`.
 pub(super) async fn measure(stage: &Stage, carrier: Carrier, connections: usize) -> anyhow::Result<Vec<Figure>> {
     warm(stage).await?;
@@ -30,9 +33,10 @@ pub(super) async fn measure(stage: &Stage, carrier: Carrier, connections: usize)
     let connects = fleet.tally.connects.get();
     fleet.stop().await;
     let (name, goal) = match carrier {
-        Carrier::Mux => ("server memory per waiting host, multiplexed", 1024.0),
-        _ => ("server memory per waiting host, own connection", 8192.0),
+        Carrier::Mux => (format!("multiplexed, {} on a connection", stage.hosts.div_ceil(connections)), 1024.0),
+        _ => ("own connection".to_owned(), 8192.0),
     };
+    let name = format!("server memory per waiting host, {name}");
     let note = format!("{} hosts over {connects} connections; difference of RSS", stage.hosts);
     Ok(vec![Figure::new(name, bytes, "B").goal(Goal::AtMost(goal)).note(note)])
 }

@@ -42,6 +42,37 @@ async fn assignments_are_read_back_as_they_were_put_and_move_under_one_id() {
     }
 }
 
+/// More than are read at a time, of several deployments, told in several ways, at several times.
+#[tokio::test]
+async fn a_fleets_worth_is_read_back_whole_and_in_part() {
+    for (database, store) in stores().await {
+        let engine = database.engine;
+        let deployments: Vec<_> = (0..3).map(|_| Uuid::now_v7()).collect();
+        let hosts: Vec<_> = (0..5000).map(|_| Uuid::new_v4()).collect();
+        let mut all = Vec::new();
+        for (of, deployment) in deployments.iter().enumerate() {
+            for (number, host) in hosts.iter().enumerate() {
+                let row = assignment(*deployment, *host, (number % 7 + of) as i64 + 1);
+                all.push(match number % 3 {
+                    0 => tombstone(&row, row.revision.micros()),
+                    _ => Assignment { bundle: Some(Digest::of(host.as_bytes())), ..row },
+                });
+            }
+        }
+        let mut tx = write(&store).await;
+        put(&mut tx, &all).await;
+        let by_key = |rows: Vec<Assignment>| -> BTreeMap<_, _> {
+            rows.into_iter().map(|row| ((row.deployment, row.host), row)).collect()
+        };
+        for seen in [0, 3, 8, 9] {
+            let wanted: Vec<_> = all.iter().filter(|row| row.revision > at(seen)).cloned().collect();
+            let read = moved_after(&mut tx, seen).await.expect("read");
+            assert_eq!(read.len(), wanted.len(), "{engine}, after {seen}");
+            assert!(by_key(read) == by_key(wanted), "{engine}, after {seen}");
+        }
+    }
+}
+
 /// What is told alike goes in one statement, and each row keeps what is its own.
 #[tokio::test]
 async fn many_are_put_at_once_each_with_its_own_bundle() {

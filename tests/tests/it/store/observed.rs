@@ -100,6 +100,28 @@ async fn last_seen_only_moves_forward_and_makes_no_host() {
 }
 
 #[tokio::test]
+async fn a_whole_fleet_is_told_when_it_was_seen() {
+    for (database, store) in stores().await {
+        let (seen, unseen) = (5000, 100);
+        let hosts: Vec<_> = (0..seen + unseen).map(|number| stored(Kind::Host, "", &format!("h{number}"), 1)).collect();
+        let mut tx = write(&store).await;
+        for host in &hosts {
+            tx.put_document(host).await.expect("put");
+        }
+        let observed = |(number, host): (usize, &titan_control_plane::store::Stored)| {
+            let last_seen = (number < seen).then(|| at(number as i64 + 1));
+            ObservedHost { uid: host.uid, last_seen, ..ObservedHost::default() }
+        };
+        let all: Vec<_> = hosts.iter().enumerate().map(observed).collect();
+        tx.put_observed_hosts(&all).await.expect("put");
+        let mut told = std::collections::BTreeMap::new();
+        tx.each_seen(|host, at| assert_eq!(told.insert(host, at), None)).await.expect("read");
+        let wanted = all.iter().filter_map(|host| Some((host.uid, host.last_seen?))).collect();
+        assert_eq!(told, wanted, "{}", database.engine);
+    }
+}
+
+#[tokio::test]
 async fn many_hosts_are_put_at_once_and_none_that_is_gone() {
     for (database, store) in stores().await {
         let engine = database.engine;

@@ -1,6 +1,7 @@
 //! Watching: what the hosts of a stage say. All of them are looked at when it begins; then what is new, whoever was given the
 //! release, and everybody in turn, for those of which nothing is heard.
 
+mod strides;
 mod written;
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
 use titan_api::{Revision, reports::Phase};
 use uuid::Uuid;
 
-use self::written::Written;
+use self::{strides::Stride, written::Written};
 use super::{Halt, LOOK};
 use crate::{
     fleet::{
@@ -27,8 +28,6 @@ use crate::{
 
 /// In what time everybody has his turn; in more the more hosts there are.
 const ROUND: Duration = Duration::from_secs(2);
-/// After so many hosts others may use the processor.
-const BREATH: usize = 1024;
 /// So many hosts are asked for at once whether they are still the deployment's.
 const PART: usize = 4096;
 /// So many characters of what a host says are told.
@@ -124,11 +123,12 @@ impl Watch {
         self.refused = refused;
         let ground = Ground { state, plan, clock, silence: hosts::online_since(state) };
         let Look::Given(given) = look else {
+            let mut stride = Stride::over(&state.crowds, progress.size()).await;
             for first in (0..progress.size()).step_by(PART) {
                 let seats: Vec<_> = progress.seats(first, PART).collect();
                 self.leave(&ground, progress, &seats).await?;
-                for (number, seat) in seats.into_iter().enumerate() {
-                    breathe(number).await;
+                for seat in seats {
+                    stride.pass().await;
                     self.judge(&ground, progress, seat, None, true);
                 }
             }
@@ -188,13 +188,15 @@ impl Watch {
             tokio::task::yield_now().await;
         }
         self.written.refresh(state, progress, &turn).await?;
-        for (number, seat) in turn.into_iter().enumerate() {
-            breathe(number).await;
+        // A turn is small, and whoever said something is not to wait for others.
+        let mut stride = Stride::over(&state.crowds, 0).await;
+        for seat in turn {
+            stride.pass().await;
             self.judge(&ground, progress, seat, None, false);
         }
         anew.extend(reports.keys());
-        for (number, host) in anew.into_iter().enumerate() {
-            breathe(number).await;
+        for host in anew {
+            stride.pass().await;
             if let Some(seat) = progress.seat_of(host) {
                 self.judge(&ground, progress, seat, reports.get(&host), true);
             }
@@ -319,11 +321,4 @@ pub(super) async fn blame(state: &AppState, deployment: Uuid, progress: &Progres
     let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
     let said: String = said.chars().take(BLAME).collect();
     Ok(if said.is_empty() { format!("; {name} is one of them") } else { format!("; {name}: {said}") })
-}
-
-/// Lets others go on between many hosts.
-async fn breathe(number: usize) {
-    if number % BREATH == BREATH - 1 {
-        tokio::task::yield_now().await;
-    }
 }

@@ -5,7 +5,7 @@
 use titan_api::Revision;
 use uuid::Uuid;
 
-use super::{PART, breathe};
+use super::{PART, Stride};
 use crate::{
     fleet::rollouts::{Progress, Seat},
     routes::hosts,
@@ -25,8 +25,9 @@ impl Written {
     pub(super) async fn begin(state: &AppState, progress: &Progress) -> Result<Self> {
         let mut written = Self(vec![Revision::ZERO; progress.size()]);
         let mut unheard = Vec::new();
-        for (number, seat) in progress.seats(0, progress.size()).enumerate() {
-            breathe(number).await;
+        let mut stride = Stride::over(&state.crowds, progress.size()).await;
+        for seat in progress.seats(0, progress.size()) {
+            stride.pass().await;
             if is_unheard(state, seat.host) {
                 unheard.push(seat.host);
             }
