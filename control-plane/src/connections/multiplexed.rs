@@ -192,7 +192,7 @@ impl<'c> Gateway<'c> {
     /// Looks whether the client is there, and whether it has said nothing for a while; `false` if it is gone.
     fn in_time(&mut self, context: &mut Context<'_>) -> bool {
         if let Some(alive) = &mut self.alive
-            && !alive.poll(context)
+            && !alive.poll(context, || self.turn.heard())
         {
             return false;
         }

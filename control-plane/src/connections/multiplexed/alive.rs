@@ -31,8 +31,9 @@ impl Alive {
         self.next
     }
 
-    /// Asks when it is time to; `false` if the client did not answer in time.
-    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> bool {
+    /// Asks when it is time to; `false` if the client said nothing at all in time. `heard` tells whether it said anything
+    /// since that was asked last: the answer of a client that is told much comes after all that it has yet to read.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>, heard: impl Fn() -> bool) -> bool {
         if self.asked
             && let Poll::Ready(said) = self.pings.poll_pong(context)
         {
@@ -46,8 +47,10 @@ impl Alive {
             return true;
         }
         if self.asked {
-            return false;
+            self.next = Instant::now() + ANSWERED;
+            return heard();
         }
+        heard();
         if self.pings.send_ping(Ping::opaque()).is_ok() {
             (self.asked, self.next) = (true, Instant::now() + ANSWERED);
             // Who waits for the answer is woken by it.

@@ -26,14 +26,27 @@ pub(super) struct Turns<S> {
     turn: Turn,
 }
 
-/// Whether a turn is over. Then nothing more is read, and nobody is woken to.
+/// How far a connection was read, for whoever answers.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Turn(Arc<AtomicBool>);
+pub(super) struct Turn(Arc<Read>);
+
+#[derive(Debug, Default)]
+struct Read {
+    /// Whether a turn is over. Then nothing more is read, and nobody is woken to.
+    over: AtomicBool,
+    /// Whether anything came since somebody asked.
+    heard: AtomicBool,
+}
 
 impl Turn {
     /// Begins the next turn; returns whether one was over.
     pub(super) fn next(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
+        self.0.over.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the client sent anything since this was asked last.
+    pub(super) fn heard(&self) -> bool {
+        self.0.heard.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -50,7 +63,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Turns<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.turn.0.load(Ordering::Relaxed) {
+        if self.turn.0.over.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
         let mut bytes = [MaybeUninit::uninit(); TURN];
@@ -58,7 +71,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Turns<S> {
         let mut read = ReadBuf::uninit(&mut bytes[..length]);
         ready!(Pin::new(&mut self.inner).poll_read(context, &mut read))?;
         buffer.put_slice(read.filled());
-        self.turn.0.store(read.filled().len() == TURN, Ordering::Relaxed);
+        let came = read.filled().len();
+        self.turn.0.over.store(came == TURN, Ordering::Relaxed);
+        if came > 0 {
+            self.turn.0.heard.store(true, Ordering::Relaxed);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -111,5 +128,8 @@ mod tests {
         assert!(Pin::new(&mut turns).poll_read(&mut context, &mut buffer).is_ready());
         assert_eq!(buffer.filled(), much);
         assert!(!turn.next(), "there was no more");
+        assert!(turn.heard());
+        assert!(Pin::new(&mut turns).poll_read(&mut context, &mut buffer).is_ready());
+        assert!(!turn.heard(), "the end is nothing that was said");
     }
 }
