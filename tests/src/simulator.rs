@@ -14,6 +14,7 @@ pub mod credentials;
 pub mod documents;
 pub mod fleet;
 pub mod fold;
+mod hands;
 pub mod histogram;
 pub mod load;
 pub mod measured;

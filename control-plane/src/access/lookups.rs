@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::{state::AppState, store::TokenRow};
 
 /// Credentials that one statement asks for.
-const TOGETHER: usize = 1000;
+const TOGETHER: usize = 2000;
 
 type Found = Result<Option<TokenRow>, Problem>;
 

@@ -1,9 +1,10 @@
 //! HTTP/2: many hosts on one connection, as behind a gateway. Polls are picked out in front of the router.
 //!
 //! A connection is one task. Polls that wait are a list in it; whatever else is asked has a task of its own until it is
-//! answered.
+//! answered, of what hosts ask so many at a time.
 
 mod alive;
+mod line;
 mod routed;
 mod turns;
 mod waiting;
@@ -11,6 +12,7 @@ mod waiting;
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -21,18 +23,23 @@ use h2::{
     server::{Builder, Connection, SendResponse},
 };
 use http::{HeaderMap, HeaderValue, Method, Request, header};
+use titan_api::{Code, Problem};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::{HEAD, SILENCE, Service, stream::Stream};
 use crate::{
     access,
+    fleet::view::Slot,
+    load,
     metrics::connections::{Level, Transport},
     routes::{
         polls::{self, Ask, Told, ask, catch_up::covered},
-        respond::{Answer, REQUEST_ID, finished},
+        respond::{Answer, REQUEST_ID, by_chance, finished},
     },
+    state::AppState,
 };
 use alive::Alive;
+use line::{Line, Seat};
 use turns::{Turn, Turns};
 use waiting::{Back, Outcome, Waiting};
 
@@ -108,7 +115,9 @@ struct Gateway<'c> {
     turn: Turn,
     service: &'c Service,
     waiting: Waiting,
-    /// Requests that have a task of their own.
+    /// What hosts asked that takes more than a look.
+    line: Line,
+    /// Requests of others.
     under_way: Level,
     alive: Option<Alive>,
     /// Whether there was a request since somebody looked.
@@ -130,6 +139,7 @@ impl<'c> Gateway<'c> {
             turn,
             service,
             waiting: Waiting::new(),
+            line: Line::default(),
             under_way: Level::default(),
             used: true,
             look,
@@ -165,6 +175,7 @@ impl<'c> Gateway<'c> {
                 progress = true;
                 self.tell(back, outcome);
             }
+            self.line.go_on(context);
             // What is to be written is written by the connection.
             if progress {
                 continue;
@@ -198,7 +209,7 @@ impl<'c> Gateway<'c> {
         }
         if self.look <= Instant::now() {
             self.look += SILENCE;
-            let idle = self.waiting.is_empty() && self.under_way.get() == 0;
+            let idle = self.waiting.is_empty() && self.line.is_empty() && self.under_way.get() == 0;
             if !std::mem::take(&mut self.used) && idle && !self.ending {
                 self.end();
             }
@@ -211,11 +222,18 @@ impl<'c> Gateway<'c> {
         self.used = true;
         let state = &self.service.state;
         let Some(poll) = Usual::of(&request) else {
-            let (router, under_way) = (self.service.router.clone(), self.under_way.hold());
-            tokio::spawn(async move {
-                let _under_way = under_way;
-                routed::routed(router, request, respond).await;
-            });
+            let router = self.service.router.clone();
+            if routed::is_brief(&request) {
+                self.line.begin(&self.service.metrics, move |seat| {
+                    tokio::spawn(routed::routed(router, request, respond, Some(seat)));
+                });
+            } else {
+                let under_way = self.under_way.hold();
+                tokio::spawn(async move {
+                    let _under_way = under_way;
+                    routed::routed(router, request, respond, None).await;
+                });
+            }
             return;
         };
         let ask = poll.ask;
@@ -227,11 +245,13 @@ impl<'c> Gateway<'c> {
         let slot = match known {
             Ok(slot) => slot,
             Err((host, secret)) => {
+                if let Some(seconds) = self.crowd() {
+                    return self.put_off(back, seconds);
+                }
                 let state = state.clone();
-                // A fleet that is known to nobody yet asks all at once: what waits to be known is small, too.
-                self.answer(back, async move {
-                    let slot = Box::pin(polls::identified(&state, &host, &secret)).await?;
-                    polls::told(&state, &slot, &ask).await
+                self.answer(back, move |seat| async move {
+                    let slot = Box::pin(polls::identified(&state, &host, &secret)).await;
+                    polled(&state, slot, &ask, seat).await
                 });
                 return;
             }
@@ -240,43 +260,82 @@ impl<'c> Gateway<'c> {
             reply(back, unchanged);
         } else if ask.wait > 0 && ask.since.is_none_or(|since| covered(state, since)) {
             if let Some((back, outcome)) = self.waiting.hold(state, slot, ask, back) {
-                self.tell(back, outcome);
+                match self.crowd() {
+                    Some(seconds) => self.put_off(back, seconds),
+                    None => self.tell(back, outcome),
+                }
             }
+        } else if let Some(seconds) = self.crowd() {
+            self.put_off(back, seconds);
         } else {
             let state = state.clone();
-            self.answer(back, async move { polls::told(&state, &slot, &ask).await });
+            self.answer(back, move |seat| async move { polled(&state, Ok(slot), &ask, seat).await });
         }
     }
 
+    /// Returns for how many seconds a host that asks now is put off, if it is.
+    fn crowd(&self) -> Option<u32> {
+        line::crowd(self.service.metrics.queued.get(), || load::poll_after(&self.service.state, false))
+    }
+
+    /// Asks a host to come again within so many seconds.
+    fn put_off(&self, back: Back, seconds: u32) {
+        self.service.metrics.refused.inc();
+        let problem = Problem::new(Code::Overloaded, "too many hosts ask for more than can be told them at the moment")
+            .hint("ask again after the time in Retry-After");
+        let mut response = answered(Err(problem.into()), back.id);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(by_chance(seconds)));
+        tokio::spawn(routed::send(response, back.respond, false, None));
+    }
+
     /// Tells what became of a poll.
-    fn tell(&self, back: Back, outcome: Outcome) {
+    fn tell(&mut self, back: Back, outcome: Outcome) {
         match outcome {
             Outcome::Unchanged(unchanged) => reply(back, unchanged),
             Outcome::Moved(moved, gzip) => {
                 let state = self.service.state.clone();
-                self.answer(back, async move { polls::changed(&state, *moved, gzip).await });
+                self.answer(back, move |seat| async move { (polls::changed(&state, *moved, gzip).await, Some(seat)) });
             }
         }
     }
 
-    /// Answers in a task of its own, which ends when nobody waits for the answer any more.
-    fn answer(&self, back: Back, told: impl Future<Output = Answer<Told>> + Send + 'static) {
-        let under_way = self.under_way.hold();
-        tokio::spawn(async move {
-            let _under_way = under_way;
-            let Back { mut respond, id } = back;
-            let mut told = pin!(told);
-            let told = poll_fn(|context| {
-                if respond.poll_reset(context).is_ready() {
-                    return Poll::Ready(None);
-                }
-                told.as_mut().poll(context).map(Some)
-            });
-            if let Some(told) = told.await {
-                routed::send(answered(told.map(Told::into_response), id), respond, false).await;
-            }
+    /// Answers when it is the poll's turn, in a task of its own, which ends when nobody waits for the answer any more.
+    fn answer<T>(&mut self, back: Back, told: impl FnOnce(Seat) -> T + Send + 'static)
+    where
+        T: Future<Output = (Answer<Told>, Option<Seat>)> + Send + 'static,
+    {
+        self.line.begin(&self.service.metrics, move |seat| {
+            tokio::spawn(answer(back, told(seat)));
         });
     }
+}
+
+async fn answer(Back { mut respond, id }: Back, told: impl Future<Output = (Answer<Told>, Option<Seat>)>) {
+    let mut told = pin!(told);
+    let told = poll_fn(|context| {
+        if respond.poll_reset(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        told.as_mut().poll(context).map(Some)
+    });
+    if let Some((told, seat)) = told.await {
+        routed::send(answered(told.map(Told::into_response), id), respond, false, seat).await;
+    }
+}
+
+/// Tells a host what it polled for. Whoever has but to wait for news keeps no seat.
+async fn polled(
+    state: &AppState,
+    slot: Result<Arc<Slot>, Problem>,
+    ask: &Ask,
+    seat: Seat,
+) -> (Answer<Told>, Option<Seat>) {
+    let mut seat = Some(seat);
+    let told = match slot {
+        Ok(slot) => polls::told_in_time(state, &slot, ask, || seat = None).await,
+        Err(problem) => Err(problem.into()),
+    };
+    (told, seat)
 }
 
 /// A poll of the usual sort.

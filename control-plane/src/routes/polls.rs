@@ -111,6 +111,16 @@ pub(crate) async fn changed(state: &AppState, moved: Moved, gzip: bool) -> Answe
 ///
 /// What is rare is boxed: this is what a hundred thousand held polls are made of.
 pub(crate) async fn told(state: &AppState, slot: &Arc<Slot>, ask: &Ask) -> Answer<Told> {
+    told_in_time(state, slot, ask, || ()).await
+}
+
+/// The same; `rests` is called when nothing is left to do but to wait.
+pub(crate) async fn told_in_time(
+    state: &AppState,
+    slot: &Arc<Slot>,
+    ask: &Ask,
+    mut rests: impl FnMut(),
+) -> Answer<Told> {
     let since = match ask.since {
         Some(since) if !catch_up::covered(state, since) => Box::pin(catch_up::catch_up(state, since)).await?,
         since => since,
@@ -128,6 +138,7 @@ pub(crate) async fn told(state: &AppState, slot: &Arc<Slot>, ask: &Ask) -> Answe
                     // Where the process ends, the next one should be there before the host comes back.
                     return Ok(Told::Unchanged(unchanged(state, cursor, ask.wait > 0 && !ended)));
                 }
+                rests();
                 let _waiting = state.metrics.waiting.hold();
                 tokio::select! {
                     biased;

@@ -138,8 +138,8 @@ fn write_problem(response: &mut Response, mut problem: Problem, id: &str) {
     }
     problem.request_id = Some(id.to_owned());
     let retry = match problem.code {
-        Code::Overloaded => Some(retry_after(16)),
-        Code::Unavailable => Some(retry_after(4)),
+        Code::Overloaded => Some(by_chance(16)),
+        Code::Unavailable => Some(by_chance(4)),
         _ => None,
     };
     let body = serde_json::to_vec(&problem).unwrap_or_default();
@@ -157,11 +157,11 @@ fn write_problem(response: &mut Response, mut problem: Problem, id: &str) {
 
 /// Returns after how many seconds to try again: 1 to `most`, by chance, so that those who are turned away at the same
 /// moment do not come back at the same moment.
-fn retry_after(most: u16) -> u16 {
-    let mut bytes = [0; 2];
+pub(crate) fn by_chance(most: u32) -> u32 {
+    let mut bytes = [0; 4];
     // Without chance all come back at once, which is better than never.
     let _by_chance = getrandom::fill(&mut bytes);
-    1 + u16::from_ne_bytes(bytes) % most
+    1 + u32::from_ne_bytes(bytes) % most.max(1)
 }
 
 /// Answers a method that a path without layers does not have.
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn those_turned_away_at_once_come_back_one_after_the_other() {
-        let times: std::collections::BTreeSet<_> = (0..1000).map(|_| retry_after(4)).collect();
+        let times: std::collections::BTreeSet<_> = (0..1000).map(|_| by_chance(4)).collect();
         assert_eq!(times.into_iter().collect::<Vec<_>>(), [1, 2, 3, 4]);
     }
 

@@ -22,6 +22,8 @@ use crate::simulator::{
 
 /// Agents that are checked at a time.
 const AT_ONCE: usize = 256;
+/// Connections that they share over HTTP/2: what is asked together travels together.
+const CONNECTIONS: usize = 16;
 /// How often an agent is asked that gets no answer, with pauses between: the control plane may be overloaded or restarting.
 const ATTEMPTS: u32 = 20;
 /// With so many differences nobody is compared any more: the control plane may be gone.
@@ -94,7 +96,8 @@ impl Fleet {
     /// Returns what carries the comparison: what carried the polls, unless that is a new connection for each.
     fn comparing(&self) -> anyhow::Result<Transport> {
         let carrier = if self.script.carrier == Carrier::Once { Carrier::Mux } else { self.script.carrier };
-        let script = Script { carrier, ..self.script.clone() };
+        let connections = self.script.connections.min(CONNECTIONS);
+        let script = Script { carrier, connections, ..self.script.clone() };
         Transport::new(&self.place, &script, self.agents(), &Arc::default())
     }
 

@@ -15,6 +15,7 @@ use crate::{
     simulator::{
         credentials::Credentials,
         fold::Desired,
+        hands::Hands,
         script::Script,
         tally::Tally,
         transports::{Place, Transport},
@@ -56,6 +57,7 @@ pub struct Fleet {
     stopped: AtomicBool,
     parking: AtomicBool,
     parked: Mutex<Vec<u32>>,
+    hands: Hands,
     thrown: AtomicU64,
     ticker: Mutex<Option<AbortHandle>>,
 }
@@ -86,6 +88,7 @@ impl Fleet {
             stopped: AtomicBool::new(false),
             parking: AtomicBool::new(false),
             parked: Mutex::default(),
+            hands: Hands::default(),
             thrown: AtomicU64::new(0),
             ticker: Mutex::default(),
         }))
@@ -152,16 +155,31 @@ impl Fleet {
 
     fn send(self: &Arc<Self>, agent: u32) {
         self.tally.under_way.fetch_add(1, Ordering::Relaxed);
-        let fleet = Arc::clone(self);
-        tokio::spawn(async move {
+        if !self.hands.give(agent) {
+            tokio::spawn(Arc::clone(self).turns(agent));
+        }
+    }
+
+    /// Takes an agent's turn, and those of others for as long as there are any.
+    async fn turns(self: Arc<Self>, mut agent: u32) {
+        let mut fleet = self;
+        loop {
             let (pause, changed) = fleet.turn(agent).await;
             if changed && fleet.parking.load(Ordering::SeqCst) {
                 fleet.parked.lock().unwrap_or_else(PoisonError::into_inner).push(agent);
             } else {
                 fleet.wheel.add(agent, pause);
             }
+            let next = fleet.hands.rest();
             fleet.tally.under_way.fetch_sub(1, Ordering::SeqCst);
-        });
+            let Some(next) = next else { return };
+            // Whoever waits keeps no fleet alive.
+            let waits = Arc::downgrade(&fleet);
+            drop(fleet);
+            let Ok(given) = next.await else { return };
+            let Some(there) = waits.upgrade() else { return };
+            (fleet, agent) = (there, given);
+        }
     }
 
     /// Lets no agent poll any more, cuts off held polls, waits until nothing is under way, and closes all connections.

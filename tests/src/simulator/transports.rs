@@ -53,9 +53,10 @@ impl Transport {
     /// Sends a request of an agent and returns the answer; a `slow` agent reads it in small bites, with pauses.
     pub async fn exchange(&self, agent: u32, ask: &Ask, slow: bool) -> Result<Told, Fault> {
         let mut told = match self {
-            Self::Own(own) => own.exchange(agent, ask, slow).await,
             Self::Mux(mux) => mux.exchange(agent, ask, slow).await,
-            Self::Once(once) => once.exchange(ask, slow).await,
+            // Those with a connection of their own are fewer, and are larger.
+            Self::Own(own) => Box::pin(own.exchange(agent, ask, slow)).await,
+            Self::Once(once) => Box::pin(once.exchange(ask, slow)).await,
         }?;
         told.unpack()?;
         Ok(told)

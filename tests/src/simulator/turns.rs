@@ -41,18 +41,15 @@ impl Fleet {
         let begun = Instant::now();
         let wait = if self.with(number, |agent| agent.ask_full) { 0 } else { self.script.wait };
         let polled = self.poll(number, wait).await;
-        let mut changed = false;
-        let after = match polled {
-            Polled::Unchanged(after) => {
-                let said = self.left_to_say(number);
-                self.report(number, said).await.map(|()| after)
-            }
-            Polled::Changed(after, done) => {
-                changed = true;
-                self.report(number, done).await.map(|()| after)
-            }
+        let (after, said, changed) = match polled {
+            Polled::Unchanged(after) => (Ok(after), self.left_to_say(number), false),
+            Polled::Changed(after, done) => (Ok(after), done, true),
             Polled::Again | Polled::Cut => return (Duration::ZERO, false),
-            Polled::Trouble(asked) => Err(asked),
+            Polled::Trouble(asked) => (Err(asked), Vec::new(), false),
+        };
+        let after = match after {
+            Ok(after) if !said.is_empty() => Box::pin(self.report(number, said)).await.map(|()| after),
+            after => after,
         };
         let chance = self.chance();
         let pause = match after {
@@ -75,12 +72,13 @@ impl Fleet {
 
     /// Sends a request and waits for its answer, unless held polls are cut off meanwhile (`None`).
     pub(super) async fn exchange(&self, number: u32, ask: &Ask, held: bool) -> Option<Result<Told, Fault>> {
-        let slow = self.is_slow(number);
-        let limit = PATIENCE + Duration::from_secs(self.script.wait);
-        let exchange = tokio::time::timeout(limit, self.transport.exchange(number, ask, slow));
-        if !held && self.script.storm_every == 0.0 {
-            return Some(exchange.await.unwrap_or(Err(Fault::Timeout)));
+        if held || self.script.storm_every > 0.0 {
+            return Box::pin(self.held(number, ask)).await;
         }
+        Some(self.answered(number, ask).await)
+    }
+
+    async fn held(&self, number: u32, ask: &Ask) -> Option<Result<Told, Fault>> {
         let cut = self.cut.notified();
         if self.is_stopped() {
             return None;
@@ -88,10 +86,16 @@ impl Fleet {
         let told = tokio::select! {
             biased;
             () = cut => return None,
-            told = exchange => told.unwrap_or(Err(Fault::Timeout)),
+            told = self.answered(number, ask) => told,
         };
         // Whoever is cut off takes others on the same connection along.
         if told.is_err() && self.is_stopped() { None } else { Some(told) }
+    }
+
+    async fn answered(&self, number: u32, ask: &Ask) -> Result<Told, Fault> {
+        let limit = PATIENCE + Duration::from_secs(self.script.wait);
+        let told = tokio::time::timeout(limit, self.transport.exchange(number, ask, self.is_slow(number))).await;
+        told.unwrap_or(Err(Fault::Timeout))
     }
 
     async fn poll(&self, number: u32, wait: u64) -> Polled {
@@ -163,7 +167,7 @@ impl Fleet {
             return Polled::Again;
         }
         if self.script.verify > 0.0 && self.chance() < self.script.verify {
-            self.verify(number, &answer).await;
+            Box::pin(self.verify(number, &answer)).await;
         }
         let folded = self.with(number, |agent| {
             let folded = agent.desired.fold(&envelope);
@@ -220,18 +224,9 @@ impl Fleet {
 
     /// Tells the control plane what was done; on failure returns when it is to be asked again.
     async fn report(&self, number: u32, done: Vec<DeploymentReport>) -> Result<(), Option<Duration>> {
-        if done.is_empty() {
-            return Ok(());
-        }
         let removed: Vec<Uuid> =
             done.iter().filter(|report| report.phase == Phase::Removed).map(|report| report.id).collect();
-        let (seq, acked_cursor) = self.with(number, |agent| {
-            agent.reported += 1;
-            (self.reports_from + u64::from(agent.reported), agent.desired.cursor())
-        });
-        let report = Report { seq, acked_cursor, deployments: done, ..Report::default() };
-        let body = serde_json::to_vec(&report).unwrap_or_default();
-        let ask = Ask::report(number, self.credentials.host(number as usize), body);
+        let ask = self.said(number, done);
         let begun = Instant::now();
         match self.exchange(number, &ask, false).await {
             Some(Ok(told)) if told.status == 204 => {
@@ -254,6 +249,17 @@ impl Fleet {
             }
             None => Ok(()),
         }
+    }
+
+    /// Returns the report of what was done.
+    fn said(&self, number: u32, done: Vec<DeploymentReport>) -> Ask {
+        let (seq, acked_cursor) = self.with(number, |agent| {
+            agent.reported += 1;
+            (self.reports_from + u64::from(agent.reported), agent.desired.cursor())
+        });
+        let report = Report { seq, acked_cursor, deployments: done, ..Report::default() };
+        let body = serde_json::to_vec(&report).unwrap_or_default();
+        Ask::report(number, self.credentials.host(number as usize), body)
     }
 
     /// Returns what an agent still has to say though nothing changed: removals that nobody has taken note of, and another
@@ -287,4 +293,23 @@ pub(super) fn code(body: &[u8]) -> String {
         code: String,
     }
     serde_json::from_slice::<Problem>(body).map_or_else(|_| "without a code".to_owned(), |problem| problem.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::simulator::{
+        credentials::Credentials,
+        fleet::Fleet,
+        script::{Carrier, Script},
+        transports::Place,
+    };
+
+    #[test]
+    fn turn_is_small() {
+        let place = Place { address: "127.0.0.1:1".into(), trusted: None };
+        let script = Script { carrier: Carrier::Mux, ..Script::default() };
+        let fleet = Fleet::new(&place, script, Credentials::new("s"), 1).expect("a fleet");
+        // Half a million may be under way.
+        assert!(size_of_val(&fleet.turn(0)) <= 850, "{} B", size_of_val(&fleet.turn(0)));
+    }
 }

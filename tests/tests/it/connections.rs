@@ -1,5 +1,6 @@
 //! Connections: what is spoken on them, who is let in, and how they end.
 
+mod crowded;
 mod wire;
 
 use std::{sync::Arc, time::Duration};

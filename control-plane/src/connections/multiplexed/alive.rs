@@ -8,9 +8,10 @@ use std::{
 use h2::{Ping, PingPong};
 use tokio::time::Instant;
 
-/// How often a client is asked whether it is there, and how long it may take to say so.
+/// How often a client is asked whether it is there, and how long it may take to say anything: one that is told much has all
+/// of it to read before it comes to the question.
 const ALIVE: Duration = Duration::from_secs(45);
-const ANSWERED: Duration = Duration::from_secs(20);
+const ANSWERED: Duration = Duration::from_secs(60);
 
 /// Asks a client every so often whether it is there.
 pub(super) struct Alive {

@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use axum::{Router, body::Body, response::Response};
@@ -13,7 +14,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
+use tokio::time::timeout;
 use tower::Service as _;
+
+use super::line::Seat;
 
 /// What speaks of the connection, and has no place where there are many requests on one.
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -25,8 +29,22 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::TE,
 ];
 
+/// How long an answer keeps its seat while its reader has no room for more of it.
+const STALLED: Duration = Duration::from_secs(5);
+
+/// Whether a request is one of a host, and is answered as soon as its turn comes.
+pub(super) fn is_brief<B>(request: &Request<B>) -> bool {
+    let of_host = request.uri().path().strip_prefix("/v1/hosts/").and_then(|rest| rest.split_once('/'));
+    of_host.is_some_and(|(_, what)| what == "report" || what.starts_with("bundles/"))
+}
+
 /// Has the router answer a request.
-pub(super) async fn routed(mut router: Router, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+pub(super) async fn routed(
+    mut router: Router,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    seat: Option<Seat>,
+) {
     let head = *request.method() == Method::HEAD;
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
@@ -39,7 +57,7 @@ pub(super) async fn routed(mut router: Router, request: Request<RecvStream>, mut
         answered.as_mut().poll(context).map(Some)
     });
     if let Some(Ok(response)) = answered.await {
-        send(response, respond, head).await;
+        send(response, respond, head, seat).await;
     }
 }
 
@@ -92,14 +110,14 @@ impl http_body::Body for Arriving {
     }
 }
 
-/// Sends an answer; `head` says that nobody wants its body.
-pub(super) async fn send(response: Response, mut respond: SendResponse<Bytes>, head: bool) {
+/// Sends an answer; `head` says that nobody wants its body. Its seat goes with the last of its bytes.
+pub(super) async fn send(response: Response, mut respond: SendResponse<Bytes>, head: bool, seat: Option<Seat>) {
     let (mut parts, body) = response.into_parts();
     let exact = body.size_hint().exact();
     prepare(&mut parts.headers, exact.filter(|length| *length > 0 || !(head || is_empty(parts.status))));
     let ended = head || body.is_end_stream();
     let Ok(mut stream) = respond.send_response(http::Response::from_parts(parts, ()), ended) else { return };
-    if !ended && let Err(reason) = pour(body, &mut stream).await {
+    if !ended && let Err(reason) = pour(body, &mut stream, seat).await {
         stream.send_reset(reason);
     }
 }
@@ -127,7 +145,7 @@ fn prepare(headers: &mut HeaderMap, length: Option<u64>) {
 }
 
 /// Sends a body as fast as its reader takes it.
-async fn pour(mut body: Body, stream: &mut SendStream<Bytes>) -> Result<(), Reason> {
+async fn pour(mut body: Body, stream: &mut SendStream<Bytes>, mut seat: Option<Seat>) -> Result<(), Reason> {
     loop {
         let mut next = pin!(body.frame());
         let frame = poll_fn(|context| {
@@ -143,7 +161,7 @@ async fn pour(mut body: Body, stream: &mut SendStream<Bytes>) -> Result<(), Reas
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
                 let last = body.is_end_stream();
-                piecewise(data, last, stream).await?;
+                piecewise(data, last, stream, &mut seat).await?;
                 if last {
                     return Ok(());
                 }
@@ -153,28 +171,51 @@ async fn pour(mut body: Body, stream: &mut SendStream<Bytes>) -> Result<(), Reas
 }
 
 /// Sends bytes in pieces that fit into what the reader has room for.
-async fn piecewise(mut data: Bytes, last: bool, stream: &mut SendStream<Bytes>) -> Result<(), Reason> {
+async fn piecewise(
+    mut data: Bytes,
+    last: bool,
+    stream: &mut SendStream<Bytes>,
+    seat: &mut Option<Seat>,
+) -> Result<(), Reason> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
-        let mut room = stream.capacity();
-        while room == 0 {
-            let more = poll_fn(|context| {
-                if let Poll::Ready(reason) = stream.poll_reset(context) {
-                    return Poll::Ready(Err(reason.unwrap_or(Reason::CANCEL)));
+        if stream.capacity() == 0 {
+            let mut more = pin!(more(stream));
+            match timeout(STALLED, more.as_mut()).await {
+                Ok(more) => more?,
+                // Whoever does not read keeps nobody else from being answered.
+                Err(_) => {
+                    *seat = None;
+                    more.await?;
                 }
-                stream.poll_capacity(context).map(Ok)
-            });
-            room = match more.await? {
-                Some(Ok(room)) => room,
-                Some(Err(_)) | None => return Err(Reason::CANCEL),
-            };
+            }
         }
-        let piece = data.split_to(room.min(data.len()));
+        let mut piece = data.split_to(stream.capacity().min(data.len()));
         let ended = last && data.is_empty();
+        if ended && let Some(seat) = seat.take() {
+            piece = seat.on(piece);
+        }
         stream.send_data(piece, ended).map_err(|_| Reason::CANCEL)?;
         if ended {
             return Ok(());
         }
     }
     if last { stream.send_data(Bytes::new(), true).map_err(|_| Reason::CANCEL) } else { Ok(()) }
+}
+
+/// Waits until the reader has room.
+async fn more(stream: &mut SendStream<Bytes>) -> Result<(), Reason> {
+    while stream.capacity() == 0 {
+        let more = poll_fn(|context| {
+            if let Poll::Ready(reason) = stream.poll_reset(context) {
+                return Poll::Ready(Err(reason.unwrap_or(Reason::CANCEL)));
+            }
+            stream.poll_capacity(context).map(Ok)
+        });
+        match more.await? {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return Err(Reason::CANCEL),
+        }
+    }
+    Ok(())
 }

@@ -3,9 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::{Builder, ResponseFuture, SendRequest};
-use http::{HeaderValue, Request, header};
-use tokio::{sync::Mutex, task::AbortHandle};
+use h2::{
+    RecvStream,
+    client::{Builder, ResponseFuture, SendRequest},
+};
+use http::{HeaderValue, Request, Response, header};
+use tokio::{
+    sync::Mutex,
+    task::{self, AbortHandle},
+};
 
 use super::{Dialer, socket::Socket};
 use crate::simulator::wire::{Ask, Fault, MOST, Told};
@@ -37,7 +43,7 @@ impl Mux {
     pub(super) async fn exchange(&self, agent: u32, ask: &Ask, slow: bool) -> Result<Told, Fault> {
         let begun = match self.begin(agent, ask).await {
             // The connection was on its way out and did not take the request: that is no answer yet.
-            Err(Fault::Http2(_)) => self.begin(agent, ask).await,
+            Err(Fault::Http2(_)) => Box::pin(self.begin(agent, ask)).await,
             begun => begun,
         };
         answer(begun?, slow).await
@@ -45,48 +51,56 @@ impl Mux {
 
     /// Sends a request over the agent's connection, making it if there is none.
     async fn begin(&self, agent: u32, ask: &Ask) -> Result<ResponseFuture, Fault> {
-        let link = &self.links[agent as usize % self.links.len()];
-        let (sender, driver) = {
-            let mut link = link.lock().await;
-            match link.as_ref().filter(|link| !link.driver.is_finished()) {
-                Some(link) => (link.sender.clone(), link.driver.id()),
-                None => {
-                    let opened = self.open().await?;
-                    let both = (opened.sender.clone(), opened.driver.id());
-                    *link = Some(opened);
-                    both
-                }
-            }
+        let (sender, driver) = self.link(agent).await?;
+        // One that has no room for another request is waited for.
+        let begun = match sender.ready().await {
+            Ok(sender) => self.send(sender, ask),
+            Err(error) => Err(failed(error)),
         };
-        let begun = async {
-            let mut sender = sender.ready().await.map_err(failed)?;
-            let method = if ask.body.is_some() { "POST" } else { "GET" };
-            let uri = format!("{}://{}{}", self.dialer.scheme(), self.dialer.host, ask.path);
-            let mut request = Request::builder().method(method).uri(uri);
-            let mut token = HeaderValue::try_from(format!("Bearer {}", ask.token))
-                .map_err(|_| Fault::Malformed("a credential that is no header"))?;
-            // Every host's is another one: in the table of known headers it would only push others out.
-            token.set_sensitive(true);
-            request = request.header(header::AUTHORIZATION, token);
-            if ask.gzip {
-                request = request.header(header::ACCEPT_ENCODING, "gzip");
-            }
-            if ask.body.is_some() {
-                request = request.header(header::CONTENT_TYPE, "application/json");
-            }
-            let request = request.body(()).map_err(|_| Fault::Malformed("a request that is none"))?;
-            let (response, mut stream) = sender.send_request(request, ask.body.is_none()).map_err(failed)?;
-            if let Some(body) = &ask.body {
-                stream.send_data(Bytes::from(body.clone()), true).map_err(failed)?;
-            }
-            Ok(response)
-        };
-        let begun = begun.await;
         if matches!(begun, Err(Fault::Http2(_))) {
             // Nothing new can begin on it; what is under way on it ends by itself.
-            link.lock().await.take_if(|link| link.driver.id() == driver);
+            self.place(agent).lock().await.take_if(|link| link.driver.id() == driver);
         }
         begun
+    }
+
+    fn place(&self, agent: u32) -> &Mutex<Option<Link>> {
+        &self.links[agent as usize % self.links.len()]
+    }
+
+    /// Returns the agent's connection, and its number.
+    async fn link(&self, agent: u32) -> Result<(SendRequest<Bytes>, task::Id), Fault> {
+        let mut link = self.place(agent).lock().await;
+        if let Some(link) = link.as_ref().filter(|link| !link.driver.is_finished()) {
+            return Ok((link.sender.clone(), link.driver.id()));
+        }
+        let opened = Box::pin(self.open()).await?;
+        let both = (opened.sender.clone(), opened.driver.id());
+        *link = Some(opened);
+        Ok(both)
+    }
+
+    fn send(&self, mut sender: SendRequest<Bytes>, ask: &Ask) -> Result<ResponseFuture, Fault> {
+        let method = if ask.body.is_some() { "POST" } else { "GET" };
+        let uri = format!("{}://{}{}", self.dialer.scheme(), self.dialer.host, ask.path);
+        let mut request = Request::builder().method(method).uri(uri);
+        let mut token = HeaderValue::try_from(format!("Bearer {}", ask.token))
+            .map_err(|_| Fault::Malformed("a credential that is no header"))?;
+        // Every host's is another one: in the table of known headers it would only push others out.
+        token.set_sensitive(true);
+        request = request.header(header::AUTHORIZATION, token);
+        if ask.gzip {
+            request = request.header(header::ACCEPT_ENCODING, "gzip");
+        }
+        if ask.body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(()).map_err(|_| Fault::Malformed("a request that is none"))?;
+        let (response, mut stream) = sender.send_request(request, ask.body.is_none()).map_err(failed)?;
+        if let Some(body) = &ask.body {
+            stream.send_data(Bytes::from(body.clone()), true).map_err(failed)?;
+        }
+        Ok(response)
     }
 
     async fn open(&self) -> Result<Link, Fault> {
@@ -119,11 +133,7 @@ impl Mux {
 }
 
 async fn answer(response: ResponseFuture, slow: bool) -> Result<Told, Fault> {
-    let (head, mut stream) = response.await.map_err(failed)?.into_parts();
-    let mut told = Told { status: head.status.as_u16(), ..Told::default() };
-    for (name, value) in &head.headers {
-        told.header(name.as_str(), value.as_bytes());
-    }
+    let (mut told, mut stream) = headed(response.await.map_err(failed)?);
     while let Some(piece) = stream.data().await {
         let piece = piece.map_err(failed)?;
         told.body.extend_from_slice(&piece);
@@ -136,6 +146,16 @@ async fn answer(response: ResponseFuture, slow: bool) -> Result<Told, Fault> {
         stream.flow_control().release_capacity(piece.len()).map_err(failed)?;
     }
     Ok(told)
+}
+
+/// Returns what the headers of an answer say, and its body.
+fn headed(response: Response<RecvStream>) -> (Told, RecvStream) {
+    let (head, stream) = response.into_parts();
+    let mut told = Told { status: head.status.as_u16(), ..Told::default() };
+    for (name, value) in &head.headers {
+        told.header(name.as_str(), value.as_bytes());
+    }
+    (told, stream)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as map_err passes it")]
