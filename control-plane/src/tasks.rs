@@ -2,6 +2,7 @@
 //! again; a signal only wakes it sooner.
 
 pub mod absences;
+pub(crate) mod apart;
 pub mod follow;
 pub mod heartbeats;
 mod leads;

@@ -11,7 +11,7 @@ use std::{
 use titan_api::{Code, Digest, Problem};
 use tokio::sync::oneshot;
 
-use crate::{state::AppState, store::TokenRow};
+use crate::{state::AppState, store::TokenRow, tasks::apart::apart};
 
 /// Credentials that one statement asks for.
 const TOGETHER: usize = 2000;
@@ -60,7 +60,7 @@ pub(super) async fn find(state: &AppState, hash: &Digest) -> Found {
         !std::mem::replace(&mut asked.busy, true)
     };
     if begins {
-        tokio::spawn(Worker { state: state.clone(), over: false }.run());
+        apart(Worker { state: state.clone(), over: false }.run());
     }
     let lost = || Problem::new(Code::Unavailable, "credentials cannot be looked up now").hint("try again in a moment");
     answered.await.map_err(|_| lost())?

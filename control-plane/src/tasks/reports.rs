@@ -24,7 +24,7 @@ use crate::{
     },
     state::AppState,
     store::{Removal, StoreError, Tx},
-    tasks::sweep,
+    tasks::{apart::apart, sweep},
 };
 
 /// Bytes of reports that may wait; about 30 000 ordinary ones.
@@ -150,8 +150,8 @@ pub async fn take(state: &AppState, slot: &Arc<Slot>, said: Said) -> Result<(), 
     let room = state.reports.enter(bytes, PATIENCE).await?;
     let (done, committed) = oneshot::channel();
     if state.reports.push(Waiting { said, slot: Arc::clone(slot), bytes, done, _room: room }) {
-        // A task of its own: the request that began it may be given up by its host.
-        tokio::spawn(write(state.clone()));
+        // Not in the request that began it: that may be given up by its host.
+        apart(write(state.clone()));
     }
     committed.await.unwrap_or_else(|_| Err(unwritten()))
 }

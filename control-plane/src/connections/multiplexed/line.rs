@@ -113,10 +113,10 @@ impl Line {
     }
 }
 
-/// Returns for how many seconds a host that asks is put off while so many answers wait, `None` if it is answered: for no
-/// longer than it would wait anyway, and for long enough that it comes few times before there is room.
+/// Returns for how many seconds a host that asks is put off while so many answers wait, `None` if it is answered: at
+/// its own cadence in the middle, so that it comes few times before there is room.
 pub(super) fn crowd(waiting: i64, interval: impl FnOnce() -> u32) -> Option<u32> {
-    (waiting >= CROWD).then(|| interval().min(LATEST))
+    (waiting >= CROWD).then(|| interval().saturating_mul(2).min(LATEST))
 }
 
 #[cfg(test)]
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn hosts_are_put_off_when_too_many_wait_and_not_for_long() {
         assert_eq!(crowd(32_767, || 30), None);
-        assert_eq!((crowd(32_768, || 30), crowd(32_768, || 480)), (Some(30), Some(120)));
+        assert_eq!((crowd(32_768, || 30), crowd(32_768, || 480)), (Some(60), Some(120)));
     }
 
     #[test]
