@@ -223,8 +223,8 @@ impl<'c> Gateway<'c> {
         let state = &self.service.state;
         let Some(poll) = Usual::of(&request) else {
             let router = self.service.router.clone();
-            if routed::is_brief(&request) {
-                self.line.begin(&self.service.metrics, move |seat| {
+            if routed::is_for_a_bundle(&request) {
+                self.line.begin(&self.service.metrics, respond, move |respond, seat| {
                     tokio::spawn(routed::routed(router, request, respond, Some(seat)));
                 });
             } else {
@@ -275,7 +275,8 @@ impl<'c> Gateway<'c> {
 
     /// Returns for how many seconds a host that asks now is put off, if it is.
     fn crowd(&self) -> Option<u32> {
-        line::crowd(self.service.metrics.queued.get(), || load::poll_after(&self.service.state, false))
+        let waiting = if self.line.waits() { self.service.metrics.in_line.get() } else { 0 };
+        line::crowd(waiting, || load::poll_after(&self.service.state, false))
     }
 
     /// Asks a host to come again within so many seconds.
@@ -304,8 +305,9 @@ impl<'c> Gateway<'c> {
     where
         T: Future<Output = (Answer<Told>, Option<Seat>)> + Send + 'static,
     {
-        self.line.begin(&self.service.metrics, move |seat| {
-            tokio::spawn(answer(back, told(seat)));
+        let Back { respond, id } = back;
+        self.line.begin(&self.service.metrics, respond, move |respond, seat| {
+            tokio::spawn(answer(Back { respond, id }, told(seat)));
         });
     }
 }

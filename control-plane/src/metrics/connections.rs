@@ -13,6 +13,8 @@ pub struct ConnectionMetrics {
     handshakes: Family<Shaken, Counter>,
     /// Answers that wait for a place.
     pub queued: Level,
+    /// Those of them that wait in the line of an HTTP/2 connection.
+    pub in_line: Level,
     /// Answers that found no place in time.
     pub refused: Counter,
     /// Connections that were ended because their peer was too slow or silent.
@@ -101,7 +103,7 @@ impl ConnectionMetrics {
         r.register("connections_open", "Open connections by what is spoken on them", self.open.clone());
         r.register("tls_handshakes", "TLS handshakes by how they ended", self.handshakes.clone());
         r.register("answers_queued", "Answers that wait for a place", self.queued.0.clone());
-        r.register("answers_refused", "Answers that found no place in time", self.refused.clone());
+        r.register("answers_refused", "Answers that found no place in time, or would not have", self.refused.clone());
         r.register("connections_timed_out", "Connections ended for slowness or silence", self.timed_out.clone());
     }
 }

@@ -16,7 +16,7 @@ use crate::metrics::commits::CommitMetrics;
 const CONNECTIONS: u32 = 10;
 /// Rows of SQLite that are read before anybody takes them: who has more to wait for than one value is woken for so many at a
 /// time, and not for every fifty in a process that is busy.
-const ROWS_AHEAD: usize = 2048;
+const ROWS_AHEAD: usize = 512;
 /// A replica that is put to sleep in the middle of a transaction holds what it locked: the server ends that for it, so that
 /// another one can go on. Statements follow each other within milliseconds.
 const ASLEEP: &str = "SET idle_in_transaction_session_timeout = '15s'";

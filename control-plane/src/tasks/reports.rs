@@ -151,7 +151,7 @@ pub async fn take(state: &AppState, slot: &Arc<Slot>, said: Said) -> Result<(), 
     let (done, committed) = oneshot::channel();
     if state.reports.push(Waiting { said, slot: Arc::clone(slot), bytes, done, _room: room }) {
         // Not in the request that began it: that may be given up by its host.
-        apart(write(state.clone()));
+        apart(Writer { state: state.clone(), over: false }.run());
     }
     committed.await.unwrap_or_else(|_| Err(unwritten()))
 }
@@ -160,29 +160,38 @@ fn unwritten() -> Problem {
     Problem::new(Code::Unavailable, "the report could not be written").hint("send it again in a moment")
 }
 
-/// Lets the next one write if this one ends by a panic, and whoever waits try again.
-struct Writing<'a>(&'a Reports);
+/// Whoever writes for all. If he is lost, those that wait are told so, and the next one who reports begins anew.
+struct Writer {
+    state: AppState,
+    over: bool,
+}
 
-impl Drop for Writing<'_> {
+impl Drop for Writer {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            *self.0.queue() = Queue::default();
+        if !self.over {
+            *self.state.reports.queue() = Queue::default();
         }
     }
 }
 
+impl Writer {
+    async fn run(mut self) {
+        write(&self.state).await;
+        self.over = true;
+    }
+}
+
 /// Writes until nothing is left.
-async fn write(state: AppState) {
+async fn write(state: &AppState) {
     let reports = &state.reports;
-    let _writing = Writing(reports);
     while reports.go_on() {
         // Begun first: whoever comes while it waits for its turn goes along.
         let begun = state.store.write("report").await;
         let batch = reports.next();
         state.metrics.report_batch.observe(batch.len() as f64);
-        match commit(&state, begun, &batch).await {
+        match commit(state, begun, &batch).await {
             Ok((taken, removed)) => {
-                settle(&state, &removed).await;
+                settle(state, &removed).await;
                 for (waiting, taken) in batch.into_iter().zip(taken) {
                     // Whoever gave up does not listen any more.
                     let _heard = waiting.done.send(taken);

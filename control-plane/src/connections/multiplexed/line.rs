@@ -9,29 +9,41 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::Context,
+    task::{Context, Waker},
 };
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
+use h2::server::SendResponse;
 
 use crate::metrics::connections::{ConnectionMetrics, Held};
 
 /// Answers at work for one connection.
 const AT_WORK: usize = 32;
-/// Answers of all connections that may wait. While it are so many, a host that asks for more is put off; one that waited for
-/// news, or has something to report, is not.
+/// Answers of all connections that may wait. While it are so many, a host that asks for more on a connection where others wait
+/// is put off; one that waited for news, or has something to report, is not.
 const CROWD: i64 = 32 * 1024;
 /// For how many seconds a host is put off at most.
 const LATEST: u32 = 120;
 
-type Job = Box<dyn FnOnce(Seat) + Send>;
+/// Jobs among which those are looked for that were given up: more than this cannot be wanted, as a connection has no more
+/// streams. Whoever gives up what he asked for and asks anew would have the line grow without end.
+const WANTED: usize = super::STREAMS as usize;
+
+/// What is done once there is a seat.
+type Work = Box<dyn FnOnce(SendResponse<Bytes>, Seat) + Send>;
 
 /// What is at work for a connection, and what waits.
 #[derive(Default)]
 pub(super) struct Line {
-    jobs: VecDeque<(Held, Job)>,
+    jobs: VecDeque<Job>,
     seats: Arc<Seats>,
+}
+
+struct Job {
+    respond: SendResponse<Bytes>,
+    work: Work,
+    _queued: [Held; 2],
 }
 
 #[derive(Debug, Default)]
@@ -71,14 +83,24 @@ impl AsRef<[u8]> for Seated {
 }
 
 impl Line {
-    /// Begins a job, now if there is a seat, else when [`go_on`](Self::go_on) finds one.
-    pub(super) fn begin(&mut self, metrics: &ConnectionMetrics, job: impl FnOnce(Seat) + Send + 'static) {
+    /// Begins to work on an answer, now if there is a seat, else when [`go_on`](Self::go_on) finds one.
+    pub(super) fn begin(
+        &mut self,
+        metrics: &ConnectionMetrics,
+        respond: SendResponse<Bytes>,
+        work: impl FnOnce(SendResponse<Bytes>, Seat) + Send + 'static,
+    ) {
         if self.jobs.is_empty()
             && let Some(seat) = self.seat()
         {
-            return job(seat);
+            return work(respond, seat);
         }
-        self.jobs.push_back((metrics.queued.hold(), Box::new(job)));
+        if self.jobs.len() >= WANTED {
+            let mut nobody = Context::from_waker(Waker::noop());
+            self.jobs.retain_mut(|job| job.respond.poll_reset(&mut nobody).is_pending());
+        }
+        let _queued = [metrics.queued.hold(), metrics.in_line.hold()];
+        self.jobs.push_back(Job { respond, work: Box::new(work), _queued });
     }
 
     /// Begins the jobs for which there are seats by now, the first first. If any are left, the task is woken for the next.
@@ -89,13 +111,18 @@ impl Line {
         self.seats.task.register(context.waker());
         while !self.jobs.is_empty()
             && let Some(seat) = self.seat()
-            && let Some((_queued, job)) = self.jobs.pop_front()
+            && let Some(Job { respond, work, _queued }) = self.jobs.pop_front()
         {
-            job(seat);
+            work(respond, seat);
         }
         if self.jobs.is_empty() {
             self.jobs = VecDeque::new();
         }
+    }
+
+    /// Whether anything waits.
+    pub(super) fn waits(&self) -> bool {
+        !self.jobs.is_empty()
     }
 
     /// Whether nothing is at work and nothing waits.
@@ -121,10 +148,7 @@ pub(super) fn crowd(waiting: i64, interval: impl FnOnce() -> u32) -> Option<u32>
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{Mutex, atomic::AtomicBool},
-        task::{Wake, Waker},
-    };
+    use std::{sync::atomic::AtomicBool, task::Wake};
 
     use super::*;
 
@@ -144,38 +168,22 @@ mod tests {
     }
 
     #[test]
-    fn jobs_are_at_work_so_many_at_a_time_until_their_bytes_are_gone_and_none_is_passed_over() {
-        let metrics = ConnectionMetrics::default();
-        let mut line = Line::default();
-        let begun: Arc<Mutex<Vec<(usize, Seat)>>> = Arc::default();
-        for number in 0..AT_WORK + 3 {
-            let begun = Arc::clone(&begun);
-            line.begin(&metrics, move |seat| begun.lock().expect("no panic").push((number, seat)));
-        }
-        let numbers = || begun.lock().expect("no panic").iter().map(|(number, _)| *number).collect::<Vec<_>>();
-        assert_eq!((numbers().len(), metrics.queued.get()), (AT_WORK, 3));
-
+    fn seat_is_taken_until_the_last_byte_is_gone() {
+        let line = Line::default();
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
-        line.go_on(&Context::from_waker(&waker));
-        assert_eq!(numbers().len(), AT_WORK, "there is no seat");
-        let (_, seat) = begun.lock().expect("no panic").remove(0);
-        let bytes = seat.on(Bytes::from_static(b"abc"));
+        line.seats.task.register(&waker);
+        let mut seats: Vec<_> = std::iter::from_fn(|| line.seat()).collect();
+        assert_eq!(seats.len(), AT_WORK);
+        let bytes = seats.pop().expect("a seat").on(Bytes::from_static(b"abc"));
         let rest = bytes.slice(1..);
         drop(bytes);
-        assert!(!woken.0.load(Ordering::SeqCst), "some of them are still to be sent");
+        assert!(line.seat().is_none() && !woken.0.load(Ordering::SeqCst), "some of them are still to be sent");
         drop(rest);
-        assert!(woken.0.swap(false, Ordering::SeqCst));
-        let late = Arc::clone(&begun);
-        line.begin(&metrics, move |seat| late.lock().expect("no panic").push((1000, seat)));
-        assert_eq!(numbers().len(), AT_WORK - 1, "whoever comes later is not the next");
-        line.go_on(&Context::from_waker(&waker));
-        assert_eq!(numbers().last(), Some(&AT_WORK));
-
-        while !line.is_empty() {
-            begun.lock().expect("no panic").clear();
-            line.go_on(&Context::from_waker(&waker));
-        }
-        assert_eq!(metrics.queued.get(), 0);
+        assert!(woken.0.load(Ordering::SeqCst), "whoever waits is told");
+        let end = line.seat().expect("free").on(Bytes::new());
+        assert!(line.seat().is_none(), "no bytes at all keep it too");
+        drop((end, seats));
+        assert!(line.is_empty());
     }
 }

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower::Service as _;
 
 use super::line::Seat;
@@ -29,13 +29,13 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::TE,
 ];
 
-/// How long an answer keeps its seat while its reader has no room for more of it.
+/// How long an answer keeps its seat while its reader has no room for more of it, all in all.
 const STALLED: Duration = Duration::from_secs(5);
 
-/// Whether a request is one of a host, and is answered as soon as its turn comes.
-pub(super) fn is_brief<B>(request: &Request<B>) -> bool {
+/// Whether a host asks for a bundle.
+pub(super) fn is_for_a_bundle<B>(request: &Request<B>) -> bool {
     let of_host = request.uri().path().strip_prefix("/v1/hosts/").and_then(|rest| rest.split_once('/'));
-    of_host.is_some_and(|(_, what)| what == "report" || what.starts_with("bundles/"))
+    *request.method() == Method::GET && of_host.is_some_and(|(_, what)| what.starts_with("bundles/"))
 }
 
 /// Has the router answer a request.
@@ -146,6 +146,7 @@ fn prepare(headers: &mut HeaderMap, length: Option<u64>) {
 
 /// Sends a body as fast as its reader takes it.
 async fn pour(mut body: Body, stream: &mut SendStream<Bytes>, mut seat: Option<Seat>) -> Result<(), Reason> {
+    let mut patience = STALLED;
     loop {
         let mut next = pin!(body.frame());
         let frame = poll_fn(|context| {
@@ -156,12 +157,12 @@ async fn pour(mut body: Body, stream: &mut SendStream<Bytes>, mut seat: Option<S
             next.as_mut().poll(context).map(Ok)
         });
         match frame.await? {
-            None => return stream.send_data(Bytes::new(), true).map_err(|_| Reason::CANCEL),
+            None => return end(stream, &mut seat),
             Some(Err(_)) => return Err(Reason::INTERNAL_ERROR),
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
                 let last = body.is_end_stream();
-                piecewise(data, last, stream, &mut seat).await?;
+                piecewise(data, last, stream, &mut seat, &mut patience).await?;
                 if last {
                     return Ok(());
                 }
@@ -176,13 +177,18 @@ async fn piecewise(
     last: bool,
     stream: &mut SendStream<Bytes>,
     seat: &mut Option<Seat>,
+    patience: &mut Duration,
 ) -> Result<(), Reason> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         if stream.capacity() == 0 {
+            let begun = Instant::now();
             let mut more = pin!(more(stream));
-            match timeout(STALLED, more.as_mut()).await {
-                Ok(more) => more?,
+            match timeout(*patience, more.as_mut()).await {
+                Ok(more) => {
+                    more?;
+                    *patience = patience.saturating_sub(begun.elapsed());
+                }
                 // Whoever does not read keeps nobody else from being answered.
                 Err(_) => {
                     *seat = None;
@@ -200,7 +206,13 @@ async fn piecewise(
             return Ok(());
         }
     }
-    if last { stream.send_data(Bytes::new(), true).map_err(|_| Reason::CANCEL) } else { Ok(()) }
+    if last { end(stream, seat) } else { Ok(()) }
+}
+
+/// Ends a body. Its seat goes with it, behind all that is still to be taken.
+fn end(stream: &mut SendStream<Bytes>, seat: &mut Option<Seat>) -> Result<(), Reason> {
+    let nothing = seat.take().map_or_else(Bytes::new, |seat| seat.on(Bytes::new()));
+    stream.send_data(nothing, true).map_err(|_| Reason::CANCEL)
 }
 
 /// Waits until the reader has room.
