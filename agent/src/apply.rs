@@ -11,6 +11,7 @@ pub(crate) mod appliers;
 pub(crate) mod changes;
 pub(crate) mod compose;
 pub(crate) mod files;
+mod kept;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
 pub(crate) mod podman;

@@ -1,7 +1,7 @@
 //! Links to the deployment's files in the directory that systemd reads.
 //!
-//! Every one is made beside and renamed. What stands in the place of one and is not a link of the agent's is put aside as
-//! `<name>.titan-kept`, which systemd passes over, and comes back when the link goes.
+//! Every one is made beside and renamed. What stands in the place of one and is not a link of the agent's is put aside, and
+//! what was there first comes back when the link goes.
 
 use std::{
     fs, io,
@@ -9,10 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::apply::ApplyError;
+use crate::apply::{
+    ApplyError,
+    kept::{put_aside, put_back, with_suffix},
+};
 
-/// What a file is named that had to give way.
-const KEPT: &str = ".titan-kept";
 /// What is linked to by a unit that must not run.
 const NOWHERE: &str = "/dev/null";
 /// Bytes of a file of others that are looked at.
@@ -90,7 +91,7 @@ impl<'a> Links<'a> {
                 let message = format!("{} is neither a file nor a link", path.display());
                 return Err(ApplyError::Platform { what: format!("making the link {place}"), message });
             }
-            _ => fs::rename(&path, kept(&path)).map_err(|error| failed("keeping", &path, &error))?,
+            _ => put_aside(&path).map_err(|error| failed("keeping", &path, &error))?,
         }
         let make = || -> io::Result<()> {
             let parent = path.parent().unwrap_or(self.directory);
@@ -130,16 +131,7 @@ impl<'a> Links<'a> {
             Found::Missing => {}
             _ => return Ok(false),
         }
-        let back = || -> io::Result<bool> {
-            match fs::rename(kept(&path), &path) {
-                Ok(()) => Ok(true),
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                    Ok(false)
-                }
-                Err(error) => Err(error),
-            }
-        };
-        changed |= back().map_err(|error| failed("putting back", &path, &error))?;
+        changed |= put_back(&path).map_err(|error| failed("putting back", &path, &error))?;
         if let Some(parent) = path.parent().filter(|parent| *parent != self.directory && changed) {
             // Not ours alone, so it goes only when it is empty, as with systemctl.
             let _others_use_it = fs::remove_dir(parent);
@@ -167,16 +159,6 @@ impl<'a> Links<'a> {
         };
         places.into_iter().filter_map(read).collect()
     }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(suffix);
-    path.with_file_name(name)
-}
-
-fn kept(path: &Path) -> PathBuf {
-    with_suffix(path, KEPT)
 }
 
 /// Returns where a link is made first; systemd passes over what has no name of a unit.
@@ -225,6 +207,29 @@ mod tests {
         assert_eq!(fs::read_to_string(&place).expect("back"), "theirs");
         links.take("a.service").expect("take what is not ours");
         assert_eq!(fs::read_to_string(&place).expect("still"), "theirs");
+    }
+
+    #[test]
+    fn the_first_that_was_kept_comes_back_whatever_was_put_there_later() {
+        let dir = tempfile::tempdir().expect("dir");
+        let home = dir.path().join("root/default/web");
+        let units = dir.path().join("units");
+        fs::create_dir(&units).expect("units");
+        let place = units.join("a.service");
+        fs::write(&place, "theirs").expect("theirs");
+        let links = Links::new(&units, &home);
+        links.put("a.service", "a.service").expect("put");
+        for later in ["later", "latest"] {
+            fs::remove_file(&place).expect("replaced");
+            fs::write(&place, later).expect("replaced");
+            assert!(links.put("a.service", "a.service").expect("put again"));
+        }
+        assert!(links.take("a.service").expect("take"));
+        let text = |name: &str| fs::read_to_string(units.join(name)).ok();
+        assert_eq!(text("a.service").as_deref(), Some("theirs"));
+        assert_eq!(text("a.service.titan-kept"), None);
+        assert_eq!(text("a.service.titan-kept-2").as_deref(), Some("later"));
+        assert_eq!(text("a.service.titan-kept-3").as_deref(), Some("latest"));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Files in the directory that podman's generator reads. Each is written beside and renamed; what stands in the place of
-//! one and is nobody's is put aside as `<name>.titan-kept`, which the generator passes over, and comes back when the file
-//! goes.
+//! one and is nobody's is put aside, and what was there first comes back when the file goes.
 
 use std::{
     fs, io,
@@ -10,7 +9,10 @@ use std::{
 };
 
 use super::keys::Sort;
-use crate::apply::ApplyError;
+use crate::apply::{
+    ApplyError,
+    kept::{put_aside, put_back, with_suffix},
+};
 
 /// How every file of the agent's begins; then comes whose it is.
 const FIRST: &str = "# Kept by titan-agent for ";
@@ -62,8 +64,7 @@ impl Placed<'_> {
         match self.find(name)? {
             Found::Ours(_, there) if there == text => return Ok(false),
             Found::Missing | Found::Ours(..) => {}
-            Found::Other(_) => fs::rename(&path, with_suffix(&path, ".titan-kept"))
-                .map_err(|error| failed("keeping", &path, &error))?,
+            Found::Other(_) => put_aside(&path).map_err(|error| failed("keeping", &path, &error))?,
         }
         let write = || -> io::Result<()> {
             fs::create_dir_all(self.0)?;
@@ -95,11 +96,7 @@ impl Placed<'_> {
             Found::Missing => {}
             Found::Ours(..) | Found::Other(_) => return Ok(false),
         }
-        match fs::rename(with_suffix(&path, ".titan-kept"), &path) {
-            Ok(()) => changed = true,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed("putting back", &path, &error)),
-        }
+        changed |= put_back(&path).map_err(|error| failed("putting back", &path, &error))?;
         if changed {
             let sync = || fs::File::open(self.0)?.sync_all();
             sync().map_err(|error| failed("removing", &path, &error))?;
@@ -124,12 +121,6 @@ fn look(path: &Path) -> io::Result<Found> {
         None if about.len() <= FOREIGN_BYTES => Found::Other(Some(text)),
         None => Found::Other(None),
     })
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(suffix);
-    path.with_file_name(name)
 }
 
 fn failed(doing: &str, path: &Path, error: &io::Error) -> ApplyError {
@@ -165,5 +156,20 @@ mod tests {
         placed.put(NAME, &first_line("default/web"), 0o644).expect("put");
         placed.take(NAME, "default/web").expect("take");
         assert_eq!(fs::read_to_string(dir.path().join(NAME)).expect("back"), "theirs");
+    }
+
+    #[test]
+    fn the_first_that_was_kept_comes_back_whatever_was_written_there_later() {
+        let dir = tempfile::tempdir().expect("dir");
+        let placed = Placed(dir.path());
+        let ours = first_line("default/web");
+        for theirs in ["theirs", "later"] {
+            fs::write(dir.path().join(NAME), theirs).expect("theirs");
+            assert!(placed.put(NAME, &ours, 0o644).expect("put"));
+        }
+        assert!(placed.take(NAME, "default/web").expect("take"));
+        let text = |suffix: &str| fs::read_to_string(dir.path().join(format!("{NAME}{suffix}"))).ok();
+        assert_eq!(text("").as_deref(), Some("theirs"));
+        assert_eq!((text(".titan-kept"), text(".titan-kept-2").as_deref()), (None, Some("later")));
     }
 }
