@@ -103,7 +103,7 @@ impl<'a> Links<'a> {
             }
             symlink(&target, &beside)?;
             fs::rename(&beside, &path)?;
-            fs::File::open(parent)?.sync_all()
+            self.sync(parent)
         };
         make().map_err(|error| failed("making", &path, &error))?;
         Ok(true)
@@ -132,15 +132,27 @@ impl<'a> Links<'a> {
             _ => return Ok(false),
         }
         changed |= put_back(&path).map_err(|error| failed("putting back", &path, &error))?;
-        if let Some(parent) = path.parent().filter(|parent| *parent != self.directory && changed) {
-            // Not ours alone, so it goes only when it is empty, as with systemctl.
-            let _others_use_it = fs::remove_dir(parent);
-        }
         if changed {
-            let sync = || fs::File::open(self.directory)?.sync_all();
-            sync().map_err(|error| failed("removing", &path, &error))?;
+            let parent = path.parent().unwrap_or(self.directory);
+            if parent != self.directory {
+                // Not ours alone, so it goes only when it is empty, as with systemctl.
+                let _others_use_it = fs::remove_dir(parent);
+            }
+            self.sync(parent).map_err(|error| failed("removing", &path, &error))?;
         }
         Ok(changed)
+    }
+
+    /// Waits until what was changed in the directory of a link is on disk, and that directory itself, which may have come or
+    /// gone with the link: nothing may be back after a power cut that nobody owns any more.
+    fn sync(&self, parent: &Path) -> io::Result<()> {
+        if parent != self.directory {
+            match fs::File::open(parent) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                directory => directory?.sync_all()?,
+            }
+        }
+        fs::File::open(self.directory)?.sync_all()
     }
 
     /// Returns drop-ins that others made for a unit, each as its path below the directory and what it says.
@@ -186,6 +198,10 @@ mod tests {
         assert!(links.holds(PLACE, "x").expect("holds") && !links.holds(PLACE, "y").expect("other"));
         assert!(links.take(PLACE).expect("take") && !links.take(PLACE).expect("again"));
         assert!(!units.join("a.service.d").exists() && units.exists());
+        links.put(PLACE, "x").expect("put");
+        let theirs = units.join("a.service.d/theirs.conf");
+        fs::write(&theirs, "").expect("theirs");
+        assert!(links.take(PLACE).expect("take") && theirs.exists());
     }
 
     #[test]
