@@ -1,6 +1,6 @@
 //! A deployment of objects in a cluster, from the control plane to an API server double and back.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, os::unix::process::ExitStatusExt as _, path::PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -9,7 +9,7 @@ use titan_tests::{
     agents::AgentNode,
     apiserver::ApiServer,
     manifests::{deployment, host, target, template, workload},
-    nodes::Running,
+    nodes::{self, Running},
     operators::Operator,
     worlds::{World, until},
 };
@@ -54,6 +54,12 @@ impl Stage {
 
     fn run(&self) -> Running {
         self.agent.run().expect("running")
+    }
+
+    /// Has the agent killed at a point.
+    fn cut(&self, point: &str) {
+        let ended = nodes::output(self.agent.command(&["once"]).env("TITAN_FAULT", point)).expect("it ran");
+        assert_eq!(ended.status.signal(), Some(9), "{point} is not reached: {ended:?}");
     }
 
     async fn version(&self, version: &str) {
@@ -130,9 +136,7 @@ async fn a_cut_at_any_point_of_the_agent_ends_with_what_was_declared() {
     {
         stage.version(&format!("{}", index + 10)).await;
         stage.world.settled().await.expect("decided");
-        let mut cut = stage.agent.command(&["once"]);
-        cut.env("TITAN_FAULT", point);
-        let _killed = titan_tests::nodes::output(&mut cut).expect("it ran");
+        stage.cut(point);
         stage
             .wait_for(point, |stage| stage.agent.once().is_ok() && stage.image() == Some(format!("web:{}", index + 10)))
             .await;
@@ -141,9 +145,7 @@ async fn a_cut_at_any_point_of_the_agent_ends_with_what_was_declared() {
     let options = WriteOptions::default();
     stage.world.admin.delete(Kind::Deployment, Some("default"), "web", false, &options).await.expect("deleted");
     stage.world.settled().await.expect("decided");
-    let mut cut = stage.agent.command(&["once"]);
-    cut.env("TITAN_FAULT", "removal-settled");
-    let _killed = titan_tests::nodes::output(&mut cut).expect("it ran");
+    stage.cut("removal-settled");
     stage
         .wait_for("the end", |stage| {
             stage.agent.once().is_ok() && !stage.cluster.names().iter().any(|name| name.contains("shop"))
