@@ -216,6 +216,41 @@ fn orphaning_keeps_the_files_and_forgets_them() {
 }
 
 #[test]
+fn a_bundle_that_goes_beyond_the_allowed_paths_is_refused_whole() {
+    let plane = Plane::start();
+    let host = Host::with(&plane, "appliers: { files: { paths: [etc/app, /srv/www/] } }");
+    plane.deploy("good", &[("a", "1"), ("@etc/app/x/y", "1"), ("@srv/www/z", "1")]);
+    host.settle();
+    let allowed = host.files();
+    assert_eq!(allowed, map(&[("default/good/a", "1"), ("etc/app/x/y", "1"), ("srv/www/z", "1")]));
+    // Beside what is allowed, above it, called almost like it, and elsewhere.
+    let beyond = [("one", "etc/other"), ("two", "srv"), ("three", "etc/application/x"), ("four", "usr/bin/tool")];
+    for (name, path) in beyond {
+        let (inside, outside) = (format!("@etc/app/{name}"), format!("@{path}"));
+        plane.deploy(name, &[("a", "1"), (inside.as_str(), "1"), (outside.as_str(), "1")]);
+    }
+    let ended = host.once();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for (name, path) in beyond {
+        let report = plane.reported(name);
+        let why =
+            format!("the path {path:?} is not allowed on this host; appliers.files.paths in agent.yaml says what is");
+        assert_eq!((report["phase"].as_str(), report["message"].as_str()), (Some("failed"), Some(why.as_str())));
+    }
+    assert_eq!((host.files(), host.ledger().entries.len()), (allowed.clone(), 1), "nothing is written or owned");
+    // A new release of what is in place is refused as well, and that stays as it was.
+    plane.deploy("good", &[("a", "2"), ("@etc/app/x/y", "2"), ("@etc/passwd", "2")]);
+    let ended = host.once();
+    assert!(ended.out.contains("the path \"etc/passwd\" is not allowed on this host"), "{ended:?}");
+    assert_eq!((host.files(), plane.reported("good")["phase"].as_str()), (allowed, Some("failed")));
+    // The owner may allow it.
+    beyond.iter().for_each(|(name, _)| plane.delete(name));
+    host.configure("");
+    host.settle();
+    assert_eq!(host.files(), map(&[("default/good/a", "2"), ("etc/app/x/y", "2"), ("etc/passwd", "2")]));
+}
+
+#[test]
 fn unknown_owners_and_forbidden_appliers_are_said() {
     let plane = Plane::start();
     let host = Host::with(&plane, "appliers: {}");
