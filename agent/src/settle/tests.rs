@@ -11,6 +11,9 @@ use self::worlds::{Fake, World, shell};
 use super::*;
 use crate::{claims::Claim, ledger::Removal};
 
+/// How the reason begins why something waits for a window.
+const CLOSED: &str = "outside of the maintenance windows; the next one opens ";
+
 #[test]
 fn what_failed_once_and_then_waits_for_its_hook_leaves_the_agent_at_rest() {
     let mut world = World::new(false);
@@ -185,6 +188,105 @@ fn what_proves_bad_does_not_stay_while_a_newer_release_is_missing_or_held_back()
         assert_eq!(world.report("one").phase, Phase::Healthy, "{how}");
     }
     assert_eq!(fs::read_to_string(&log).expect("log"), "once\n", "its hook ran through the way back");
+}
+
+#[test]
+fn a_change_waits_for_a_window_and_is_made_once_one_is_open() {
+    let mut world = World::new(false);
+    world.declare("one", "1", &json!({}));
+    world.pass();
+    world.close_windows();
+    // What runs is put right all the same.
+    fs::write(world.worker.state.file("files").join("default/one/a"), "tampered").expect("written");
+    world.worker.settle(&Scope { all: true, ..Scope::default() });
+    assert_eq!((world.text("one").as_deref(), world.report("one").phase), (Some("1"), Phase::Healthy));
+    let ran = world.dir.path().join("ran");
+    world.declare("one", "2", &shell(&format!("touch {}", ran.display())));
+    world.declare("two", "1", &json!({ "applier": "systemd" }));
+    let passes = world.live(Duration::from_millis(300));
+    assert!(passes < 10, "{passes} passes while no window is open");
+    assert_eq!((world.text("one").as_deref(), world.text("two")), (Some("1"), None));
+    assert!(!ran.exists() && world.calls().is_empty(), "nothing is begun");
+    for name in ["one", "two"] {
+        let report = world.report(name);
+        assert!(report.phase == Phase::Pending && report.message.starts_with(CLOSED), "{name}: {report:?}");
+    }
+    let (idle, day) = (world.worker.idle_for().expect("by itself"), Duration::from_hours(24));
+    assert!(idle > day && idle <= 3 * day, "{idle:?}: it looks again when one opens");
+    world.open_windows();
+    world.until("the second release", |world| world.text("one").as_deref() == Some("2"));
+    assert!(ran.exists());
+    assert_eq!(world.calls(), ["systemd prepares  > unit:app.service", "systemd applies  > unit:app.service"]);
+    assert!(["one", "two"].iter().all(|name| world.report(name).phase == Phase::Healthy));
+}
+
+#[test]
+fn a_removal_waits_for_a_window() {
+    let mut world = World::new(false);
+    world.declare("one", "1", &json!({ "applier": "systemd" }));
+    world.pass();
+    world.calls();
+    world.close_windows();
+    world.withdraw("one");
+    let passes = world.live(Duration::from_millis(300));
+    assert!(passes < 10, "{passes} passes while no window is open");
+    assert_eq!((world.text("one").as_deref(), world.calls()), (Some("1"), Vec::new()), "nothing is stopped");
+    let report = world.report("one");
+    assert!(report.phase == Phase::Removing && report.message.starts_with(CLOSED), "{report:?}");
+    let (idle, day) = (world.worker.idle_for().expect("by itself"), Duration::from_hours(24));
+    assert!(idle > day && idle <= 3 * day, "{idle:?}: it looks again when one opens");
+    world.open_windows();
+    world.pass();
+    assert_eq!((world.text("one"), world.calls()), (None, vec!["systemd removes unit:app.service > ".to_owned()]));
+    assert!(world.worker.ledger.entries.is_empty() && world.worker.desired.removals.is_empty());
+}
+
+#[test]
+fn the_way_back_waits_for_no_window() {
+    for newer in [false, true] {
+        let mut world = World::new(false);
+        for text in ["1", "2"] {
+            world.declare("one", text, &json!({}));
+            world.pass();
+        }
+        world.close_windows();
+        if newer {
+            world.declare("one", "3", &json!({}));
+            world.pass();
+        }
+        assert_eq!(world.text("one").as_deref(), Some("2"));
+        world.proves_bad("one");
+        world.pass();
+        assert_eq!(
+            (world.text("one").as_deref(), world.entry("one").release.as_str()),
+            (Some("1"), "one#1"),
+            "{newer}"
+        );
+        let report = world.report("one");
+        if newer {
+            assert!(report.phase == Phase::Pending && report.message.starts_with(CLOSED), "{report:?}");
+        } else {
+            assert_eq!((report.phase, report.message.as_str()), (Phase::RolledBack, "it does not answer"));
+        }
+        world.open_windows();
+        world.pass();
+        assert_eq!(world.text("one").as_deref(), Some(if newer { "3" } else { "1" }), "what is bad is not tried again");
+    }
+}
+
+#[test]
+fn no_window_is_open_by_a_clock_that_is_not_set() {
+    let mut world = World::new(false);
+    world.open_windows();
+    world.worker.desired.cursor = Some(Revision::from_micros(now().micros() + 3_600_000_000));
+    world.declare("one", "1", &json!({}));
+    world.pass();
+    let report = world.report("one");
+    assert!(report.phase == Phase::Pending && report.message.contains("this host's clock is not set"), "{report:?}");
+    // As if it had been set: the newest answer is not ahead of it any more.
+    world.worker.desired.cursor = Some(now());
+    world.pass();
+    assert_eq!(world.text("one").as_deref(), Some("1"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use titan_api::{
     Name,
     deployments::{Dependency, DependencyState},
+    poll::{RemovalReason, Tombstone},
 };
 use tokio::{runtime::Builder, sync::oneshot};
 
@@ -157,6 +158,34 @@ impl World {
         };
         self.worker.desired.entries.insert(id, entry);
         id
+    }
+
+    /// Declares that a deployment is to leave.
+    pub(super) fn withdraw(&mut self, name: &str) {
+        self.clock += 10;
+        let (id, revision) = (id_of(name), Revision::from_micros(self.clock));
+        let DesiredEntry { name, workspace, on_remove, .. } =
+            self.worker.desired.entries.remove(&id).expect("declared");
+        let reason = RemovalReason::DeploymentDeleted;
+        let tombstone = Tombstone { id, name, workspace, revision, deleted_at: revision, reason, on_remove };
+        self.worker.desired.removals.insert(id, tombstone);
+    }
+
+    /// Closes the owner's windows for two to three days, by the host's own clock.
+    pub(super) fn close_windows(&mut self) {
+        // 1970 began on a Thursday.
+        const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+        let day = now().micros() / 86_400_000_000 + 3;
+        self.windows(&format!("{} 00:00-24:00", DAYS[usize::try_from(day % 7).expect("a day")]));
+    }
+
+    /// Opens a window that is there always.
+    pub(super) fn open_windows(&mut self) {
+        self.windows("* 00:00-24:00");
+    }
+
+    fn windows(&mut self, text: &str) {
+        self.worker.windows = Windows::parse(&[text.to_owned()]).expect("a window");
     }
 
     pub(super) fn pass(&mut self) -> Vec<Done> {
