@@ -10,6 +10,14 @@ fn objects() -> Vec<Value> {
     documents("kubernetes.yaml", MANIFEST).expect("YAML")
 }
 
+fn settings(objects: &[Value]) -> Settings {
+    let config = objects.iter().find(|object| object["kind"] == "ConfigMap").expect("config");
+    let dir = tempfile::tempdir().expect("dir");
+    let file = dir.path().join("agent.yaml");
+    std::fs::write(&file, config["data"]["agent.yaml"].as_str().expect("text")).expect("file");
+    Settings::load(Some(&file), None, |_| None).expect("settings")
+}
+
 fn texts<'a>(rule: &'a Value, key: &str) -> Vec<&'a str> {
     rule[key].as_array().expect(key).iter().filter_map(Value::as_str).collect()
 }
@@ -52,12 +60,7 @@ fn its_pods_are_hardened_and_its_configuration_is_one() {
         assert_eq!(container["securityContext"], expected);
         assert!(container["resources"]["limits"]["memory"].is_string());
     }
-    let config = objects.iter().find(|object| object["kind"] == "ConfigMap").expect("config");
-    let dir = tempfile::tempdir().expect("dir");
-    let file = dir.path().join("agent.yaml");
-    std::fs::write(&file, config["data"]["agent.yaml"].as_str().expect("text")).expect("file");
-    let settings = Settings::load(Some(&file), None, |_| None).expect("settings");
-    let kubernetes = settings.appliers.kubernetes.expect("allowed");
+    let kubernetes = settings(&objects).appliers.kubernetes.expect("allowed");
     assert_eq!((kubernetes.namespaces.as_slice(), kubernetes.cluster_scoped), (&["apps".to_owned()][..], false));
     let bound: Vec<&str> = objects
         .iter()
@@ -65,4 +68,19 @@ fn its_pods_are_hardened_and_its_configuration_is_one() {
         .filter_map(|b| b["metadata"]["namespace"].as_str())
         .collect();
     assert_eq!(bound, ["apps"], "one binding for each namespace that is allowed");
+}
+
+#[test]
+fn its_volume_holds_all_that_it_may_keep() {
+    let objects = objects();
+    let claim = objects.iter().find(|object| object["kind"] == "PersistentVolumeClaim").expect("claim");
+    let size = claim["spec"]["resources"]["requests"]["storage"].as_str().and_then(|size| size.strip_suffix("Mi"));
+    let size: u64 = size.and_then(|size| size.parse().ok()).expect("a size in MiB");
+    let settings = settings(&objects);
+    // The rest is for the file system itself, and for what the limit does not keep out.
+    let most = size * 1024 * 1024 / 4 * 3;
+    assert!(settings.limits.state_bytes <= most, "{} of {most} bytes", settings.limits.state_bytes);
+    let (state, root) = (&settings.state_dir, settings.files.map(|files| files.root).unwrap_or_default());
+    let repository = settings.git.map(|git| git.repository).unwrap_or_default();
+    assert!(root.starts_with(state) && repository.starts_with(state), "all of it is on the volume");
 }
