@@ -29,6 +29,13 @@ pub fn memory(id: u32) -> anyhow::Result<Memory> {
     parse_memory(&read(id, "smaps_rollup")?)
 }
 
+/// Returns the resident bytes of process `id`, which costs little however many they are.
+pub fn resident(id: u32) -> anyhow::Result<u64> {
+    let text = read(id, "statm")?;
+    let pages = text.split_whitespace().nth(1).context("no resident pages in it")?;
+    Ok(pages.parse::<u64>()? * rustix::param::page_size() as u64)
+}
+
 /// Returns the processor time of process `id`, to the system's tick (mostly 10 ms).
 pub fn processor(id: u32) -> anyhow::Result<Processor> {
     parse_processor(&read(id, "stat")?, rustix::param::clock_ticks_per_second())
@@ -119,7 +126,8 @@ mod tests {
     #[test]
     fn this_process_has_memory_and_threads() {
         let id = std::process::id();
-        assert!(memory(id).expect("memory").resident > 0);
+        let exact = memory(id).expect("memory").resident;
+        assert!((exact / 2..exact * 2).contains(&resident(id).expect("resident")));
         assert!(
             parse_switches("x:\t1\nvoluntary_ctxt_switches:\t37\nnonvoluntary_ctxt_switches:\t5\n").expect("switches")
                 == 37

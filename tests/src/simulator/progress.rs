@@ -57,10 +57,10 @@ impl Progress {
             tally.late.quantile(0.99).as_secs_f64() * 1e3,
         );
         if let Some(id) = server
-            && let (Ok(memory), Ok(processor)) = (processes::memory(id), processes::processor(id))
+            && let (Ok(resident), Ok(processor)) = (processes::resident(id), processes::processor(id))
         {
             let cores = processor.own.saturating_sub(self.processor).as_secs_f64() / since.as_secs_f64();
-            let mebibytes = memory.resident / (1 << 20);
+            let mebibytes = resident / (1 << 20);
             line.push_str(&format!("; server {mebibytes} MiB"));
             // The first look has nothing to compare with, and a restart begins anew.
             if !self.processor.is_zero() && processor.own >= self.processor {

@@ -93,7 +93,7 @@ impl Server {
 
     /// Returns the process's resident bytes; 0 if it is not ours.
     pub fn resident(&self) -> anyhow::Result<u64> {
-        self.id().map_or(Ok(0), |id| Ok(processes::memory(id)?.resident))
+        self.id().map_or(Ok(0), processes::resident)
     }
 
     /// Stops the control plane in good order and starts it again, if it is ours. Returns how long it took to be ready.

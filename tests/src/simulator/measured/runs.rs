@@ -58,6 +58,11 @@ pub(super) async fn measure(
     let script = script(measure, options, seconds);
     let fleet = Fleet::new(&stage.server.place, script.clone(), stage.credentials.clone(), stage.hosts)?;
     let begun = Instant::now();
+    let sustained = matches!(measure, Measure::SustainedTls | Measure::SustainedMux);
+    if sustained {
+        // Whoever was told everything waits for all others: a fleet that is behind from the beginning stays behind.
+        fleet.park();
+    }
     fleet.start(script.ramp());
     let all = stage.hosts as u64;
     let mut figures = Vec::new();
@@ -82,6 +87,9 @@ pub(super) async fn measure(
     for histogram in [&fleet.tally.answered, &fleet.tally.connecting, &fleet.tally.late] {
         histogram.clear();
     }
+    if sustained {
+        fleet.unpark(script.ramp());
+    }
     let outcome = runs::played(&mut stage.server, &fleet, &script).await?;
     let tally = &outcome.fleet.tally;
     let rate = tally.polls().saturating_sub(polls) as f64 / outcome.played.as_secs_f64();
@@ -99,10 +107,7 @@ pub(super) async fn measure(
     );
     figures.push(Figure::new(format!("{name}: polls"), rate, "1/s").note(note));
     let cores = Figure::new(format!("{name}: server"), outcome.cores, "cores");
-    figures.push(match measure {
-        Measure::SustainedTls | Measure::SustainedMux => cores.goal(Goal::AtMost(1.0)),
-        _ => cores,
-    });
+    figures.push(if sustained { cores.goal(Goal::AtMost(1.0)) } else { cores });
     if script.tls {
         let full = tally.handshakes.0.get() - connects.0;
         let resumed = tally.handshakes.1.get() - connects.1;
