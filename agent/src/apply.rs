@@ -23,7 +23,7 @@ pub(crate) mod systemd;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     time::SystemTime,
 };
 
@@ -35,7 +35,7 @@ use crate::{
     claims::{Claim, Claims},
     desired::DesiredEntry,
     ledger::LedgerEntry,
-    spaces::NoRoom,
+    spaces::{Need, NoRoom},
 };
 
 /// Why a bundle cannot be applied or removed. What was there before still is, unless a switch is open.
@@ -218,6 +218,13 @@ pub(crate) trait Applier: std::fmt::Debug + Send {
     fn prepare(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
         let _nothing_to_prepare = work;
         Ok(Readiness::Ready)
+    }
+
+    /// Room: returns what [`Applier::apply`] is to write outside of the deployment's own directory, at most, and where.
+    /// Looks at nothing but its arguments.
+    fn room(&self, work: &Work<'_>) -> Vec<(PathBuf, Need)> {
+        let _nothing = work;
+        Vec::new()
     }
 
     /// Apply: the files are in place; takes what is only in `before` down, and makes, changes or restarts what differs.

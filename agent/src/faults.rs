@@ -76,6 +76,15 @@ points! {
     "project-down": "Compose has taken a project down",
 }
 
+points! {
+    /// The names of those that bundles of objects pass besides.
+    KUBERNETES_FAULT_POINTS:
+    "objects-noted": "the agent has noted what it is about to send and to remove",
+    "object-sent": "one object is applied, the agent has not noted it",
+    "object-going": "the server was asked to remove one object",
+    "objects-recorded": "the agent has noted what it has sent and removed",
+}
+
 /// Ends the process at once if a test asked for it here.
 #[cfg(all(feature = "fault-points", debug_assertions))]
 pub(crate) fn reached(name: &str) {
@@ -92,6 +101,7 @@ pub(crate) fn reached(name: &str) {
             .chain(QUADLET_FAULT_POINTS)
             .chain(SYSTEMD_FAULT_POINTS)
             .chain(COMPOSE_FAULT_POINTS)
+            .chain(KUBERNETES_FAULT_POINTS)
             .any(|point| *point == name),
         "{name} is not listed"
     );

@@ -45,6 +45,9 @@ pub use agent::{Agent, AgentError};
 pub use cli::{main, run_with};
 pub use config::Settings;
 pub use enrolment::enrol;
-pub use faults::{COMPOSE_FAULT_POINTS, FAULT_POINTS, PODMAN_FAULT_POINTS, QUADLET_FAULT_POINTS, SYSTEMD_FAULT_POINTS};
+pub use faults::{
+    COMPOSE_FAULT_POINTS, FAULT_POINTS, KUBERNETES_FAULT_POINTS, PODMAN_FAULT_POINTS, QUADLET_FAULT_POINTS,
+    SYSTEMD_FAULT_POINTS,
+};
 pub use settle::{Action, Done};
 pub use summary::OnceSummary;

@@ -101,9 +101,10 @@ impl Default for Limits {
 impl Limits {
     /// Checks that all `needs` find room where they are to be written, and what stays free stays so. Directories may be
     /// missing yet. Several on one disk are added up; a block of the disk is the least that a file takes.
-    pub(crate) fn check_disks(&self, needs: &[(&Path, Need)]) -> Result<(), NoRoom> {
+    pub(crate) fn check_disks(&self, needs: &[(impl AsRef<Path>, Need)]) -> Result<(), NoRoom> {
         let mut disks: BTreeMap<u64, (PathBuf, Need)> = BTreeMap::new();
         for (path, need) in needs {
+            let path = path.as_ref();
             let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
             let disk = stat(there).map_err(|error| unknown(path, error))?.st_dev;
             let (_, sum) = disks.entry(disk).or_insert_with(|| (there.to_owned(), Need::default()));

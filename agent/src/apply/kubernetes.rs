@@ -61,6 +61,7 @@ use crate::{
     bundles::Bundle,
     claims::{Claim, Claims},
     config::appliers::Kubernetes as Allowed,
+    faults::fault,
     settle::chain,
 };
 
@@ -152,6 +153,7 @@ impl Kubernetes {
             }
         }
         self.records.put(target.id, record)?;
+        fault!("objects-recorded");
         result
     }
 
@@ -232,6 +234,7 @@ impl Applier for Kubernetes {
             return self.records.put(id, record);
         }
         self.records.put(id, record.clone())?;
+        fault!("objects-noted");
         let gone = record.gone.iter().filter_map(Key::of).collect();
         let job = self.job(work, todo, gone, &record);
         self.start(Purpose::Send, work, job, sending::send);

@@ -27,6 +27,7 @@ pub(crate) mod underway;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -41,6 +42,7 @@ use crate::{
     bundles::Bundle,
     claims::{Claim, Claims},
     config::{Switch, appliers::Podman as Allowed},
+    spaces::Need,
 };
 use checks::Checks;
 use errands::{Errand, Trouble, Troubles, WantedPod, WantedVolume};
@@ -243,6 +245,10 @@ impl Applier for Podman {
         let kube = self.read(bundle)?;
         let always = kube.pods.iter().flat_map(|pod| &pod.always).map(String::as_str).collect();
         self.images.prepare(work.target.digest, &kube.images(), &always)
+    }
+
+    fn room(&self, work: &Work<'_>) -> Vec<(PathBuf, Need)> {
+        work.bundle.map(|bundle| self.keeper.room(work, bundle)).into_iter().collect()
     }
 
     fn apply(&mut self, work: &Work<'_>) -> Result<(), ApplyError> {

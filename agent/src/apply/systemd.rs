@@ -21,7 +21,7 @@ pub(in crate::apply) mod units;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -43,6 +43,7 @@ use crate::{
     config::appliers::Systemd as Settings,
     drifts,
     faults::fault,
+    spaces::Need,
 };
 
 /// How long a change waits for units that leave to stop. Those that take longer are left to systemd, which ends them in its
@@ -161,6 +162,13 @@ impl Applier for Systemd {
             self.check_foreign(work, bundle, &units)?;
         }
         self.checks.verify(work, bundle, &units)
+    }
+
+    fn room(&self, work: &Work<'_>) -> Vec<(PathBuf, Need)> {
+        let new = work.after.keys().filter(|claim| !work.before.contains_key(claim)).filter_map(names::place);
+        // A link, and the directory that it may be the first in.
+        let files = new.map(|place| if place.contains('/') { 2 } else { 1 }).sum();
+        vec![(self.settings.directory.clone(), Need { bytes: 0, files })]
     }
 
     fn apply(&mut self, work: &Work<'_>) -> Result<(), ApplyError> {

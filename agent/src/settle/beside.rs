@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use titan_api::reports::Phase;
 use uuid::Uuid;
 
-use super::{Worker, gates::Held};
+use super::{Worker, chain, gates::Held};
 use crate::{
     apply::{ApplyError, Observation, Readiness, Target, Work, switch::SwitchError},
     bundles::Bundle,
@@ -74,6 +74,15 @@ impl Worker {
 
     /// Brings what runs in line with the files that are in place, if that is not done. Returns whether it had to be.
     pub(super) fn enliven(&mut self, target: &Target, bundle: &Bundle) -> Result<bool, ApplyError> {
+        let brought = self.bring_in_line(target, bundle);
+        match &brought {
+            Ok(_) => self.proofs.hindered.remove(&target.id),
+            Err(error) => self.proofs.hindered.insert(target.id, chain(error)),
+        };
+        brought
+    }
+
+    fn bring_in_line(&mut self, target: &Target, bundle: &Bundle) -> Result<bool, ApplyError> {
         let Some(entry) = self.ledger.entries.get(&target.id) else { return Ok(false) };
         let Some(before) = entry.unfinished.clone() else { return Ok(false) };
         let (after, home) = (entry.claims.clone(), self.home(target));

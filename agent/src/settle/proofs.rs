@@ -46,6 +46,8 @@ pub(super) struct Proofs {
     /// Bundles of which there is nothing to see.
     plain: BTreeSet<Digest>,
     heard: Option<u64>,
+    /// Why what is beside files could not be brought in line with them.
+    pub(super) hindered: BTreeMap<Uuid, String>,
     /// Why the last pass could not write down what it found, which was said.
     unwritten: Option<String>,
 }
@@ -82,6 +84,7 @@ impl Proofs {
             watches: BTreeMap::new(),
             plain: BTreeSet::new(),
             heard: None,
+            hindered: BTreeMap::new(),
             unwritten: None,
         }
     }
@@ -148,6 +151,7 @@ impl Worker {
         let (mut bad, mut unwritten) = (false, None);
         let entries = &self.ledger.entries;
         self.proofs.watches.retain(|id, watch| entries.get(id).is_some_and(|entry| entry.digest == watch.digest));
+        self.proofs.hindered.retain(|id, _| entries.contains_key(id));
         let watches = &self.proofs.watches;
         self.proofs.asked.retain(|(id, digest, _)| watches.get(id).is_some_and(|watch| watch.digest == *digest));
         for id in self.ledger.entries.keys().copied().collect::<Vec<_>>() {
@@ -233,7 +237,11 @@ impl Worker {
         let Some(entry) = self.ledger.entries.get(&id) else { return Ok(false) };
         let (target, began) = (Target::in_place(id, entry), entry.trial.as_ref().map_or(0, |mark| mark.began));
         let returned = entry.trial.as_ref().is_some_and(|mark| mark.returned);
-        let observed = if finished { self.seen(&target, &watch.bundle) } else { unfinished(&entry.claims) };
+        let observed = if finished {
+            self.seen(&target, &watch.bundle)
+        } else {
+            unfinished(&entry.claims, self.proofs.hindered.get(&id))
+        };
         if finished {
             self.run_hook(&target, watch);
         }
@@ -379,11 +387,14 @@ impl Worker {
     }
 }
 
-/// What is to be seen of claims whose applier has not finished with them.
-fn unfinished(claims: &Claims) -> Vec<Observation> {
-    let says = || "it has yet to be brought in line with its files".to_owned();
-    let claims = claims.keys().cloned();
-    claims.map(|claim| Observation { claim, condition: Condition::Starting(says()), drift: None }).collect()
+/// What is to be seen of claims whose applier has not finished with them; why it has not is told once.
+fn unfinished(claims: &Claims, hindered: Option<&String>) -> Vec<Observation> {
+    let mut why = hindered.map(|why| format!(": {why}"));
+    let observed = claims.keys().map(|claim| {
+        let says = format!("it has yet to be brought in line with its files{}", why.take().unwrap_or_default());
+        Observation { claim: claim.clone(), condition: Condition::Starting(says), drift: None }
+    });
+    observed.collect()
 }
 
 /// Says what a trial waits for.

@@ -8,19 +8,21 @@ use titan_api::{Kind, client::WriteOptions};
 use titan_tests::{
     agents::AgentNode,
     manifests::{deployment, host, target, template, workload},
-    nodes,
+    nodes::{self, Running},
     operators::Operator,
     podman::{IMAGE, Podman, podman_alone},
     worlds::{World, until},
 };
 
-const MANIFEST: &str = "applier: compose\nhealth: { deadline: 60s, interval: 1s, minReadySeconds: 1 }\n";
+const MANIFEST: &str = "applier: compose\nhealth:\n  interval: 1s\n  minReadySeconds: 1\n  \
+                        deadline: \"{{ '3s' if workload.version == 'crash' else '60s' }}\"\n";
 
-/// One service whose command names the version.
+/// One service whose command names the version. `crash` is one that does not work.
 fn project() -> String {
     format!(
         "services:\n  web:\n    image: {IMAGE}\n    restart: always\n    stop_grace_period: 1s\n    \
-         command: [sh, -c, \": {{{{ workload.version }}}}; sleep 600\"]\n"
+         command: [sh, -c, \"{{% if workload.version == 'crash' %}}exit 3{{% endif %}}: {{{{ workload.version }}}}; \
+         sleep 600\"]\n"
     )
 }
 
@@ -71,6 +73,11 @@ impl Stage {
         assert!(!ended.status.success(), "{point} is never reached: {ended:?}");
     }
 
+    async fn version(&self, version: &str) {
+        self.world.apply([workload("web", version)]).await.expect("written");
+        self.world.settled().await.expect("decided");
+    }
+
     /// Returns the containers of ours: their commands and states.
     fn containers(&self) -> Vec<String> {
         let ps = ["ps", "-a", "--no-trunc", "--filter", "label=titan.home=default/web", "--format"];
@@ -119,13 +126,21 @@ async fn cut_everywhere(program: &str, engine: &str) {
     assert!(COMPOSE_FAULT_POINTS.iter().all(known), "one is not cut at");
     for (index, point) in up.iter().enumerate() {
         let version = (index + 10).to_string();
-        stage.world.apply([workload("web", &version)]).await.expect("written");
-        stage.world.settled().await.expect("decided");
+        stage.version(&version).await;
         stage.cut(point);
         let mut running = stage.agent.run().expect("running");
         stage.wait_for(point, |stage| stage.runs(&version) && stage.phase() == "healthy").await;
         assert!(running.is_running());
     }
+    // On its way back.
+    let last = (up.len() + 9).to_string();
+    stage.version("crash").await;
+    let mut falling = Running::start(stage.agent.command(&["run"]).env("TITAN_FAULT", "proved-bad")).expect("running");
+    let fell = until("proved-bad", async || Ok((!falling.is_running()).then_some(())));
+    fell.await.expect("cut off before it goes back");
+    let running = stage.agent.run().expect("running");
+    stage.wait_for("the release before", |stage| stage.runs(&last) && stage.phase() == "rolledBack").await;
+    drop(running);
     let options = WriteOptions::default();
     stage.world.admin.delete(Kind::Deployment, Some("default"), "web", false, &options).await.expect("deleted");
     stage.world.settled().await.expect("decided");

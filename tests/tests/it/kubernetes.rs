@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, os::unix::process::ExitStatusExt as _, path::Pa
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use titan_agent::KUBERNETES_FAULT_POINTS;
 use titan_api::{Kind, client::WriteOptions};
 use titan_tests::{
     agents::AgentNode,
@@ -17,6 +18,7 @@ use titan_tests::{
 const MANIFEST: &str = "applier: kubernetes\nhealth: { deadline: 6s, interval: 1s }\n";
 const OBJECTS: &str = "apiVersion: v1\nkind: Namespace\nmetadata: { name: shop }\n---\n\
     apiVersion: v1\nkind: ConfigMap\nmetadata: { name: web, namespace: shop }\ndata: { version: {{ workload.version | to_json }} }\n---\n\
+    apiVersion: v1\nkind: ConfigMap\nmetadata: { name: 'only-in-{{ workload.version }}', namespace: shop }\n---\n\
     apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: web, namespace: shop }\nspec:\n  replicas: 2\n  \
     selector: { matchLabels: { app: web } }\n  template:\n    metadata: { labels: { app: web } }\n    spec:\n      \
     containers:\n        - { name: app, image: 'web:{{ workload.version }}' }\n";
@@ -64,6 +66,14 @@ impl Stage {
 
     async fn version(&self, version: &str) {
         self.world.apply([workload("web", version)]).await.expect("written");
+    }
+
+    /// Whether the cluster has all of one version and nothing of another.
+    fn is(&self, version: &str) -> bool {
+        let names = self.cluster.names();
+        let mut extra = names.iter().filter(|name| name.contains("only-in-"));
+        let only = extra.next().is_some_and(|name| name.ends_with(&format!("only-in-{version}")));
+        only && extra.next().is_none() && self.image() == Some(format!("web:{version}"))
     }
 
     fn image(&self) -> Option<String> {
@@ -131,27 +141,31 @@ async fn a_deployment_of_objects_comes_changes_is_repaired_goes_back_and_leaves(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_at_any_point_of_the_agent_ends_with_what_was_declared() {
     let stage = Stage::new().await;
-    for (index, point) in
-        ["journal-switching", "ledger-saved", "files-applied", "beside-applied", "proved-good"].iter().enumerate()
-    {
-        stage.version(&format!("{}", index + 10)).await;
+    stage.cluster.edit("configmaps", "default", "theirs", "somebody", |map| map["data"] = json!({"a": "b"}));
+    let at_first = stage.cluster.names();
+    stage.wait_for("the first release", |stage| stage.agent.once().is_ok() && stage.is("1")).await;
+    let sent = ["object-sent:2", "object-sent:3"];
+    let beside = ["journal-switching", "ledger-saved", "files-applied", "beside-applied", "proved-good"];
+    for (index, point) in KUBERNETES_FAULT_POINTS.iter().chain(&sent).chain(&beside).enumerate() {
+        let version = (index + 10).to_string();
+        stage.version(&version).await;
         stage.world.settled().await.expect("decided");
         stage.cut(point);
-        stage
-            .wait_for(point, |stage| stage.agent.once().is_ok() && stage.image() == Some(format!("web:{}", index + 10)))
-            .await;
+        stage.wait_for(point, |stage| stage.agent.once().is_ok() && stage.is(&version)).await;
     }
-    stage.cluster.edit("configmaps", "default", "theirs", "somebody", |map| map["data"] = json!({"a": "b"}));
     let options = WriteOptions::default();
-    stage.world.admin.delete(Kind::Deployment, Some("default"), "web", false, &options).await.expect("deleted");
-    stage.world.settled().await.expect("decided");
-    stage.cut("removal-settled");
-    stage
-        .wait_for("the end", |stage| {
-            stage.agent.once().is_ok() && !stage.cluster.names().iter().any(|name| name.contains("shop"))
-        })
-        .await;
-    assert!(stage.cluster.get("configmaps", "default", "theirs").is_some(), "nothing foreign is touched");
+    for (index, point) in ["object-going", "object-going:3", "taken-down", "removal-settled"].iter().enumerate() {
+        stage.world.admin.delete(Kind::Deployment, Some("default"), "web", false, &options).await.expect("deleted");
+        stage.world.settled().await.expect("decided");
+        stage.cut(point);
+        stage.wait_for(point, |stage| stage.agent.once().is_ok() && stage.cluster.names() == at_first).await;
+        stage.version(&(index + 30).to_string()).await;
+        stage.world.apply([deployment("web", "web", "web", "all", &json!({}))]).await.expect("written");
+        stage.world.settled().await.expect("decided");
+        stage.wait_for(point, |stage| stage.agent.once().is_ok() && stage.is(&(index + 30).to_string())).await;
+    }
+    let theirs = stage.cluster.get("configmaps", "default", "theirs").expect("nothing foreign is touched");
+    assert_eq!(theirs["data"], json!({"a": "b"}));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -189,8 +189,19 @@ async fn a_cut_at_any_point_of_making_pods_ends_with_what_was_declared() {
         stage.wait_for_phase("healthy").await;
         assert!(running.is_running());
     }
+    // On its way back.
+    let last = (points.len() + 9).to_string();
+    stage.version("crash").await;
+    let mut falling = Running::start(stage.agent.command(&["run"]).env("TITAN_FAULT", "proved-bad")).expect("running");
+    let fell = until("proved-bad", async || Ok((!falling.is_running()).then_some(())));
+    fell.await.expect("cut off before it goes back");
+    let running = stage.run();
+    stage.wait_for("the release before", |stage| stage.runs(&last)).await;
+    stage.wait_for_phase("rolledBack").await;
+    drop(running);
     stage.delete().await;
     cut("pods-stopped");
+    cut("taken-down");
     let _running = stage.run();
     stage.wait_for("the end", |stage| stage.pod("web").is_none() && stage.pod("same").is_none()).await;
     let pods = stage.podman.run(&["pod", "ps", "--format", "{{.Name}}"]).expect("pods");

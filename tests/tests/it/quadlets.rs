@@ -318,6 +318,18 @@ async fn killed_at_every_step_units_of_quadlets_are_old_or_new_once_the_agent_is
         assert_eq!(label, version.to_string(), "after {point}");
     }
 
+    // Cut off on its way back.
+    agent("stop");
+    stage.declare("ill", &files).await;
+    let fall = ["timeout", "60", "env", "TITAN_FAULT=proved-bad", "/usr/local/bin/titan-node", "agent", "run"];
+    let fell = stage.machine.run(&fall).expect("nsenter");
+    assert!(!fell.status.success() && fell.status.code() != Some(124), "it is never proved bad: {fell:?}");
+    agent("start");
+    stage.until("rolled back", |status| is(status, Phase::RolledBack)).await;
+    stage.eventually("what was before runs", || stage.runs(&version.to_string()));
+    let units = format!("v{version}.service");
+    assert_eq!(stage.say(&["systemctl", "is-active", &units, "vill.service"]), "active\ninactive");
+
     // From quadlets to a pod, and back.
     stage.declare("30", &[("template.yaml", MANIFEST), ("pod.yaml.j2", POD)]).await;
     stage.until("a pod", |status| is(status, Phase::Healthy) && status.converged()).await;
@@ -331,6 +343,30 @@ async fn killed_at_every_step_units_of_quadlets_are_old_or_new_once_the_agent_is
     agent("stop");
     stage.delete().await;
     cut("quadlets-cleared");
+    cut("taken-down");
     agent("start");
     stage.left_nothing();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quadlets_for_which_there_is_no_room_are_refused_and_come_once_there_is() {
+    let allowed =
+        "{ files: { root: /srv/titan, switch: file }, podman: { privileged: true } }\nlimits: { reserveBytes: 0 }";
+    let Some(stage) = Stage::new(allowed, false).await else { return };
+    let directory = "/etc/containers/systemd";
+    stage.ok(&["mount", "-t", "tmpfs", "-o", "size=64k", "titan-test", directory]);
+    let files = TURNS.iter().copied().chain([("conf/greeting", "hello\n")]).collect::<Vec<_>>();
+    stage.declare("10", &files).await;
+    stage.ok(&["systemctl", "start", "titan-agent.service"]);
+    stage.until("installed", |status| is(status, Phase::Healthy) && status.converged()).await;
+    let before = stage.container("systemd-web");
+    stage.say(&["dd", "if=/dev/zero", &format!("of={directory}/ballast"), "bs=4k"]);
+    stage.declare("11", &files).await;
+    let refused = |status: &DeploymentStatus| status.hosts[0].message.contains(&format!("the disk of {directory} has"));
+    stage.until("refused", refused).await;
+    assert_eq!(stage.container("systemd-web"), before, "nothing is touched");
+    assert_eq!(stage.say(&["systemctl", "is-active", "web.service", "v10.service"]), "active\nactive");
+    stage.ok(&["rm", &format!("{directory}/ballast")]);
+    stage.until("it comes", |status| is(status, Phase::Healthy) && status.converged()).await;
+    assert!(stage.runs("11"), "{}", stage.story());
 }

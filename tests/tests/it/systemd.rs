@@ -1,6 +1,9 @@
 //! Ten hosts with a systemd of their own, the agent on each as the unit that is shipped: what is deployed is installed,
 //! changed, kept as it is, taken back, started by a boot and removed.
 
+mod no_room;
+mod offline;
+
 use std::{os::unix::process::ExitStatusExt as _, thread, time::Duration};
 
 use serde_json::{Value, json};
@@ -51,21 +54,26 @@ fn possible() -> bool {
 
 /// Starts the hosts with the agent on them, enrolled.
 fn start(world: &World) -> Vec<Machine> {
-    let machines = enrolled(world, "h", HOSTS);
-    for machine in &machines {
+    let machines = enrolled(world, &world.plane.server, "h", HOSTS);
+    serve(&machines);
+    machines
+}
+
+/// Installs and starts the agent's service.
+fn serve(machines: &[Machine]) {
+    for machine in machines {
         machine.write("/etc/systemd/system/titan-agent.service", SERVICE).expect("the unit");
         machine.write("/etc/systemd/system/titan-agent.service.d/test.conf", DROP_IN).expect("the program");
         machine.run(&["systemctl", "daemon-reload"]).expect("reload");
         let enabled = machine.run(&["systemctl", "enable", "--now", "titan-agent.service"]).expect("enable");
         assert!(enabled.status.success(), "{enabled:?} {}", machine.say(&["journalctl", "-n", "40"]).expect("journal"));
     }
-    machines
 }
 
-/// Starts hosts whose agent has enrolled and does not run.
-fn enrolled(world: &World, prefix: &str, count: usize) -> Vec<Machine> {
+/// Starts hosts whose agent has enrolled with the control plane at `server` and does not run.
+fn enrolled(world: &World, server: &str, prefix: &str, count: usize) -> Vec<Machine> {
     let person = Operator::new(crate::NODE).expect("a directory");
-    person.login(&world.plane.server, &world.plane.token).expect("logged in");
+    person.login(server, &world.plane.token).expect("logged in");
     // The smallest Debian trusts nobody, and an agent wants to trust somebody before it speaks.
     let binds = [format!("{}:/usr/local/bin/titan-node", crate::NODE), "/etc/ssl/certs:/etc/ssl/certs".to_owned()];
     let name = |index: usize| format!("{prefix}{index}");
@@ -213,6 +221,11 @@ const OLD: [(&str, &str); 3] =
     [("template.yaml", "applier: systemd\n"), ("app.service", OLD_APP), ("leaves.service", SIDE)];
 const NEW: [(&str, &str); 3] =
     [("template.yaml", "applier: systemd\n"), ("app.service", NEW_APP), ("comes.service", SIDE)];
+const BAD: [(&str, &str); 3] = [
+    ("template.yaml", "applier: systemd\nhealth: { minReadySeconds: 1, deadline: 2s, interval: 500ms }\n"),
+    ("app.service", "[Service]\nExecStart=/bin/false\n[Install]\nWantedBy=multi-user.target\n"),
+    ("comes.service", SIDE),
+];
 const OLD_APP: &str = "[Service]\nExecStart=/bin/sleep 1000\n[Install]\nWantedBy=multi-user.target\n";
 const NEW_APP: &str = "[Service]\nExecStart=/bin/sleep 2000\n[Install]\nWantedBy=multi-user.target\n";
 const ALL: [&str; 3] = ["app.service", "leaves.service", "comes.service"];
@@ -239,7 +252,7 @@ async fn killed_at_every_step_units_are_old_or_new_once_the_agent_is_back() {
     }
     let world = World::start(crate::NODE).await.expect("a control plane");
     world.apply([host("k0", "")]).await.expect("host");
-    let machines = enrolled(&world, "k", 1);
+    let machines = enrolled(&world, &world.plane.server, "k", 1);
     let machine = &machines[0];
     machine
         .write("/etc/titan/agent.yaml", "appliers: { files: { root: /srv/titan }, systemd: {} }\n")
@@ -271,6 +284,33 @@ async fn killed_at_every_step_units_are_old_or_new_once_the_agent_is_back() {
         assert_eq!(active(machine), "inactive inactive inactive", "after {point}");
         assert_eq!(links(), "0", "after {point}");
     }
+
+    // On its way back, and on its way out.
+    for files in [&OLD, &BAD] {
+        let documents =
+            [template("k", files), workload("k", "1"), target("k", ""), deployment("k", "k", "k", "k", &json!({}))];
+        world.apply(documents).await.expect("written");
+        world.settled().await.expect("decided");
+        if files == &OLD {
+            assert!(once(machine, "none"));
+            assert_eq!(active(machine), "active active inactive");
+        }
+    }
+    let fall = ["timeout", "60", "env", "TITAN_FAULT=proved-bad", "/usr/local/bin/titan-node", "agent", "run"];
+    let fell = machine.run(&fall).expect("nsenter");
+    assert!(!fell.status.success() && fell.status.code() != Some(124), "it is never proved bad: {fell:?}");
+    for round in ["it is back", "it is not tried again"] {
+        // That a release was taken back is no success.
+        let ended = machine.run(&["/usr/local/bin/titan-node", "agent", "once"]).expect("nsenter");
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        assert_eq!((active(machine).as_str(), links().as_str()), ("active active inactive", "4"), "{round}");
+        assert_eq!(runs(machine, "app.service"), "/bin/sleep 1000", "{round}");
+    }
+    client.delete(Kind::Deployment, Some("default"), "k", false, &WriteOptions::default()).await.expect("deleted");
+    world.settled().await.expect("decided");
+    assert!(!once(machine, "taken-down"), "it is never taken down");
+    assert!(once(machine, "none"));
+    assert_eq!((active(machine).as_str(), links().as_str()), ("inactive inactive inactive", "0"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -280,7 +320,7 @@ async fn a_unit_that_runs_from_what_somebody_wrote_is_restarted_and_its_neighbou
     }
     let world = World::start(crate::NODE).await.expect("a control plane");
     world.apply([host("e0", "")]).await.expect("host");
-    let machines = enrolled(&world, "e", 1);
+    let machines = enrolled(&world, &world.plane.server, "e", 1);
     let machine = &machines[0];
     machine
         .write("/etc/titan/agent.yaml", "appliers: { files: { root: /srv/titan }, systemd: {} }\n")

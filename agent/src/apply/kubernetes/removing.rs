@@ -14,7 +14,7 @@ use super::{
     jobs::{Ended, Failure, Job},
     objects::{Key, WAITED_FOR, items, text},
 };
-use crate::apply::ApplyError;
+use crate::{apply::ApplyError, faults::fault};
 
 /// The first and the longest pause between two looks at what is going.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -118,6 +118,7 @@ async fn delete(cluster: &Cluster, job: &Job, key: &Key) -> Result<(), Failure> 
         Err(error) if error.is_missing() => {}
         Err(error) => return Err(failure("removing", key, &error)),
     }
+    fault!("object-going");
     cluster.seen.drop(key);
     Ok(())
 }

@@ -18,7 +18,10 @@ use super::{
     objects::WAITED_FOR,
     removing,
 };
-use crate::apply::{ApplyError, Condition};
+use crate::{
+    apply::{ApplyError, Condition},
+    faults::fault,
+};
 
 /// How long namespaces and definitions are waited for.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -87,6 +90,7 @@ async fn one(cluster: &Cluster, job: &mut Job, manifest: &Manifest) -> Result<()
         answer => answer,
     };
     let live = live.map_err(|error| failure("applying", key, &error))?;
+    fault!("object-sent");
     if let Some(ours) = fields::ours(&live) {
         job.fields.insert(claim, fields::paths(ours));
     }

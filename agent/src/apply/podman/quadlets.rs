@@ -43,13 +43,16 @@ use crate::{
             units::{UNIT_BYTES, Unit},
         },
     },
-    bundles::Bundle,
+    bundles::{Bundle, BundleFile},
     claims::{Claim, Claims},
     config::appliers::Podman as Allowed,
+    spaces::Need,
 };
 
 /// How many quadlets a bundle may have.
 const QUADLETS: usize = 64;
+/// What marks and paths of this host add to a file, in bytes.
+const MARKS: u64 = 4096;
 /// The kind of the claim on a file in the generator's directory.
 const QUADLET: &str = "quadlet";
 
@@ -212,6 +215,20 @@ impl Keeper {
             checking: Checking::new(ground),
             version: None,
         }
+    }
+
+    /// Returns what is to be written to the generator's directory at most. A file that changes is written beside first.
+    pub(super) fn room(&self, work: &Work<'_>, bundle: &Bundle) -> (PathBuf, Need) {
+        let differs = |file: &&BundleFile| {
+            let claim = Claim::new(QUADLET, &file.path);
+            work.after.contains_key(&claim) && work.before.get(&claim) != work.after.get(&claim)
+        };
+        let need =
+            bundle.files.iter().filter(|file| !file.rooted).filter(differs).fold(Need::default(), |need, file| Need {
+                bytes: need.bytes + file.size + MARKS,
+                files: need.files + 1,
+            });
+        (self.directory.clone(), need)
     }
 }
 
