@@ -12,7 +12,10 @@ use anyhow::{Context as _, bail};
 use axum::{Router, http::StatusCode, http::header, routing::get, serve::ListenerExt as _};
 use bytes::Bytes;
 
-use crate::{nodes, postgres, processes, simulator::transports::Place};
+use crate::{
+    nodes, postgres, processes,
+    simulator::{command::TUNABLES, transports::Place},
+};
 
 /// The role: the arguments are the port and, if it is to answer with something, the file.
 pub const ROLE: &str = "bare";
@@ -51,7 +54,7 @@ impl Bare {
     pub async fn start(program: &Path, body: Option<&Path>) -> anyhow::Result<Self> {
         let port = postgres::free_port()?;
         let mut command = nodes::command(&program.to_string_lossy(), ROLE);
-        command.arg(port.to_string()).args(body).stdin(Stdio::piped()).stdout(Stdio::null());
+        command.arg(port.to_string()).args(body).env_remove(TUNABLES).stdin(Stdio::piped()).stdout(Stdio::null());
         let child = command.spawn().with_context(|| format!("{} cannot be started", program.display()))?;
         let mut bare = Self { child, place: Place { address: format!("localhost:{port}"), trusted: None } };
         let begun = Instant::now();

@@ -1,6 +1,13 @@
 //! The command line of `fleet-sim`.
 
-use std::{ffi::OsString, io::Read as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    io::Read as _,
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{self, ExitCode},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -248,12 +255,26 @@ pub fn main() -> ExitCode {
             end_with_parent();
             bare::serve(&args[2..]).map(|()| ExitCode::SUCCESS)
         }
-        _ => run(),
+        _ => with_roomy_caches().and_then(|()| run()),
     };
     ended.unwrap_or_else(|error| {
         tell(&format!("error: {error:#}"));
         ExitCode::FAILURE
     })
+}
+
+/// What glibc's allocator is told of the load, and of none of the servers.
+pub(super) const TUNABLES: &str = "GLIBC_TUNABLES";
+
+/// Begins this process anew with an allocator whose threads keep many small pieces for themselves: a load makes and drops
+/// the same ones for each of a million agents, and would look through all that is free for each of them.
+fn with_roomy_caches() -> anyhow::Result<()> {
+    if std::env::var_os(TUNABLES).is_some() {
+        return Ok(());
+    }
+    let mut again = process::Command::new(std::env::current_exe().context("the program's own path")?);
+    again.args(std::env::args_os().skip(1)).env(TUNABLES, "glibc.malloc.tcache_count=20000");
+    Err(again.exec()).context("beginning anew")
 }
 
 /// Ends this process as soon as its standard input does: the parent holds the other end for as long as it lives.

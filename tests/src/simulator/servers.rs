@@ -13,7 +13,7 @@ use titan_api::client::Client;
 
 use crate::{
     nodes, planes, postgres, processes,
-    simulator::{credentials::Credentials, transports::Place},
+    simulator::{command::TUNABLES, credentials::Credentials, transports::Place},
 };
 
 /// How long a control plane may take to stop in good order.
@@ -228,7 +228,7 @@ fn spawn(start: &Start) -> anyhow::Result<Child> {
     let log = File::options().create(true).append(true).open(start.folder.join("log"))?;
     command.args(["serve", "--config"]).arg(start.folder.join("control-plane.yaml"));
     // It ends when this process does: its standard input is held open for as long.
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+    command.env_remove(TUNABLES).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
     command.spawn().with_context(|| format!("{} cannot be started", start.program.display()))
 }
 

@@ -15,8 +15,11 @@ use crate::{
     },
 };
 
+/// Hosts that begin in a second where their first answers are not what is measured.
+const TOLD_A_SECOND: f64 = 3000.0;
+
 /// Returns the script of a measure.
-fn script(measure: Measure, options: &Measuring, seconds: f64) -> Script {
+fn script(measure: Measure, options: &Measuring, seconds: f64, hosts: usize) -> Script {
     let usual = Script { seconds, connections: options.connections, wait: options.wait, ..Script::default() };
     let (carrier, cadence) = match measure {
         Measure::SustainedTls => (Carrier::Once, 300.0),
@@ -41,8 +44,11 @@ fn script(measure: Measure, options: &Measuring, seconds: f64) -> Script {
             lost: 0.001,
             ..script
         },
-        // As many new connections a second as later on.
-        Measure::SustainedTls | Measure::SustainedMux => Script { ramp: script.cadence, ..script },
+        // As many new connections a second as later on, and no more first answers than can be told.
+        Measure::SustainedTls | Measure::SustainedMux => {
+            let first = hosts as f64 / TOLD_A_SECOND;
+            Script { ramp: Some(first.max(script.cadence.unwrap_or_default())), ..script }
+        }
         Measure::AllFull => Script { ramp: Some(seconds), ..script },
         _ => script,
     }
@@ -55,7 +61,7 @@ pub(super) async fn measure(
     options: &Measuring,
     seconds: f64,
 ) -> anyhow::Result<Vec<Figure>> {
-    let script = script(measure, options, seconds);
+    let script = script(measure, options, seconds, stage.hosts);
     let fleet = Fleet::new(&stage.server.place, script.clone(), stage.credentials.clone(), stage.hosts)?;
     let begun = Instant::now();
     let sustained = matches!(measure, Measure::SustainedTls | Measure::SustainedMux);
@@ -88,7 +94,7 @@ pub(super) async fn measure(
         histogram.clear();
     }
     if sustained {
-        fleet.unpark(script.ramp());
+        fleet.unpark(Duration::from_secs_f64(script.cadence.unwrap_or_default()));
     }
     let outcome = runs::played(&mut stage.server, &fleet, &script).await?;
     let tally = &outcome.fleet.tally;
