@@ -192,7 +192,10 @@ impl Agent {
     /// Returns a bundle that is being fetched into the cache, which can be waited for beside other things.
     async fn fetching(&self, digest: Digest) -> impl Future<Output = (Digest, Result<(), String>)> + use<> {
         let (client, host) = (self.client.clone(), self.host.clone());
-        let (bundles, refused) = self.with_worker(|worker| (worker.bundles.clone(), worker.refuses_bundles())).await;
+        let bundles = self.with_worker(|worker| worker.bundles.clone()).await;
+        // It looks at all that the agent keeps.
+        let refused = self.blocking(|worker| worker.refuses_bundles()).await;
+        let refused = refused.unwrap_or_else(|error| Some(chain(&error)));
         async move {
             match refused {
                 Some(why) => (digest, Err(why)),

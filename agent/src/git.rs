@@ -6,6 +6,7 @@
 //! whatever else is in the branch stays. All of it blocks. `remote` knows where to push, `wire` how.
 
 pub(crate) mod file;
+mod history;
 pub(crate) mod http;
 mod locks;
 pub(crate) mod remote;
@@ -71,6 +72,13 @@ pub(crate) enum GitError {
     /// A tree cannot be built.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// Objects that nobody needs any more cannot be removed.
+    #[error("old objects cannot be removed")]
+    Sweep {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A file of the bundle cannot be taken into the repository.
     #[error("{path:?} cannot be taken into the repository")]
     Content {
@@ -166,6 +174,22 @@ impl Sink {
         let title = format!("{}/{}", removal.workspace, removal.name);
         let trailers = format!("Deployment: {title}\nRevision: {}", removal.revision);
         self.record(&repo, &edits, &format!("{title} removed"), &trailers)
+    }
+
+    /// Lets go of the older half of the history, if the repository is in the state directory and everything in it is pushed
+    /// that is to be. Returns how many commits that were; none if nothing more may go.
+    pub(crate) fn forget_oldest(&self, state: &Path) -> Result<usize, GitError> {
+        let path = &self.settings.repository;
+        if !path.starts_with(state) || !path.exists() {
+            return Ok(0);
+        }
+        let repo = self.open_durable()?;
+        let _held = self.hold();
+        let tip = self.tip(&repo)?;
+        match tip.filter(|_| !self.has_remote() || self.tracked(&repo).is_ok_and(|tracked| tracked == tip)) {
+            Some(tip) => history::forget(&repo, &self.branch(), tip),
+            None => Ok(0),
+        }
     }
 
     /// Brings the remote's branch to ours. Returns commits that had to be made anew on top of others', old to new.

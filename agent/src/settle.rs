@@ -235,10 +235,25 @@ impl Worker {
         declared.map(|(_, entry)| entry.digest).filter(|digest| !self.bundles.holds(digest)).collect()
     }
 
-    /// Returns why no bundle can be fetched, if the state directory holds all that it may.
+    /// Returns why no bundle can be fetched, if the state directory holds all that it may though old history was let go.
     pub(crate) fn refuses_bundles(&self) -> Option<String> {
-        let needed = titan_api::limits::INLINE_BUNDLE_BYTES as u64;
-        self.limits.check_state(self.state.path(), needed).err().map(|error| chain(&error))
+        let (needed, state) = (titan_api::limits::INLINE_BUNDLE_BYTES as u64, self.state.path());
+        loop {
+            let refused = self.limits.check_state(state, needed).err()?;
+            match self.git.as_ref().map(|git| git.forget_oldest(state)) {
+                Some(Ok(commits @ 1..)) => {
+                    tracing::info!(
+                        "{} is nearly full; its repository let go of its {commits} oldest commits",
+                        state.display()
+                    );
+                }
+                Some(Err(error)) => {
+                    tracing::warn!("old history cannot be let go: {}", chain(&error));
+                    return Some(chain(&refused));
+                }
+                Some(Ok(0)) | None => return Some(chain(&refused)),
+            }
+        }
     }
 
     /// Returns why nothing can be changed on this host for now, if so.

@@ -3,7 +3,7 @@
 use git2::{Repository, RepositoryInitOptions};
 
 use crate::{
-    host::Host,
+    host::{Host, map},
     plane::{Plane, id_of},
     run::wait_for,
 };
@@ -143,4 +143,53 @@ fn a_branch_that_a_killed_agent_left_locked_is_moved_on_by_the_next() {
     assert_eq!(blob.content(), b"2");
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_repository_that_fills_the_state_directory_lets_go_of_its_oldest_commits() {
+    let plane = Plane::start();
+    let host = Host::new(&plane);
+    host.configure("limits: { stateBytes: 1048576 }\n");
+    plane.deploy("one", &[("a", "1")]);
+    host.settle();
+    let path = host.state().join("git");
+    let commits = || {
+        let repo = Repository::open(&path).unwrap();
+        let mut walk = repo.revwalk().unwrap();
+        walk.push_head().unwrap();
+        walk.map(|id| repo.find_commit(id.unwrap()).unwrap().id()).collect::<Vec<_>>()
+    };
+    // Some years of what cannot be compressed, 6 KiB each.
+    let repo = Repository::open(&path).unwrap();
+    for number in 0..230_u32 {
+        let parent = repo.head().unwrap().peel_to_commit().unwrap();
+        let noise: Vec<u8> = (0..192_u32)
+            .flat_map(|block| *titan_api::Digest::of(&[number, block].map(u32::to_le_bytes).concat()).as_bytes())
+            .collect();
+        let mut update = git2::build::TreeUpdateBuilder::new();
+        update.upsert("noise", repo.blob(&noise).unwrap(), git2::FileMode::Blob);
+        let tree = update.create_updated(&repo, &parent.tree().unwrap()).unwrap();
+        let who = git2::Signature::now("titan-agent", "titan@example").unwrap();
+        repo.commit(Some("HEAD"), &who, &who, "some years", &repo.find_tree(tree).unwrap(), &[&parent]).unwrap();
+    }
+    let (before, first) = (commits(), *commits().last().unwrap());
+    plane.deploy_with("one", &[("a", "2")], |row| row.inline = false);
+    let ended = host.once();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(host.files_of("one"), map(&[("a", "2")]));
+    let after = commits();
+    assert_eq!((before.len(), after.len()), (231, 116), "{ended:?}");
+    assert!(before.starts_with(&after[1..]), "the newest are as they were");
+    let repo = Repository::open(&path).unwrap();
+    assert!(repo.find_commit(first).is_err());
+    assert_eq!(paths(&repo, "main"), ["default/one/a", "noise"]);
+    assert_eq!(plane.reported("one")["commit"], after[0].to_string());
+    // What is as full without any history to let go of is told.
+    std::fs::write(host.state().join("theirs"), vec![0; 1 << 20]).unwrap();
+    plane.deploy_with("one", &[("a", "3")], |row| row.inline = false);
+    let ended = host.once();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let message = plane.reported("one")["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("limits.stateBytes"), "{message}");
+    assert_eq!(commits().len(), 100);
 }

@@ -1,5 +1,7 @@
 //! Drift: what hosts report of it is shown, and a person's deliberate edit becomes declared state.
 
+mod by_hand;
+
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use titan_api::{

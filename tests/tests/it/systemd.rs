@@ -3,6 +3,7 @@
 
 mod no_room;
 mod offline;
+mod watchdog;
 
 use std::{os::unix::process::ExitStatusExt as _, thread, time::Duration};
 
