@@ -61,7 +61,7 @@ async fn bad_release_is_taken_back_by_its_deadline_and_told_once_when_the_networ
     world.apply(documents("2000", NOBODY)).await.expect("changed");
     super::eventually("the bad release runs", || super::runs(machine, "app.service") == "/bin/sleep 2000");
     relay.set(Weather::Cut);
-    let (bad_since, told) = (active_since(machine, "app.service"), counted(&world, "titan_reports_total").await);
+    let bad_since = active_since(machine, "app.service");
     super::eventually("the release before runs", || super::runs(machine, "app.service") == "/bin/sleep 1000");
     let bad_for = active_since(machine, "app.service") - bad_since;
     // The deadline counts from the switch, which a unit's start comes after; then units are stopped and started.
@@ -74,8 +74,9 @@ async fn bad_release_is_taken_back_by_its_deadline_and_told_once_when_the_networ
     });
     assert_eq!(super::properties(machine, "side.service"), side, "what the bad release did not change");
     assert_ne!(super::status(&world).await.hosts[0].phase, Some(Phase::RolledBack), "nobody can know");
-    assert_eq!(counted(&world, "titan_reports_total").await, told);
 
+    // By now all has come in that was on its way when the network went.
+    let told = counted(&world, "titan_reports_total").await;
     relay.set(Weather::Fair);
     let back = |status: &titan_api::status::DeploymentStatus| status.hosts[0].phase == Some(Phase::RolledBack);
     let status = super::until(&world, &machines, "told", back).await;
