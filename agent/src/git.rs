@@ -176,20 +176,22 @@ impl Sink {
         self.record(&repo, &edits, &format!("{title} removed"), &trailers)
     }
 
-    /// Lets go of the older half of the history, if the repository is in the state directory and everything in it is pushed
-    /// that is to be. Returns how many commits that were; none if nothing more may go.
-    pub(crate) fn forget_oldest(&self, state: &Path) -> Result<usize, GitError> {
+    /// Lets go of the older half of the history, if the repository is in the state directory, is pushed nowhere, and may give
+    /// back `excess` bytes. Returns how many commits that were; none if nothing more may go.
+    pub(crate) fn forget_oldest(&self, state: &Path, excess: u64) -> Result<usize, GitError> {
         let path = &self.settings.repository;
-        if !path.starts_with(state) || !path.exists() {
+        // Whoever pushes has to have what others may go back to.
+        if self.has_remote() || !path.starts_with(state) || !path.exists() {
             return Ok(0);
         }
         let repo = self.open_durable()?;
         let _held = self.hold();
-        let tip = self.tip(&repo)?;
-        match tip.filter(|_| !self.has_remote() || self.tracked(&repo).is_ok_and(|tracked| tracked == tip)) {
-            Some(tip) => history::forget(&repo, &self.branch(), tip),
-            None => Ok(0),
-        }
+        let Some(tip) = self.tip(&repo)?.filter(|_| history::loose_bytes(&repo) >= excess) else { return Ok(0) };
+        // It is all looked at once.
+        git2::opts::enable_caching(false);
+        let forgotten = history::forget(&repo, &self.branch(), tip);
+        git2::opts::enable_caching(true);
+        forgotten
     }
 
     /// Brings the remote's branch to ours. Returns commits that had to be made anew on top of others', old to new.
@@ -242,7 +244,11 @@ impl Sink {
     ) -> Result<Option<Oid>, GitError> {
         let _held = self.hold();
         // Read anew: something may have been committed while the remote was asked.
-        let (Some(ours), Some(theirs)) = (self.tip(repo)?, theirs) else { return Ok(self.tip(repo)?) };
+        let (ours, theirs) = match (self.tip(repo)?, theirs) {
+            (Some(ours), Some(theirs)) => (ours, theirs),
+            (Some(ours), None) if repo.is_shallow() => return Ok(Some(self.begin_anew(repo, ours, moved)?)),
+            (ours, _) => return Ok(ours),
+        };
         if ours != theirs && repo.graph_descendant_of(ours, theirs)? {
             return Ok(Some(ours));
         }
@@ -264,6 +270,20 @@ impl Sink {
             return Ok(None);
         }
         Ok(Some(tip))
+    }
+
+    /// Makes the newest commit the first one, for a remote that has nothing: what the oldest one was made from was let go,
+    /// and nobody would take it without. Returns it.
+    fn begin_anew(&self, repo: &Repository, ours: Oid, moved: &mut BTreeMap<String, String>) -> Result<Oid, GitError> {
+        let commit = repo.find_commit(ours)?;
+        let message = String::from_utf8_lossy(commit.message_bytes()).into_owned();
+        let first = repo.commit(None, &commit.author(), &commit.committer(), &message, &commit.tree()?, &[])?;
+        self.advance(repo, Some(ours), first)?;
+        // Tried again it is the same commit.
+        if first != ours {
+            moved.insert(ours.to_string(), first.to_string());
+        }
+        Ok(first)
     }
 
     fn hold(&self) -> MutexGuard<'_, ()> {

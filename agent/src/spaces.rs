@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -146,11 +147,13 @@ fn unknown(path: &Path, error: rustix::io::Errno) -> NoRoom {
     NoRoom::Unknown { path: path.to_owned(), source: error.into() }
 }
 
-/// Returns the bytes of all files below a directory, as far as they can be seen.
+/// Returns the bytes that all files below a directory take on the disk, as far as they can be seen: a small one takes a
+/// whole block.
 pub(crate) fn bytes_below(path: &Path) -> u64 {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let bytes = entries.filter_map(|entry| Some((entry.metadata().ok()?, entry.path())));
-    bytes.map(|(entry, path)| if entry.is_dir() { bytes_below(&path) } else { entry.len() }).sum()
+    let taken = |entry: &fs::Metadata| entry.len().max(entry.blocks() * 512);
+    bytes.map(|(entry, path)| if entry.is_dir() { bytes_below(&path) } else { taken(&entry) }).sum()
 }
 
 /// Bytes as people read them.
@@ -239,12 +242,12 @@ mod tests {
     fn the_agent_keeps_no_more_than_it_may() {
         let dir = tempfile::tempdir().expect("dir");
         fs::create_dir(dir.path().join("bundles")).expect("dir");
-        fs::write(dir.path().join("bundles/x"), [0; 600]).expect("write");
-        fs::write(dir.path().join("y"), [0; 300]).expect("write");
-        let limits = Limits { state_bytes: 1000, ..Limits::default() };
-        assert!(limits.check_state(dir.path(), 100).is_ok());
-        let message = limits.check_state(dir.path(), 101).expect_err("more").to_string();
-        assert!(message.contains("holds 900 bytes, with 101 bytes of the bundle it would be more"), "{message}");
+        fs::write(dir.path().join("bundles/x"), [0; 16384]).expect("write");
+        fs::write(dir.path().join("y"), [0; 16384]).expect("write");
+        let limits = Limits { state_bytes: 33_000, ..Limits::default() };
+        assert!(limits.check_state(dir.path(), 232).is_ok());
+        let message = limits.check_state(dir.path(), 233).expect_err("more").to_string();
+        assert!(message.contains("holds 32 KiB, with 233 bytes of the bundle it would be more"), "{message}");
         assert!(limits.check_state(&dir.path().join("missing"), 1).is_ok());
     }
 

@@ -7,7 +7,7 @@
 //! made from is told in [`units`].
 //!
 //! Foreign are, and stay: units and drop-ins that the host's owner made. Drop-ins that people add to units of ours are
-//! reported and never removed; they can be adopted.
+//! reported and never removed.
 
 pub(in crate::apply) mod bus;
 pub(in crate::apply) mod checks;
@@ -165,9 +165,13 @@ impl Applier for Systemd {
     }
 
     fn room(&self, work: &Work<'_>) -> Vec<(PathBuf, Need)> {
-        let new = work.after.keys().filter(|claim| !work.before.contains_key(claim)).filter_map(names::place);
-        // A link, and the directory that it may be the first in.
-        let files = new.map(|place| if place.contains('/') { 2 } else { 1 }).sum();
+        let only = |here: &'_ Claims, there: &'_ Claims| {
+            let links = here.keys().filter(|claim| !there.contains_key(claim)).filter_map(names::place);
+            // A link, and the directory that it may be the first or the last in.
+            links.map(|place| if place.contains('/') { 2 } else { 1 }).sum::<u64>()
+        };
+        // What leaves goes first.
+        let files = only(work.after, work.before).saturating_sub(only(work.before, work.after));
         vec![(self.settings.directory.clone(), Need { bytes: 0, files })]
     }
 

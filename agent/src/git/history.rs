@@ -4,19 +4,30 @@
 //! and `gitformat-shallow` of Git's documentation. What only commits before them need is removed after that is on disk, so
 //! that a cut in between leaves nothing but objects that nobody needs, and the next time takes them along.
 
-use std::{collections::HashSet, fs, io, path::Path};
+use std::{collections::HashSet, fs, io, path::PathBuf};
 
 use git2::{ObjectType, Oid, Repository, Sort};
 
 use super::GitError;
-use crate::disk;
+use crate::{disk, spaces};
 
 /// Commits that stay in any case.
-pub(super) const LEAST: usize = 100;
+const LEAST: usize = 100;
+/// What `git gc` leaves for itself of all commits, below `objects/info`. It says nothing of the file `shallow`, and Git itself
+/// passes it over in a shallow repository.
+const GRAPHS: [&str; 2] = ["commit-graph", "commit-graphs"];
+
+/// Returns how much at most the repository would give back: the bytes of objects that are files of their own.
+pub(super) fn loose_bytes(repo: &Repository) -> u64 {
+    directories(repo).map(|(_, path)| spaces::bytes_below(&path)).sum()
+}
 
 /// Lets go of the older half of a branch's commits, with what only they need. Returns how many commits that were: none if
-/// there are no more than [`LEAST`], or if there is a branch or tag of somebody else.
+/// there are no more than [`LEAST`], or if somebody else has a work tree, branch or tag there.
 pub(super) fn forget(repo: &Repository, branch: &str, tip: Oid) -> Result<usize, GitError> {
+    if !repo.is_bare() || repo.is_worktree() || repo.head_detached()? {
+        return Ok(0);
+    }
     let mut ours = Vec::new();
     for reference in repo.references()? {
         let reference = reference?;
@@ -27,8 +38,14 @@ pub(super) fn forget(repo: &Repository, branch: &str, tip: Oid) -> Result<usize,
             (false, false) => return Ok(0),
         }
     }
+    for graph in GRAPHS.map(|name| repo.path().join("objects/info").join(name)) {
+        let removed = if graph.is_dir() { fs::remove_dir_all(&graph) } else { fs::remove_file(&graph) };
+        let removed =
+            removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) });
+        removed.map_err(|source| GitError::Sweep { source })?;
+    }
     let mut walk = repo.revwalk()?;
-    walk.set_sorting(Sort::TOPOLOGICAL)?;
+    walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME)?;
     walk.push(tip)?;
     let mut kept = walk.collect::<Result<Vec<Oid>, _>>()?;
     let all = kept.len();
@@ -37,9 +54,14 @@ pub(super) fn forget(repo: &Repository, branch: &str, tip: Oid) -> Result<usize,
         return Ok(0);
     }
     let needed = needed(repo, &kept)?;
+    let file = repo.path().join("shallow");
+    let before = disk::read(&file)?.unwrap_or_default();
+    let before: HashSet<&str> = std::str::from_utf8(&before).unwrap_or_default().lines().collect();
     let mut shallow = String::new();
     for id in &kept {
-        if repo.find_commit(*id)?.parent_ids().any(|parent| !needed.contains(&parent)) {
+        // One of before has no parents to be seen.
+        let is_root = before.contains(id.to_string().as_str());
+        if is_root || repo.find_commit(*id)?.parent_ids().any(|parent| !needed.contains(&parent)) {
             shallow.push_str(&format!("{id}\n"));
         }
     }
@@ -47,8 +69,8 @@ pub(super) fn forget(repo: &Repository, branch: &str, tip: Oid) -> Result<usize,
     for (name, _) in ours.iter().filter(|(_, target)| target.is_some_and(|target| !needed.contains(&target))) {
         repo.find_reference(name)?.delete()?;
     }
-    disk::write(&repo.path().join("shallow"), shallow.as_bytes())?;
-    sweep(&repo.path().join("objects"), &needed).map_err(|source| GitError::Sweep { source })?;
+    disk::write(&file, shallow.as_bytes())?;
+    sweep(repo, &needed).map_err(|source| GitError::Sweep { source })?;
     Ok(all - kept.len())
 }
 
@@ -75,14 +97,9 @@ fn needed(repo: &Repository, commits: &[Oid]) -> Result<HashSet<Oid>, git2::Erro
 }
 
 /// Removes the objects that nobody needs, as far as each is a file of its own.
-fn sweep(objects: &Path, needed: &HashSet<Oid>) -> io::Result<()> {
-    for directory in fs::read_dir(objects)? {
-        let directory = directory?;
-        let begin = directory.file_name().to_string_lossy().into_owned();
-        if begin.len() != 2 || !begin.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            continue;
-        }
-        for object in fs::read_dir(directory.path())? {
+fn sweep(repo: &Repository, needed: &HashSet<Oid>) -> io::Result<()> {
+    for (begin, directory) in directories(repo) {
+        for object in fs::read_dir(directory)? {
             let object = object?;
             let name = format!("{begin}{}", object.file_name().to_string_lossy());
             if Oid::from_str(&name).is_ok_and(|id| name.len() == 40 && !needed.contains(&id)) {
@@ -91,6 +108,13 @@ fn sweep(objects: &Path, needed: &HashSet<Oid>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the directories with objects that are files of their own, and the two digits that their names begin with.
+fn directories(repo: &Repository) -> impl Iterator<Item = (String, PathBuf)> {
+    let entries = fs::read_dir(repo.path().join("objects")).into_iter().flatten().flatten();
+    let named = entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    named.filter(|(name, _)| name.len() == 2 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]
@@ -148,10 +172,61 @@ mod tests {
     }
 
     #[test]
+    fn what_git_itself_packed_is_let_go_of_as_well() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let open = || Repository::open(folder.path()).expect("a repository");
+        Repository::init_bare(folder.path()).expect("a repository");
+        for number in 0..400 {
+            commit(&open(), &number.to_string());
+        }
+        let git = |words: &[&str]| Command::new("git").arg("-C").arg(folder.path()).args(words).output().expect("git");
+        assert!(git(&["gc", "-q"]).status.success() && git(&["commit-graph", "write", "--reachable"]).status.success());
+        let tip = commit(&open(), "more");
+        for (forgotten, left) in [(201, 200), (100, 100), (0, 100)] {
+            assert_eq!(forget(&open(), BRANCH, tip).expect("forgotten"), forgotten);
+            assert_eq!(commits(&open()), left);
+        }
+        assert!(git(&["fsck", "--full"]).status.success());
+    }
+
+    #[test]
+    fn every_root_of_merged_histories_stays_one() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let open = || Repository::open(folder.path()).expect("a repository");
+        Repository::init_bare(folder.path()).expect("a repository");
+        let side = |repo: &Repository, parents: &[Oid], text: &str| {
+            let parents: Vec<_> = parents.iter().map(|id| repo.find_commit(*id).expect("a parent")).collect();
+            let tree = parents[0].tree().expect("its tree");
+            let who = Signature::now("a", "b").expect("somebody");
+            repo.commit(None, &who, &who, text, &tree, &parents.iter().collect::<Vec<_>>()).expect("a commit")
+        };
+        let fork = commit(&open(), "0");
+        let mut other = fork;
+        for number in 1..150 {
+            commit(&open(), &number.to_string());
+            other = side(&open(), &[other], &format!("side {number}"));
+        }
+        let ours = open().refname_to_id(BRANCH).expect("the tip");
+        let merge = side(&open(), &[ours, other], "merge");
+        open().reference(BRANCH, merge, true, "merge").expect("moved");
+        for number in 200..330 {
+            commit(&open(), &number.to_string());
+        }
+        let tip = open().refname_to_id(BRANCH).expect("the tip");
+        let git = |words: &[&str]| Command::new("git").arg("-C").arg(folder.path()).args(words).output().expect("git");
+        while forget(&open(), BRANCH, tip).expect("forgotten") > 0 {
+            let checked = git(&["fsck", "--full"]);
+            assert!(checked.status.success(), "{checked:?}");
+            assert!(commits(&open()) >= 100);
+        }
+    }
+
+    #[test]
     fn what_a_person_marked_keeps_everything() {
         let folder = tempfile::tempdir().expect("a directory");
         let repo = Repository::init_bare(folder.path()).expect("a repository");
         let first = commit(&repo, "0");
+        repo.set_head(BRANCH).expect("a head");
         let mut tip = first;
         (1..210).for_each(|number| tip = commit(&repo, &number.to_string()));
         repo.reference("refs/tags/mine", first, false, "kept").expect("a tag");

@@ -63,7 +63,7 @@ impl Worker {
         if all {
             self.commits.again = None;
         }
-        let mut failing = BTreeSet::new();
+        let (mut failing, mut committed) = (BTreeSet::new(), false);
         for id in self.ledger.uncommitted.keys().copied().collect::<Vec<_>>() {
             if self.commits.pauses(id, None, now).is_some() {
                 failing.insert(id);
@@ -85,7 +85,10 @@ impl Worker {
             let message = match self.commits.pauses(id, Some(digest), now) {
                 Some(message) => message,
                 None => match self.commit_one(&git, id) {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        committed = true;
+                        continue;
+                    }
                     Err(message) => message,
                 },
             };
@@ -97,6 +100,10 @@ impl Worker {
             errors.insert(id, message);
         }
         self.commits.end(&failing, now);
+        if committed {
+            // What comes with answers is not asked for, so this is where a small host looks.
+            let _told_when_a_bundle_is_fetched = self.lacks_room();
+        }
         errors
     }
 

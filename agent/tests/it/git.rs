@@ -149,7 +149,7 @@ fn a_branch_that_a_killed_agent_left_locked_is_moved_on_by_the_next() {
 fn a_repository_that_fills_the_state_directory_lets_go_of_its_oldest_commits() {
     let plane = Plane::start();
     let host = Host::new(&plane);
-    host.configure("limits: { stateBytes: 1048576 }\n");
+    host.configure("limits: { stateBytes: 3145728 }\n");
     plane.deploy("one", &[("a", "1")]);
     host.settle();
     let path = host.state().join("git");
@@ -184,12 +184,27 @@ fn a_repository_that_fills_the_state_directory_lets_go_of_its_oldest_commits() {
     assert!(repo.find_commit(first).is_err());
     assert_eq!(paths(&repo, "main"), ["default/one/a", "noise"]);
     assert_eq!(plane.reported("one")["commit"], after[0].to_string());
-    // What is as full without any history to let go of is told.
-    std::fs::write(host.state().join("theirs"), vec![0; 1 << 20]).unwrap();
+    // Where history is not what fills it, none is let go, and the reason is told.
+    std::fs::write(host.state().join("theirs"), vec![0; 6 << 20]).unwrap();
     plane.deploy_with("one", &[("a", "3")], |row| row.inline = false);
     let ended = host.once();
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let message = plane.reported("one")["message"].as_str().unwrap().to_owned();
     assert!(message.contains("limits.stateBytes"), "{message}");
-    assert_eq!(commits().len(), 100);
+    assert_eq!(commits(), after);
+    std::fs::remove_file(host.state().join("theirs")).unwrap();
+
+    // A remote that comes later has to have all that a commit is made from: it begins with what is there now.
+    let remote = host.path().join("remote.git");
+    let theirs = Repository::init_bare(&remote).unwrap();
+    host.configure(&format!("git: {{ remote: {} }}\n", remote.display()));
+    host.settle();
+    plane.deploy("one", &[("a", "4")]);
+    host.settle();
+    let checked = std::process::Command::new("git").arg("-C").arg(&remote).args(["fsck", "--full"]).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+    assert_eq!(paths(&theirs, "main"), ["default/one/a", "noise"]);
+    assert_eq!(theirs.find_reference("refs/heads/main").unwrap().target(), commits().first().copied());
+    let ours = commits();
+    assert!(ours.len() <= 3 && plane.reported("one")["commit"] == ours[0].to_string(), "{ours:?}");
 }

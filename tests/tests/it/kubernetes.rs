@@ -15,7 +15,7 @@ use titan_tests::{
     worlds::{World, until},
 };
 
-const MANIFEST: &str = "applier: kubernetes\nhealth: { deadline: 6s, interval: 1s }\n";
+const MANIFEST: &str = "applier: kubernetes\nhealth: { deadline: 15s, interval: 1s }\n";
 const OBJECTS: &str = "apiVersion: v1\nkind: Namespace\nmetadata: { name: shop }\n---\n\
     apiVersion: v1\nkind: ConfigMap\nmetadata: { name: web, namespace: shop }\ndata: { version: {{ workload.version | to_json }} }\n---\n\
     apiVersion: v1\nkind: ConfigMap\nmetadata: { name: 'only-in-{{ workload.version }}', namespace: shop }\n---\n\

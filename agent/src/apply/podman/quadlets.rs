@@ -43,7 +43,7 @@ use crate::{
             units::{UNIT_BYTES, Unit},
         },
     },
-    bundles::{Bundle, BundleFile},
+    bundles::Bundle,
     claims::{Claim, Claims},
     config::appliers::Podman as Allowed,
     spaces::Need,
@@ -217,17 +217,22 @@ impl Keeper {
         }
     }
 
-    /// Returns what is to be written to the generator's directory at most. A file that changes is written beside first.
+    /// Returns what is to be written to the generator's directory at most: what is new, and of what changes the largest,
+    /// since each takes the place of the one before once it is written.
     pub(super) fn room(&self, work: &Work<'_>, bundle: &Bundle) -> (PathBuf, Need) {
-        let differs = |file: &&BundleFile| {
-            let claim = Claim::new(QUADLET, &file.path);
-            work.after.contains_key(&claim) && work.before.get(&claim) != work.after.get(&claim)
-        };
-        let need =
-            bundle.files.iter().filter(|file| !file.rooted).filter(differs).fold(Need::default(), |need, file| Need {
-                bytes: need.bytes + file.size + MARKS,
-                files: need.files + 1,
-            });
+        let (mut need, mut beside) = (Need::default(), 0);
+        for file in bundle.files.iter().filter(|file| !file.rooted) {
+            let (claim, bytes) = (Claim::new(QUADLET, &file.path), file.size + MARKS);
+            match (work.after.get(&claim), work.before.get(&claim)) {
+                (None, _) => {}
+                (Some(_), None) => need = Need { bytes: need.bytes + bytes, files: need.files + 1 },
+                (Some(after), Some(before)) if after != before => beside = bytes.max(beside),
+                (Some(_), Some(_)) => {}
+            }
+        }
+        if beside > 0 {
+            need = Need { bytes: need.bytes + beside, files: need.files + 1 };
+        }
         (self.directory.clone(), need)
     }
 }

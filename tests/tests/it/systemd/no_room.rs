@@ -8,7 +8,7 @@ use titan_tests::{
     worlds::World,
 };
 
-const MANIFEST: &str = "applier: systemd\nhealth: { interval: 500ms, deadline: 3s }\n";
+const MANIFEST: &str = "applier: systemd\nhealth: { interval: 500ms, deadline: 8s }\n";
 const APP: &str = "[Service]\nExecStart=/bin/sleep {{ workload.version }}\n[Install]\nWantedBy=multi-user.target\n";
 const UNITS: &str = "/etc/systemd/system";
 
