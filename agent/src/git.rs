@@ -72,13 +72,6 @@ pub(crate) enum GitError {
     /// A tree cannot be built.
     #[error(transparent)]
     Tree(#[from] TreeError),
-    /// Objects that nobody needs any more cannot be removed.
-    #[error("old objects cannot be removed")]
-    Sweep {
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
     /// A file of the bundle cannot be taken into the repository.
     #[error("{path:?} cannot be taken into the repository")]
     Content {
@@ -176,24 +169,6 @@ impl Sink {
         self.record(&repo, &edits, &format!("{title} removed"), &trailers)
     }
 
-    /// Lets go of the older half of the history, if the repository is in the state directory, is pushed nowhere, and may give
-    /// back `excess` bytes. Returns how many commits that were; none if nothing more may go.
-    pub(crate) fn forget_oldest(&self, state: &Path, excess: u64) -> Result<usize, GitError> {
-        let path = &self.settings.repository;
-        // Whoever pushes has to have what others may go back to.
-        if self.has_remote() || !path.starts_with(state) || !path.exists() {
-            return Ok(0);
-        }
-        let repo = self.open_durable()?;
-        let _held = self.hold();
-        let Some(tip) = self.tip(&repo)?.filter(|_| history::loose_bytes(&repo) >= excess) else { return Ok(0) };
-        // It is all looked at once.
-        git2::opts::enable_caching(false);
-        let forgotten = history::forget(&repo, &self.branch(), tip);
-        git2::opts::enable_caching(true);
-        forgotten
-    }
-
     /// Brings the remote's branch to ours. Returns commits that had to be made anew on top of others', old to new.
     pub(crate) fn sync(&self) -> Result<BTreeMap<String, String>, GitError> {
         let mut moved = BTreeMap::new();
@@ -270,20 +245,6 @@ impl Sink {
             return Ok(None);
         }
         Ok(Some(tip))
-    }
-
-    /// Makes the newest commit the first one, for a remote that has nothing: what the oldest one was made from was let go,
-    /// and nobody would take it without. Returns it.
-    fn begin_anew(&self, repo: &Repository, ours: Oid, moved: &mut BTreeMap<String, String>) -> Result<Oid, GitError> {
-        let commit = repo.find_commit(ours)?;
-        let message = String::from_utf8_lossy(commit.message_bytes()).into_owned();
-        let first = repo.commit(None, &commit.author(), &commit.committer(), &message, &commit.tree()?, &[])?;
-        self.advance(repo, Some(ours), first)?;
-        // Tried again it is the same commit.
-        if first != ours {
-            moved.insert(ours.to_string(), first.to_string());
-        }
-        Ok(first)
     }
 
     fn hold(&self) -> MutexGuard<'_, ()> {

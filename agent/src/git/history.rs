@@ -4,12 +4,19 @@
 //! and `gitformat-shallow` of Git's documentation. What only commits before them need is removed after that is on disk, so
 //! that a cut in between leaves nothing but objects that nobody needs, and the next time takes them along.
 
-use std::{collections::HashSet, fs, io, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use git2::{ObjectType, Oid, Repository, Sort};
 
-use super::GitError;
-use crate::{disk, spaces};
+use super::{GitError, Sink};
+use crate::{
+    disk::{self, DiskError},
+    spaces,
+};
 
 /// Commits that stay in any case.
 const LEAST: usize = 100;
@@ -17,14 +24,53 @@ const LEAST: usize = 100;
 /// passes it over in a shallow repository.
 const GRAPHS: [&str; 2] = ["commit-graph", "commit-graphs"];
 
+impl Sink {
+    /// Lets go of the older half of the history, if the repository is in the state directory, is pushed nowhere, and may give
+    /// back `excess` bytes. Returns how many commits that were; none if nothing more may go.
+    pub(crate) fn forget_oldest(&self, state: &Path, excess: u64) -> Result<usize, GitError> {
+        let path = &self.settings.repository;
+        // Whoever pushes has to have what others may go back to.
+        if self.has_remote() || !path.starts_with(state) || !path.exists() {
+            return Ok(0);
+        }
+        let repo = self.open_durable()?;
+        let _held = self.hold();
+        let Some(tip) = self.tip(&repo)?.filter(|_| loose_bytes(&repo) >= excess) else { return Ok(0) };
+        // It is all looked at once.
+        git2::opts::enable_caching(false);
+        let forgotten = forget(&repo, &self.branch(), tip);
+        git2::opts::enable_caching(true);
+        forgotten
+    }
+
+    /// Makes the newest commit the first one, for a remote that has nothing: what the oldest one was made from was let go,
+    /// and nobody would take it without. Returns it.
+    pub(super) fn begin_anew(
+        &self,
+        repo: &Repository,
+        ours: Oid,
+        moved: &mut BTreeMap<String, String>,
+    ) -> Result<Oid, GitError> {
+        let commit = repo.find_commit(ours)?;
+        let message = String::from_utf8_lossy(commit.message_bytes()).into_owned();
+        let first = repo.commit(None, &commit.author(), &commit.committer(), &message, &commit.tree()?, &[])?;
+        self.advance(repo, Some(ours), first)?;
+        // Tried again it is the same commit.
+        if first != ours {
+            moved.insert(ours.to_string(), first.to_string());
+        }
+        Ok(first)
+    }
+}
+
 /// Returns how much at most the repository would give back: the bytes of objects that are files of their own.
-pub(super) fn loose_bytes(repo: &Repository) -> u64 {
+fn loose_bytes(repo: &Repository) -> u64 {
     directories(repo).map(|(_, path)| spaces::bytes_below(&path)).sum()
 }
 
 /// Lets go of the older half of a branch's commits, with what only they need. Returns how many commits that were: none if
 /// there are no more than [`LEAST`], or if somebody else has a work tree, branch or tag there.
-pub(super) fn forget(repo: &Repository, branch: &str, tip: Oid) -> Result<usize, GitError> {
+fn forget(repo: &Repository, branch: &str, tip: Oid) -> Result<usize, GitError> {
     if !repo.is_bare() || repo.is_worktree() || repo.head_detached()? {
         return Ok(0);
     }
@@ -42,7 +88,7 @@ pub(super) fn forget(repo: &Repository, branch: &str, tip: Oid) -> Result<usize,
         let removed = if graph.is_dir() { fs::remove_dir_all(&graph) } else { fs::remove_file(&graph) };
         let removed =
             removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) });
-        removed.map_err(|source| GitError::Sweep { source })?;
+        removed.map_err(|source| DiskError::Write { path: graph, source })?;
     }
     let mut walk = repo.revwalk()?;
     walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME)?;
@@ -70,7 +116,7 @@ pub(super) fn forget(repo: &Repository, branch: &str, tip: Oid) -> Result<usize,
         repo.find_reference(name)?.delete()?;
     }
     disk::write(&file, shallow.as_bytes())?;
-    sweep(repo, &needed).map_err(|source| GitError::Sweep { source })?;
+    sweep(repo, &needed).map_err(|source| DiskError::Write { path: repo.path().join("objects"), source })?;
     Ok(all - kept.len())
 }
 
