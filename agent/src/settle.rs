@@ -17,6 +17,7 @@ mod recovery;
 mod removals;
 mod retreats;
 mod retries;
+mod room;
 mod steps;
 mod watching;
 
@@ -51,7 +52,7 @@ use crate::{
     git::Sink,
     ledger::Ledger,
     outbox::Outbox,
-    spaces::{Limits, NoRoom},
+    spaces::Limits,
     state::{StateDir, StateError, StateLock},
     wake::Wake,
     watches::Watches,
@@ -233,34 +234,6 @@ impl Worker {
         let declared =
             self.desired.entries.iter().filter(|(id, entry)| !entry.orphan && self.proved_bad(**id).is_none());
         declared.map(|(_, entry)| entry.digest).filter(|digest| !self.bundles.holds(digest)).collect()
-    }
-
-    /// Returns why no bundle can be fetched, if the state directory holds all that it may.
-    pub(crate) fn refuses_bundles(&self) -> Option<String> {
-        self.lacks_room().map(|lack| chain(&lack))
-    }
-
-    /// Returns what the state directory lacks for another bundle, though old history was let go where that helps.
-    fn lacks_room(&self) -> Option<NoRoom> {
-        let (needed, state) = (titan_api::limits::INLINE_BUNDLE_BYTES as u64, self.state.path());
-        let mut before = u64::MAX;
-        loop {
-            let lack = self.limits.check_state(state, needed).err()?;
-            let NoRoom::State { held, allowed, .. } = &lack else { return Some(lack) };
-            let excess = held.saturating_add(needed).saturating_sub(*allowed);
-            let helped = std::mem::replace(&mut before, *held) > *held;
-            let Some(git) = self.git.as_ref().filter(|_| helped) else { return Some(lack) };
-            match git.forget_oldest(state, excess) {
-                Ok(0) => return Some(lack),
-                Ok(commits) => {
-                    tracing::info!("{} was full; its repository let go of {commits} commits", state.display())
-                }
-                Err(error) => {
-                    tracing::warn!("old history cannot be let go: {}", chain(&error));
-                    return Some(lack);
-                }
-            }
-        }
     }
 
     /// Returns why nothing can be changed on this host for now, if so.

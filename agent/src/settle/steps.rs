@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     apply::{
-        Applied, ApplyError, Target, Work,
+        Applied, ApplyError, Target,
         changes::Refusal,
         files::{Beside, Files},
         switch::SwitchError,
@@ -23,7 +23,6 @@ use crate::{
     commands,
     config::appliers::HookKind,
     plan::{self, Item, Step, paths_clash},
-    spaces::{Limits, Need},
 };
 
 /// How long files are kept for a deployment that may take them over, while its bundle cannot be had.
@@ -293,23 +292,6 @@ impl Worker {
             return Ok(Some(held));
         }
         self.prepare(&course.target, bundle, after)
-    }
-
-    /// Refuses a bundle for which there is no room, for its files or for what is to be written beside them. A way back may
-    /// use what stays free otherwise.
-    fn check_room(&mut self, course: &Course, bundle: &Bundle, after: &Claims) -> Result<(), ApplyError> {
-        let (target, home) = (&course.target, self.home(&course.target));
-        let (Some(files), Some(settings)) = (&self.files, &self.settings) else { return Ok(()) };
-        let mut needs = vec![
-            (settings.root.clone(), files.need(&self.ledger, target, bundle)),
-            (self.state.path().to_owned(), Need { bytes: 0, files: 1 }),
-        ];
-        let before = self.ledger.claims(target.id);
-        if let Some(applier) = self.appliers.of(bundle.applier)? {
-            needs.extend(applier.room(&Work { target, home: &home, bundle: Some(bundle), before: &before, after }));
-        }
-        let reserve_bytes = if course.returns { Some(0) } else { self.limits.reserve_bytes };
-        Ok(Limits { reserve_bytes, ..self.limits }.check_disks(&needs)?)
     }
 
     /// Refuses what somebody else owns beside files, paths outside of what the owner allows, and paths of a switch that is stuck.
