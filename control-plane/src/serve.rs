@@ -16,7 +16,7 @@ use crate::{
     routes::{documents::ensure_default_workspace, router::router},
     state::AppState,
     store::{Store, StoreError},
-    tasks::{follow, heartbeats, listen, planner::Planner, sweep, work, workplans::Runner},
+    tasks::{apart::awaited, follow, heartbeats, listen, planner::Planner, sweep, work, workplans::Runner},
 };
 
 /// Why the control plane cannot start or go on.
@@ -100,10 +100,10 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         }
         None => None,
     };
-    tasks.spawn(planner.run());
-    tasks.spawn(follow::run(state.clone()));
+    tasks.spawn(awaited(planner.run()));
+    tasks.spawn(awaited(follow::run(state.clone())));
+    tasks.spawn(awaited(heartbeats::run(state.clone())));
     tasks.spawn(listen::run(state.clone()));
-    tasks.spawn(heartbeats::run(state.clone()));
     tasks.spawn(sweep::Sweeper::new(state.clone()).run());
     tasks.spawn(Runner::new(state.clone()).run());
     tasks.spawn(work::run(state.clone()));

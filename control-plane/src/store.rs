@@ -20,6 +20,7 @@ mod problems;
 mod releases;
 mod renderings;
 mod reports;
+mod sqlite;
 mod standby;
 mod sweep;
 mod tasks;
@@ -29,7 +30,7 @@ mod workplans;
 
 use std::{path::PathBuf, sync::Arc};
 
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
+use sqlx::{PgPool, Postgres};
 
 pub use assignments::{Assignment, assignment_id, told_id};
 pub use changes::{ChangeFilter, Written};
@@ -68,8 +69,8 @@ pub struct Store {
 #[derive(Debug, Clone)]
 enum Engine {
     Sqlite {
-        read: SqlitePool,
-        write: SqlitePool,
+        read: sqlite::Connections,
+        write: sqlite::Connections,
         /// Held as long as the database is open: a second process is refused.
         _lock: Option<Arc<std::fs::File>>,
     },
@@ -102,7 +103,7 @@ impl std::fmt::Debug for AfterCommit {
 
 #[derive(Debug)]
 enum Connection {
-    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Sqlite(sqlite::Transaction),
     Postgres(sqlx::Transaction<'static, Postgres>),
 }
 
@@ -229,7 +230,7 @@ impl Store {
     /// Begins a transaction that writes. On SQLite there is one at a time.
     pub async fn write(&self, purpose: &'static str) -> Result<Tx> {
         let connection = match &self.engine {
-            Engine::Sqlite { write, .. } => Connection::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            Engine::Sqlite { write, .. } => Connection::Sqlite(write.begin("BEGIN IMMEDIATE").await?),
             Engine::Postgres(pool) => Connection::Postgres(pool.begin().await?),
         };
         Ok(Tx { standby: self.standby_for(purpose), ..Tx::new(connection, &self.metrics, true, purpose) })
@@ -238,7 +239,7 @@ impl Store {
     /// Begins a transaction that reads one snapshot.
     pub async fn read(&self) -> Result<Tx> {
         let connection = match &self.engine {
-            Engine::Sqlite { read, .. } => Connection::Sqlite(read.begin().await?),
+            Engine::Sqlite { read, .. } => Connection::Sqlite(read.begin("BEGIN").await?),
             Engine::Postgres(pool) => Connection::Postgres(pool.begin_with(SNAPSHOT).await?),
         };
         Ok(Tx::new(connection, &self.metrics, false, "read"))

@@ -12,8 +12,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ServerConfig,
-    crypto::ring,
+    CipherSuite, ServerConfig,
+    crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
@@ -50,10 +50,12 @@ impl Certificate {
 
     /// Returns how TLS is spoken with this certificate.
     pub(crate) fn server(self: &Arc<Self>) -> Result<Arc<ServerConfig>, rustls::Error> {
-        let mut server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let mut server = ServerConfig::builder_with_provider(Arc::new(provider()))
             .with_protocol_versions(rustls::ALL_VERSIONS)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        // What clients prefer is what their library happens to name first.
+        server.ignore_client_order = true;
         server.alpn_protocols = SPOKEN.map(<[u8]>::to_vec).into();
         server.ticketer = ring::Ticketer::new()?;
         // What the tickets hold is not held here.
@@ -95,6 +97,14 @@ impl Certificate {
             Some((found.modified().ok()?, found.len(), found.ino()))
         })
     }
+}
+
+/// Returns what encrypts, the suite first that resumes a session with SHA-256, for which more machines have instructions than
+/// for SHA-384: a resumed handshake is little more than that and the exchange of keys.
+fn provider() -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
 }
 
 /// Reads certificate and key, and checks that they belong together.

@@ -9,10 +9,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Engine, ReadMetrics, Result, Store, StoreError};
+use super::{Engine, ReadMetrics, Result, Store, StoreError, sqlite::Connections};
 use crate::metrics::commits::CommitMetrics;
 
-/// Connections of a pool that reads SQLite, and of one to PostgreSQL.
+/// Connections that read SQLite, and connections to PostgreSQL.
 const CONNECTIONS: u32 = 10;
 /// Rows of SQLite that are read before anybody takes them: who has more to wait for than one value is woken for so many at a
 /// time, and not for every fifty in a process that is busy.
@@ -62,22 +62,13 @@ async fn open_sqlite(url: &str, alone: bool) -> Result<Engine> {
         return Err(StoreError::Address(url.to_owned()));
     }
     let lock = if alone { Some(lock(&path)?) } else { None };
-    let write = SqlitePoolOptions::new()
-        .max_connections(1)
-        .test_before_acquire(false)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .connect_with(
-            // Plans touch many pages: they are kept, and brought into the file less often than by default.
-            options.clone().pragma("cache_size", "-65536").pragma("wal_autocheckpoint", "4000"),
-        )
-        .await?;
-    forward(sqlx::migrate!("migrations/sqlite")).run(&write).await?;
-    let read = SqlitePoolOptions::new()
-        .max_connections(CONNECTIONS)
-        .test_before_acquire(false)
-        .connect_with(options.read_only(true).create_if_missing(false))
-        .await?;
+    // Plans touch many pages: they are kept, and brought into the file less often than by default.
+    let writing = options.clone().pragma("cache_size", "-65536").pragma("wal_autocheckpoint", "4000");
+    let first = SqlitePoolOptions::new().max_connections(1).connect_with(writing.clone()).await?;
+    forward(sqlx::migrate!("migrations/sqlite")).run(&first).await?;
+    first.close().await;
+    let write = Connections::new(writing, 1);
+    let read = Connections::new(options.read_only(true).create_if_missing(false), CONNECTIONS as usize);
     Ok(Engine::Sqlite { read, write, _lock: lock.map(Arc::new) })
 }
 

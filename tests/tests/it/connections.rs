@@ -379,6 +379,9 @@ async fn tls_agrees_on_a_protocol_and_lets_hosts_resume() {
             let stream = secured(plane.address(), &connector).await.expect("TLS");
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
             assert_eq!(stream.get_ref().1.handshake_kind(), Some(kind));
+            let suite = stream.get_ref().1.negotiated_cipher_suite().map(|suite| suite.suite());
+            let cheapest = suite == Some(rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+            assert_eq!(cheapest, version.version == rustls::ProtocolVersion::TLSv1_3, "{suite:?}");
             let mut wire = Wire::over(stream);
             wire.send(poll(&pi, 0, "").repeat(2)).await.expect("sent");
             for _ in 0..2 {
