@@ -104,9 +104,9 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     tasks.spawn(awaited(follow::run(state.clone())));
     tasks.spawn(awaited(heartbeats::run(state.clone())));
     tasks.spawn(listen::run(state.clone()));
-    tasks.spawn(sweep::Sweeper::new(state.clone()).run());
-    tasks.spawn(Runner::new(state.clone()).run());
-    tasks.spawn(work::run(state.clone()));
+    tasks.spawn(awaited(sweep::Sweeper::new(state.clone()).run()));
+    tasks.spawn(awaited(Runner::new(state.clone()).run()));
+    tasks.spawn(awaited(work::run(state.clone())));
     tasks.spawn(load::run(state.clone()));
     if let Ok(address) = listener.local_addr() {
         let scheme = if tls.is_some() { "https" } else { "http" };

@@ -17,7 +17,7 @@ use crate::{
 
 /// Hosts that begin in a second where their first answers are not what is measured: over connections that are kept, and over
 /// new ones, each with a handshake in full.
-const TOLD_A_SECOND: (f64, f64) = (3000.0, 1200.0);
+const TOLD_A_SECOND: (f64, f64) = (3000.0, 1800.0);
 
 /// Returns the script of a measure.
 fn script(measure: Measure, options: &Measuring, seconds: f64, hosts: usize) -> Script {
@@ -88,7 +88,7 @@ pub(super) async fn measure(
         return Ok(figures);
     }
     // The first answers, in full, are another measure.
-    fleet.until("every first answer", PATIENCE, |fleet| fleet.tally.fulls.get() >= all).await?;
+    fleet.until("every first answer", script.ramp() + PATIENCE, |fleet| fleet.tally.fulls.get() >= all).await?;
     tell(&format!("every host was told everything after {:.0} s", begun.elapsed().as_secs_f64()));
     let (polls, errors) = (fleet.tally.polls(), fleet.tally.errors());
     let connects = (fleet.tally.handshakes.0.get(), fleet.tally.handshakes.1.get());
