@@ -100,13 +100,13 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         }
         None => None,
     };
-    tasks.spawn(awaited(planner.run()));
-    tasks.spawn(awaited(follow::run(state.clone())));
-    tasks.spawn(awaited(heartbeats::run(state.clone())));
+    tasks.spawn(awaited("planner", planner.run()));
+    tasks.spawn(awaited("follower", follow::run(state.clone())));
+    tasks.spawn(awaited("writer of heartbeats", heartbeats::run(state.clone())));
     tasks.spawn(listen::run(state.clone()));
-    tasks.spawn(awaited(sweep::Sweeper::new(state.clone()).run()));
-    tasks.spawn(awaited(Runner::new(state.clone()).run()));
-    tasks.spawn(awaited(work::run(state.clone())));
+    tasks.spawn(awaited("sweeper", sweep::Sweeper::new(state.clone()).run()));
+    tasks.spawn(awaited("runner of plans", Runner::new(state.clone()).run()));
+    tasks.spawn(awaited("worker on tasks", work::run(state.clone())));
     tasks.spawn(load::run(state.clone()));
     if let Ok(address) = listener.local_addr() {
         let scheme = if tls.is_some() { "https" } else { "http" };

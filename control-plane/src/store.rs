@@ -249,6 +249,8 @@ impl Store {
     pub async fn close(self) {
         match self.engine {
             Engine::Sqlite { read, write, .. } => {
+                write.refuse();
+                // The last one tidies up, which one that only reads could not.
                 read.close().await;
                 write.close().await;
             }

@@ -54,7 +54,7 @@ impl Certificate {
             .with_protocol_versions(rustls::ALL_VERSIONS)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
-        // What clients prefer is what their library happens to name first.
+        // Agents prefer what their library happens to name first.
         server.ignore_client_order = true;
         server.alpn_protocols = SPOKEN.map(<[u8]>::to_vec).into();
         server.ticketer = ring::Ticketer::new()?;

@@ -5,7 +5,7 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -26,11 +26,16 @@ type Place = Option<SqliteConnection>;
 
 /// So many connections that are opened when they are needed, and kept.
 #[derive(Debug, Clone)]
-pub(super) struct Connections {
+pub(super) struct Connections(Arc<Kept>);
+
+#[derive(Debug)]
+struct Kept {
     options: SqliteConnectOptions,
-    places: Arc<[Arc<Mutex<Place>>]>,
+    places: Vec<Arc<Mutex<Place>>>,
     /// One for each place that nobody has.
     permits: Arc<Semaphore>,
+    /// Whoever chooses a place does so alone.
+    choosing: std::sync::Mutex<()>,
 }
 
 /// A transaction. Dropped without [`commit`](Self::commit) it is rolled back, before whoever has the connection next is heard.
@@ -46,45 +51,74 @@ impl Connections {
     /// Keeps at most `most` connections with these options.
     pub(super) fn new(options: SqliteConnectOptions, most: usize) -> Self {
         let places = std::iter::repeat_with(Arc::default).take(most).collect();
-        Self { options, places, permits: Arc::new(Semaphore::new(most)) }
+        let permits = Arc::new(Semaphore::new(most));
+        Self(Arc::new(Kept { options, places, permits, choosing: std::sync::Mutex::default() }))
     }
 
     /// Begins a transaction. Fails with [`Error::PoolTimedOut`] where no connection is given back in time, and with
     /// [`Error::PoolClosed`] after [`close`](Self::close).
     pub(super) async fn begin(&self, statement: &'static str) -> Result<Transaction, Error> {
-        let permit = timeout(PATIENCE, Arc::clone(&self.permits).acquire_owned()).await;
+        let permit = timeout(PATIENCE, Arc::clone(&self.0.permits).acquire_owned()).await;
         let permit = permit.map_err(|_| Error::PoolTimedOut)?.map_err(|_| Error::PoolClosed)?;
         let mut place = self.place().ok_or(Error::PoolClosed)?;
-        let connection = match &mut *place {
-            Some(connection) => connection,
-            none => none.insert(SqliteConnection::connect_with(&self.options).await?),
-        };
-        // Whoever gives up meanwhile leaves nothing begun: the connection's own thread sees to that.
-        if let Err(error) = Manager::begin(connection, Some(statement.into_sql_str())).await {
-            if !matches!(error, Error::Database(_)) {
-                *place = None;
+        if self.0.permits.is_closed() {
+            return Err(Error::PoolClosed);
+        }
+        let mut kept = true;
+        loop {
+            let connection = match &mut *place {
+                Some(connection) => connection,
+                none => {
+                    kept = false;
+                    none.insert(SqliteConnection::connect_with(&self.0.options).await?)
+                }
+            };
+            // Whoever gives up meanwhile leaves nothing begun: the connection's own thread sees to that.
+            match Manager::begin(connection, Some(statement.into_sql_str())).await {
+                Ok(()) => break,
+                Err(error @ Error::Database(_)) => return Err(error),
+                // A full disk may have left one behind that is of no use any more.
+                Err(_) if kept => *place = None,
+                Err(error) => {
+                    *place = None;
+                    return Err(error);
+                }
             }
-            return Err(error);
         }
         let connection = OwnedMutexGuard::try_map(place, Option::as_mut).map_err(|_| Error::PoolClosed)?;
         Ok(Transaction { connection, begun: true, _permit: permit })
     }
 
-    /// Returns a place that nobody has. Whoever has a permit finds one.
+    /// Returns a place that nobody has, and if possible not one whose connection is still about what was given up. Whoever has
+    /// a permit finds one.
     fn place(&self) -> Option<OwnedMutexGuard<Place>> {
-        self.places.iter().find_map(|place| Arc::clone(place).try_lock_owned().ok())
+        let _alone = self.0.choosing.lock().unwrap_or_else(PoisonError::into_inner);
+        let free: Vec<_> = self.0.places.iter().filter_map(|place| Arc::clone(place).try_lock_owned().ok()).collect();
+        let ready = |place: &OwnedMutexGuard<Place>| place.as_ref().is_none_or(|connection| depth(connection) == 0);
+        let at = free.iter().position(ready).unwrap_or_default();
+        free.into_iter().nth(at)
+    }
+
+    /// Gives no more connections away.
+    pub(super) fn refuse(&self) {
+        self.0.permits.close();
     }
 
     /// Waits until nobody has a connection, and closes them all. No more are given away.
     pub(super) async fn close(self) {
-        self.permits.close();
-        for place in &*self.places {
+        self.refuse();
+        for place in &self.0.places {
             let Some(connection) = place.lock().await.take() else { continue };
             if let Err(error) = connection.close().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be closed");
             }
         }
     }
+}
+
+/// Returns how many transactions are begun on a connection and not ended yet.
+fn depth(connection: &SqliteConnection) -> usize {
+    Manager::get_transaction_depth(connection)
 }
 
 impl Transaction {
@@ -163,9 +197,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let connections = connections(&directory, 1).await;
         let held = connections.begin(BEGIN).await.expect("begun");
-        assert!(connections.place().is_none() && connections.permits.available_permits() == 0);
+        assert!(connections.place().is_none() && connections.0.permits.available_permits() == 0);
         drop(held);
-        assert!(connections.place().is_some() && connections.permits.available_permits() == 1);
+        assert!(connections.place().is_some() && connections.0.permits.available_permits() == 1);
     }
 
     #[tokio::test]
@@ -193,6 +227,41 @@ mod tests {
         let failed = connections.begin("BEGIN SOMEHOW").await.map(drop);
         assert!(matches!(failed, Err(Error::Database(_))), "{failed:?}");
         assert!(connections.begin(BEGIN).await.is_ok());
+    }
+
+    /// SQLite rolls back by itself where a disk is full, or where a statement says so, and the connection counts on.
+    #[tokio::test]
+    async fn connection_that_lost_count_is_opened_anew() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let connections = connections(&directory, 1).await;
+        let mut broken = connections.begin(BEGIN).await.expect("begun");
+        broken.execute("CREATE UNIQUE INDEX one ON numbers (number)").await.expect("an index");
+        put(&mut broken).await;
+        assert!(broken.execute("INSERT OR ROLLBACK INTO numbers VALUES (1)").await.is_err());
+        drop(broken);
+        let mut next = connections.begin(BEGIN).await.expect("begun");
+        put(&mut next).await;
+        next.commit().await.expect("committed");
+        assert_eq!(count(&mut connections.begin(BEGIN).await.expect("begun")).await, 1);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_statement_that_was_given_up_while_another_connection_is_free() {
+        const LONG: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000000) \
+                            SELECT count(*) FROM n";
+        let directory = tempfile::tempdir().expect("a directory");
+        let connections = connections(&directory, 2).await;
+        let mut busy = connections.begin("BEGIN").await.expect("begun");
+        let given_up = timeout(Duration::from_millis(50), busy.execute(LONG)).await;
+        assert!(given_up.is_err(), "it takes seconds");
+        drop(busy);
+        let first = connections.0.places[0].try_lock().expect("free");
+        assert_eq!(first.as_ref().map(depth), Some(1), "still at work");
+        drop(first);
+        let mut reader = connections.begin("BEGIN").await.expect("begun");
+        assert_eq!(count(&mut reader).await, 0);
+        let first = connections.0.places[0].try_lock().expect("the other one was taken");
+        assert_eq!(first.as_ref().map(depth), Some(1), "the other one did not wait for it");
     }
 
     #[tokio::test]

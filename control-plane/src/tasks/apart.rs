@@ -11,22 +11,26 @@ pub(crate) fn apart(work: impl Future<Output = ()> + Send + 'static) {
     spawn_blocking(move || runtime.block_on(work));
 }
 
-/// Begins work, and returns what waits for its end. The work is given up when that is dropped.
-pub(crate) fn awaited(work: impl Future<Output = ()> + Send + 'static) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+/// Begins the work of `who`, and returns what waits for its end. The work is given up when that is dropped.
+pub(crate) fn awaited(
+    who: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let (waits, given_up) = oneshot::channel::<()>();
     let runtime = Handle::current();
     let ended = spawn_blocking(move || {
         runtime.block_on(async {
             tokio::select! {
-                () = work => {}
+                biased;
                 _ = given_up => {}
+                () = work => {}
             }
         });
     });
     Box::pin(async move {
         let _waits = waits;
         if let Err(error) = ended.await {
-            tracing::error!(error = &error as &dyn std::error::Error, "what is done all the time has ended");
+            tracing::error!(error = &error as &dyn std::error::Error, "the {who} broke down");
         }
     })
 }
@@ -40,13 +44,13 @@ mod tests {
     #[tokio::test]
     async fn work_ends_when_nobody_waits_for_it() {
         let (here, there) = (Arc::new(()), Arc::new(()));
-        awaited({
+        awaited("first", {
             let here = Arc::clone(&here);
             async move { drop(here) }
         })
         .await;
         assert_eq!(Arc::strong_count(&here), 1, "it was done");
-        let endless = awaited({
+        let endless = awaited("second", {
             let there = Arc::clone(&there);
             async move {
                 std::future::pending::<()>().await;

@@ -315,12 +315,14 @@ fn outcome(taken: Taken, seq: i64) -> Result<(), Problem> {
     }
 }
 
-/// Clears away what was waiting for these removals: what is still declared was not.
+/// Clears away what was waiting for these removals. What is still declared was not; a replica that has yet to read that it is
+/// not any more leaves it to the sweep.
 async fn settle(state: &AppState, removed: &[Removal]) {
     let model = state.model();
     let declared = |uid: &Uuid| model.host(*uid).is_some() || model.deployment(*uid).is_some();
     let mut uids: Vec<_> = removed.iter().flat_map(|removal| [removal.host, removal.deployment]).collect();
     uids.retain(|uid| !declared(uid));
+    drop(model);
     uids.sort_unstable();
     uids.dedup();
     if let Err(error) = sweep::settle_among(state, &uids).await {
