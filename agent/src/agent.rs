@@ -25,6 +25,7 @@ use crate::{
     disk::DiskError,
     facts,
     identity::Identity,
+    pulse::Pulse,
     settle::{Done, Scope, SettleError, Worker, chain},
     state::StateDir,
     status::Contact,
@@ -70,6 +71,7 @@ pub struct Agent {
     client: Client,
     worker: Arc<Mutex<Worker>>,
     wake: Wake,
+    pulse: Pulse,
     facts: Facts,
     unfetched: BTreeMap<Digest, String>,
     ask_full: bool,
@@ -105,6 +107,7 @@ impl Agent {
             client,
             worker,
             wake,
+            pulse: Pulse::default(),
             facts,
             unfetched,
             ask_full: false,
@@ -248,6 +251,16 @@ impl Agent {
         act: impl FnOnce(&mut Worker) -> T + Send + 'static,
     ) -> Result<T, AgentError> {
         let mut worker = self.worker.clone().lock_owned().await;
-        tokio::task::spawn_blocking(move || act(&mut worker)).await.map_err(|_| AgentError::Aborted)
+        let beat = self.pulse.begin();
+        let work = move || {
+            let _beat = beat;
+            act(&mut worker)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| AgentError::Aborted)
+    }
+
+    /// Returns what tells whether the agent's work on the host comes to an end.
+    pub(crate) fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 }

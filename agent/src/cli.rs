@@ -236,9 +236,10 @@ async fn run(settings: Settings) -> u8 {
     match open(settings).await {
         Ok(mut agent) => {
             manager.ready();
+            let pulse = agent.pulse();
             tokio::select! {
                 () = agent.run(shutdown) => DONE,
-                never = manager.keep_alive() => match never {},
+                never = manager.keep_alive(&pulse) => match never {},
             }
         }
         Err(error) => agent_code(&error),

@@ -73,6 +73,10 @@ pub struct LedgerEntry {
     /// What it owned beside files before the last switch, as long as what runs is not brought in line with the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<Claims>,
+    /// The boot of the host in which what it owns beside files was seen last: what is down in another one went down with the
+    /// host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// The proof of its health, while that is not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<TrialMark>,
@@ -291,6 +295,7 @@ mod tests {
             files: [(path.to_owned(), file())].into(),
             claims: [(Claim::new("unit", path), Digest::of(b""))].into(),
             unfinished: None,
+            boot: None,
             trial: None,
             healthy_since: None,
             bad: BTreeMap::new(),

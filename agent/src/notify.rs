@@ -14,6 +14,8 @@ use std::{
     time::Duration,
 };
 
+use crate::pulse::Pulse;
+
 /// The service manager, if there is one that wants to hear anything.
 #[derive(Debug, Default)]
 pub(crate) struct ServiceManager {
@@ -46,11 +48,18 @@ impl ServiceManager {
 
     /// Says twice in the watchdog's time that the agent is alive, for good; where nobody watches it just stays.
     ///
-    /// It has to run on the thread that polls: should that one ever hang, nothing more is said.
-    pub(crate) async fn keep_alive(&self) -> Infallible {
+    /// It has to run on the thread that polls: should that one ever hang, nothing more is said. Nor is it while `pulse` is not
+    /// felt.
+    pub(crate) async fn keep_alive(&self, pulse: &Pulse) -> Infallible {
         let Some(pause) = self.watchdog.map(|watchdog| watchdog / 2) else { return std::future::pending().await };
         loop {
-            self.say("WATCHDOG=1");
+            if pulse.is_felt() {
+                self.say("WATCHDOG=1");
+            } else {
+                tracing::error!(
+                    "the work on this host does not come to an end: the service manager is to start the agent anew"
+                );
+            }
             tokio::time::sleep(pause).await;
         }
     }
@@ -99,11 +108,27 @@ mod tests {
             manager(path.to_str().expect("a path"), 7, &[("WATCHDOG_USEC", "20000000"), ("WATCHDOG_PID", "7")]);
         manager.ready();
         // The clock stands at 0, 10 and 20 s when it is told, and at 30 s when this ends.
-        let told = tokio::time::timeout(Duration::from_secs(29), manager.keep_alive()).await;
+        let told = tokio::time::timeout(Duration::from_secs(29), manager.keep_alive(&Pulse::default())).await;
         assert!(told.is_err(), "it goes on");
         manager.stopping();
         let words: Vec<_> = (0..5).map(|_| heard(&socket)).collect();
         assert_eq!(words, ["READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1", "STOPPING=1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_said_while_the_work_does_not_come_to_an_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        let manager = manager(path.to_str().expect("a path"), 7, &[("WATCHDOG_USEC", "2400000000")]);
+        let pulse = Pulse::default();
+        let _hangs = pulse.begin();
+        // Told at once and after 20 minutes; not after 40 and 60.
+        let told = tokio::time::timeout(Duration::from_mins(70), manager.keep_alive(&pulse)).await;
+        assert!(told.is_err(), "it goes on");
+        manager.stopping();
+        let words: Vec<_> = (0..3).map(|_| heard(&socket)).collect();
+        assert_eq!(words, ["WATCHDOG=1", "WATCHDOG=1", "STOPPING=1"]);
     }
 
     #[test]
@@ -123,7 +148,7 @@ mod tests {
         socket.set_nonblocking(true).expect("a socket that does not wait");
         for more in [&[][..], &[("WATCHDOG_USEC", "1000"), ("WATCHDOG_PID", "8")], &[("WATCHDOG_USEC", "soon")]] {
             let manager = manager(path.to_str().expect("a path"), 7, more);
-            assert!(tokio::time::timeout(Duration::from_secs(9), manager.keep_alive()).await.is_err());
+            assert!(tokio::time::timeout(Duration::from_secs(9), manager.keep_alive(&Pulse::default())).await.is_err());
             assert!(socket.recv(&mut [0; 64]).is_err(), "{more:?}");
         }
         manager("nowhere", 7, &[("WATCHDOG_USEC", "1000")]).ready();

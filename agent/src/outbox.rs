@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     disk::{self, DiskError},
+    excerpts::excerpt,
     faults::fault,
     settle::chain,
     state::StateDir,
@@ -112,7 +113,9 @@ impl Outbox {
 
     /// Notes the state of a deployment; it is sent if it is not what was sent before.
     pub(crate) fn note(&mut self, mut report: DeploymentReport) {
-        cut(&mut report.message);
+        if report.message.len() > limits::MESSAGE_BYTES {
+            report.message = excerpt(&report.message, limits::MESSAGE_BYTES);
+        }
         if let Some(known) = self.reports.get(&report.id) {
             // A message about what happened once stands until there is something new to say.
             let lasting =
@@ -236,18 +239,6 @@ impl Outbox {
 
 fn digest(facts: &Facts) -> Digest {
     Digest::of(&serde_json::to_vec(facts).unwrap_or_default())
-}
-
-/// Cuts a message to what the protocol allows.
-fn cut(message: &mut String) {
-    if message.len() > limits::MESSAGE_BYTES {
-        let mut end = limits::MESSAGE_BYTES - 4;
-        while !message.is_char_boundary(end) {
-            end -= 1;
-        }
-        message.truncate(end);
-        message.push_str(" ...");
-    }
 }
 
 #[cfg(test)]
@@ -375,10 +366,10 @@ mod tests {
     }
 
     #[test]
-    fn long_messages_are_cut_at_a_character() {
+    fn long_messages_keep_their_last_words() {
         let mut outbox = Outbox::default();
-        outbox.note(report(Phase::Failed, &"ä".repeat(limits::MESSAGE_BYTES)));
+        outbox.note(report(Phase::Failed, &format!("{}the end", "ä".repeat(limits::MESSAGE_BYTES))));
         let message = &outbox.reports[&Uuid::from_u128(1)].message;
-        assert!(message.len() <= limits::MESSAGE_BYTES && message.ends_with("..."));
+        assert!(message.len() <= limits::MESSAGE_BYTES && message.ends_with("ääthe end"));
     }
 }

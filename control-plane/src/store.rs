@@ -72,7 +72,7 @@ enum Engine {
         read: sqlite::Connections,
         write: sqlite::Connections,
         /// Held as long as the database is open: a second process is refused.
-        _lock: Option<Arc<std::fs::File>>,
+        lock: Option<Arc<std::fs::File>>,
     },
     Postgres(PgPool),
 }
@@ -248,11 +248,15 @@ impl Store {
     /// Closes every connection; a SQLite file can then be opened by another process.
     pub async fn close(self) {
         match self.engine {
-            Engine::Sqlite { read, write, .. } => {
+            Engine::Sqlite { read, write, lock } => {
                 write.refuse();
                 // The last one tidies up, which one that only reads could not.
                 read.close().await;
                 write.close().await;
+                // Whoever still holds the store finds it closed, and need not let go of it first.
+                if let Some(Err(error)) = lock.map(|lock| lock.unlock()) {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the database stays locked until the end");
+                }
             }
             Engine::Postgres(pool) => pool.close().await,
         }

@@ -6,6 +6,7 @@ mod staging;
 use std::{
     cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
 use titan_api::{Digest, Revision};
@@ -45,6 +46,8 @@ pub(crate) struct Beside {
     pub(crate) after: Claims,
     /// The proof that a bundle that was not there before has to bring; absent if nothing has to be proven.
     pub(crate) trial: Option<TrialMark>,
+    /// The host's boot.
+    pub(crate) boot: Arc<str>,
 }
 
 /// A change of the ledger that is on its way: what was, what is to be, and what leads there.
@@ -137,7 +140,7 @@ impl Files {
         let kept = bequeath(target.id, &owned, &mut changes, &mut next, heir);
         let before = next.entries.get(&target.id);
         let same = before.is_some_and(|entry| entry.digest == target.digest);
-        let Beside { before: claims_before, after: claims, trial } = beside;
+        let Beside { before: claims_before, after: claims, trial, boot } = beside;
         bequeath_claims(target.id, &claims_before, &claims, &mut next.bequeathed, heir);
         let claims_before: Claims = claims_before
             .into_iter()
@@ -169,6 +172,7 @@ impl Files {
             files: wanted.iter().map(|(path, file)| (path.clone(), file.record.clone())).collect(),
             claims,
             unfinished,
+            boot: if same { before.and_then(|entry| entry.boot.clone()) } else { Some(boot.to_string()) },
             trial,
             healthy_since,
             bad: before.map(|entry| entry.bad.clone()).unwrap_or_default(),

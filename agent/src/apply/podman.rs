@@ -255,8 +255,8 @@ impl Applier for Podman {
         if work.before == work.after {
             return Ok(());
         }
-        self.underway.begin(work.target.id, work.before)?;
-        let waits = self.bring(work, work.before)?;
+        let before = self.underway.begin(work.target.id, work.before)?;
+        let waits = self.bring(work, &before)?;
         if waits.is_none() && quadlets::own(work.after) {
             self.underway.end(work.target.id)?;
         }

@@ -35,6 +35,9 @@ impl Worker {
         // What was taken down on the way to another applier, which this bundle is back from, is no drift.
         let unfinished = self.ledger.entries.get(&target.id).is_some_and(|entry| entry.unfinished.is_some());
         let lacks = !unfinished && !self.ledger.claims(target.id).keys().eq(after.keys());
+        if !unfinished && !self.is_on_trial(target.id) {
+            self.bring_back(target, bundle)?;
+        }
         if bundle.drift == DriftPolicy::Once && !lacks {
             self.restamp(target)?;
             return Ok(Drifted::Leave(None));
@@ -60,9 +63,7 @@ impl Worker {
             drifts.extend(self.adoptable(target, bundle)?);
         }
         if drifts.is_empty() {
-            if self.drifts.get(&target.id).is_some_and(|known| known.iter().any(|drift| !drift.repaired)) {
-                self.drifts.remove(&target.id);
-            }
+            self.forget_drift(target.id, bundle.drift);
             return Ok(Drifted::Enforce);
         }
         let drifts = drifts::bounded(drifts);
@@ -88,6 +89,34 @@ impl Worker {
             .map_err(SwitchError::from)?;
         }
         Ok(Drifted::Enforce)
+    }
+
+    /// Brings back what went down with the host, whatever is to be done about drift: nobody stopped it.
+    fn bring_back(&mut self, target: &Target, bundle: &Bundle) -> Result<(), ApplyError> {
+        let boot = self.proofs.boot();
+        let Some(entry) = self.ledger.entries.get(&target.id) else { return Ok(()) };
+        if entry.claims.is_empty() || entry.boot.as_deref() == Some(&*boot) {
+            return Ok(());
+        }
+        let (claims, rebooted) = (entry.claims.clone(), entry.boot.is_some());
+        let mut stands = claims.clone();
+        if rebooted {
+            for observation in self.observe(target, bundle)?.iter().filter(|seen| seen.drift.is_some()) {
+                stands.remove(&observation.claim);
+            }
+        }
+        let fell = stands != claims;
+        self.amend(target.id, |entry| {
+            entry.boot = Some(boot.to_string());
+            entry.unfinished = fell.then_some(stands);
+        })
+        .map_err(SwitchError::from)?;
+        if fell {
+            let title = target.home();
+            tracing::info!(deployment.title = %title, "what went down of {title} with the host is brought back");
+            self.enliven(target, bundle)?;
+        }
+        Ok(())
     }
 
     /// Returns what of a deployment runs as it was made, though others changed files of it.
@@ -144,6 +173,20 @@ impl Worker {
             self.outbox.save(&self.state);
         }
         Ok(())
+    }
+
+    /// Forgets drift that is there no more. What nobody was told yet was put right before the agent could say so.
+    fn forget_drift(&mut self, id: Uuid, policy: DriftPolicy) {
+        let Some(drifts) = self.drifts.get_mut(&id) else { return };
+        if drifts.iter().all(|drift| drift.repaired) {
+            return;
+        }
+        if policy == DriftPolicy::Enforce && self.outbox.unsent.contains(&id) {
+            drifts.retain(|drift| drift.how != drifts::ADDED);
+            drifts.iter_mut().for_each(|drift| drift.repaired = true);
+        } else {
+            self.drifts.remove(&id);
+        }
     }
 
     /// Marks drift as put right. Returns phrases for what no file says.

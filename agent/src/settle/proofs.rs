@@ -89,6 +89,11 @@ impl Proofs {
         }
     }
 
+    /// Returns the host's boot.
+    pub(super) fn boot(&self) -> Arc<str> {
+        self.clock.now().boot
+    }
+
     /// Notes that the control plane has answered.
     pub(super) fn heard(&mut self) {
         self.heard = Some(self.clock.now().millis);

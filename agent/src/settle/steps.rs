@@ -252,8 +252,14 @@ impl Worker {
         let before = self.ledger.claims(target.id);
         let trial = if same { None } else { self.trial_of(bundle, &after, course.returns) };
         let files = self.files.as_ref().ok_or(ApplyError::NotAllowed(Kind::Files))?;
-        let mut applied =
-            files.apply(&mut self.ledger, target, bundle, Beside { before, after, trial }, &heir, now())?;
+        let mut applied = files.apply(
+            &mut self.ledger,
+            target,
+            bundle,
+            Beside { before, after, trial, boot: self.proofs.boot() },
+            &heir,
+            now(),
+        )?;
         crate::faults::fault!("files-applied");
         if !same {
             // What ran for another bundle is over, and what ran for this one when it was here before runs again. On a way

@@ -110,6 +110,30 @@ fn what_both_appliers_call_the_same_is_not_foreign_to_the_new_one() {
 }
 
 #[test]
+fn what_went_down_with_the_host_comes_back_whatever_is_done_about_drift() {
+    for policy in ["enforce", "report", "once"] {
+        let mut world = World::new(false);
+        world.declare("one", "1", &json!({ "applier": "systemd", "drift": policy }));
+        world
+            .until("health", |world| world.worker.outbox.reports.values().any(|report| report.phase == Phase::Healthy));
+        assert!(world.entry("one").boot.is_some(), "{policy}");
+        world.calls();
+        world.reboots();
+        world.goes_down();
+        world.look_over();
+        assert_eq!(world.calls(), ["systemd applies  > unit:app.service"], "{policy}");
+        world.look_over();
+        assert_eq!(world.calls(), [""; 0], "{policy}: once");
+        let report = world.report("one");
+        assert!(report.drift.is_empty() && report.phase == Phase::Healthy, "{policy}: nobody did that: {report:?}");
+        // What somebody stops is another matter.
+        world.goes_down();
+        world.look_over();
+        assert_eq!(world.calls().is_empty(), policy != "enforce", "{policy}");
+    }
+}
+
+#[test]
 fn going_back_to_the_applier_that_was_taken_down_starts_what_ran_before() {
     for drift in ["enforce", "report", "once"] {
         let mut world = World::new(false);

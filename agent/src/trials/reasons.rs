@@ -2,13 +2,13 @@
 
 use titan_api::limits;
 
-use crate::apply::{Condition, Observation};
+use crate::{
+    apply::{Condition, Observation},
+    excerpts::excerpt,
+};
 
 /// More than this are counted and not named.
 const NAMED: usize = 16;
-/// What is kept of the beginning of a text that is cut; the rest is its end, where programs say why they stop.
-const HEAD: usize = 256;
-const CUT: &str = "\n[...]\n";
 
 /// What is not well.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Reasons {
 
     /// Returns all of it as a text, which every reason has its share of.
     pub(super) fn tell(&self) -> String {
-        let mut text = cut(&self.summary, limits::MESSAGE_BYTES / 4);
+        let mut text = excerpt(&self.summary, limits::MESSAGE_BYTES / 4);
         let named = self.items.len().min(NAMED);
         let more = match self.items.len() - named {
             0 => String::new(),
@@ -54,27 +54,10 @@ impl Reasons {
         };
         let share = (limits::MESSAGE_BYTES - text.len() - more.len()) / named.max(1);
         for (subject, why) in &self.items[..named] {
-            text.push_str(&cut(&format!("\n{subject}: {}", why.trim_end()), share));
+            text.push_str(&excerpt(&format!("\n{subject}: {}", why.trim_end()), share));
         }
         text + &more
     }
-}
-
-/// Returns `text` in at most `limit` bytes: its beginning and its end.
-fn cut(text: &str, limit: usize) -> String {
-    if text.len() <= limit {
-        return text.to_owned();
-    }
-    let room = limit.saturating_sub(CUT.len());
-    let mut head = HEAD.min(room / 2);
-    while !text.is_char_boundary(head) {
-        head -= 1;
-    }
-    let mut tail = text.len() - (room - head);
-    while !text.is_char_boundary(tail) {
-        tail += 1;
-    }
-    format!("{}{CUT}{}", &text[..head], &text[tail..])
 }
 
 #[cfg(test)]

@@ -231,3 +231,22 @@ fn a_damaged_ledger_stops_the_agent_and_is_named() {
     assert!(ended.err.contains("ledger.json is damaged"), "{ended:?}");
     assert_eq!(host.files_of("one"), map(&OLD));
 }
+
+/// Whoever put something right and died before it could say so says it when it is back.
+#[test]
+fn drift_is_told_though_the_agent_died_when_it_had_put_it_right() {
+    let plane = Plane::start();
+    let host = Host::new(&plane);
+    plane.deploy("one", &[("a", "1\n")]);
+    host.settle();
+    fs::write(host.home("one").join("a"), "by hand\n").unwrap();
+    let ended = host.agent(&["once"], &[("TITAN_FAULT", "files-applied:1")]);
+    assert!(ended.killed, "{ended:?}");
+    assert_eq!(host.files_of("one"), map(&[("a", "1\n")]), "it is as it was");
+    assert_eq!(plane.reported("one")["drift"], serde_json::Value::Null, "nobody was told");
+    host.settle();
+    let report = plane.reported("one");
+    let drift = &report["drift"][0];
+    assert_eq!((&report["phase"], &drift["repaired"]), (&"healthy".into(), &true.into()), "{report}");
+    assert!(drift["diff"].as_str().is_some_and(|diff| diff.contains("-1\n+by hand\n")), "{report}");
+}

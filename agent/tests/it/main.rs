@@ -9,6 +9,7 @@ mod full_disk;
 mod git;
 mod host;
 mod memory;
+mod owner;
 mod packaging;
 mod plane;
 mod readers;

@@ -69,7 +69,7 @@ async fn open_sqlite(url: &str, alone: bool) -> Result<Engine> {
     first.close().await;
     let write = Connections::new(writing, 1);
     let read = Connections::new(options.read_only(true).create_if_missing(false), CONNECTIONS as usize);
-    Ok(Engine::Sqlite { read, write, _lock: lock.map(Arc::new) })
+    Ok(Engine::Sqlite { read, write, lock: lock.map(Arc::new) })
 }
 
 /// Returns migrations that leave a schema alone that is newer than they are: migrations only add, and whoever goes back to

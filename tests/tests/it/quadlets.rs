@@ -370,3 +370,32 @@ async fn quadlets_for_which_there_is_no_room_are_refused_and_come_once_there_is(
     stage.until("it comes", |status| is(status, Phase::Healthy) && status.converged()).await;
     assert!(stage.runs("11"), "{}", stage.story());
 }
+
+/// Takes fifteen seconds to stop.
+const SLOW: &str = "[Container]\nImage={{ values.image }}\nExec=sh -c \"trap '' TERM; while true; do sleep 1; done\"\n\
+                    Network=none\nStopTimeout=15\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_that_comes_while_a_unit_still_stops_forgets_nothing_of_it() {
+    let allowed = "{ files: { root: /srv/titan, switch: file }, podman: { privileged: true } }";
+    let Some(stage) = Stage::new(allowed, true).await else { return };
+    let rest = [("template.yaml", MANIFEST), ("web.container.j2", WEB), ("data.volume", "[Volume]\n")];
+    let rest = rest.into_iter().chain([("conf/greeting", "hello\n")]).collect::<Vec<_>>();
+    let slow = rest.iter().copied().chain([("slow.container.j2", SLOW)]).collect::<Vec<_>>();
+    stage.declare("20", &slow).await;
+    stage.until("installed", |status| is(status, Phase::Healthy) && status.converged()).await;
+    stage.declare("21", &rest).await;
+    let is_active = || stage.say(&["systemctl", "is-active", "slow.service"]);
+    stage.eventually("it stops", || is_active() == "deactivating");
+    stage.declare("22", &rest).await;
+    stage.until("the next one", |status| is(status, Phase::Healthy) && status.converged()).await;
+    assert!(stage.runs("22"), "{}", stage.story());
+    stage.eventually("what was dropped is gone", || {
+        stage.say(&["ls", "/etc/containers/systemd"]).split_whitespace().all(|file| !file.starts_with("slow"))
+            && stage
+                .say(&["podman", "ps", "-a", "--format", "{{.Names}}"])
+                .split_whitespace()
+                .all(|name| name != "systemd-slow")
+            && is_active() == "inactive"
+    });
+}

@@ -140,8 +140,14 @@ async fn second_process_on_the_same_sqlite_file_is_refused_until_the_first_is_go
     tx.tick(at(5)).await.expect("tick");
     tx.commit().await.expect("commit");
     assert_eq!(read(&first).await.clock().await.expect("clock"), at(5));
-    drop((first, beside));
-    Store::open(&database.url).await.expect("the lock is given back");
+    drop(beside);
+    // Somebody may not have let go of it yet.
+    let kept = first.clone();
+    first.close().await;
+    let next = Store::open(&database.url).await.expect("the lock is given back");
+    assert!(kept.read().await.is_err() && kept.write("request").await.is_err(), "it is closed");
+    drop(next);
+    Store::open(&database.url).await.expect("the lock is given back without a word, too");
 }
 
 /// S5-1.

@@ -39,6 +39,28 @@ struct Record {
     bundles: BTreeMap<Digest, BTreeMap<String, String>>,
     /// What the agent pulled, or was about to.
     pulled: BTreeSet<String>,
+    /// Images that its references meant once, by what podman calls them, and that no bundle wants any more. A tag that moved on
+    /// leaves one without a name.
+    left: BTreeSet<String>,
+}
+
+impl Record {
+    /// Lets go of all bundles but these; what only they meant is left.
+    fn keep(&mut self, wanted: &BTreeSet<Digest>) {
+        let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.bundles).into_iter().partition(|(digest, _)| wanted.contains(digest));
+        let ours =
+            gone.into_values().flatten().filter(|(reference, id)| reference != id && self.pulled.contains(reference));
+        self.left.extend(ours.map(|(_, id)| id));
+        self.bundles = kept;
+        let pinned = self.pinned();
+        self.left.retain(|id| !pinned.contains(id));
+    }
+
+    /// Returns the images that bundles want.
+    fn pinned(&self) -> BTreeSet<String> {
+        self.bundles.values().flat_map(BTreeMap::values).cloned().collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -189,17 +211,20 @@ impl Images {
         let mut next = self.record.clone();
         match self.jobs.look(&Job::Sweep) {
             Stands::Running => return Ok(()),
-            Stands::Ended(Outcome::Swept(gone)) => next.pulled.retain(|reference| !gone.contains(reference)),
+            Stands::Ended(Outcome::Swept(gone)) => {
+                next.pulled.retain(|reference| !gone.contains(reference));
+                next.left.retain(|id| !gone.contains(id));
+            }
             _ => {}
         }
-        next.bundles.retain(|digest, _| bundles.contains(digest));
+        next.keep(bundles);
         self.save(next)?;
-        let Record { bundles, pulled } = self.record.clone();
+        let pinned = self.record.pinned();
+        let Record { bundles, pulled, left } = self.record.clone();
         let wanted: BTreeSet<String> = bundles.values().flatten().map(|(reference, _)| reference.clone()).collect();
-        let pinned: BTreeSet<String> = bundles.into_values().flat_map(BTreeMap::into_values).collect();
         let idle: BTreeSet<String> = pulled.difference(&wanted).cloned().collect();
         // What is being pulled is not in any bundle's list yet.
-        if idle.is_empty() || !self.jobs.is_idle() {
+        if (idle.is_empty() && left.is_empty()) || !self.jobs.is_idle() {
             return Ok(());
         }
         let libpod = self.libpod.clone();
@@ -208,6 +233,11 @@ impl Images {
             for reference in idle {
                 if sweep(&libpod, &reference, &pulled, &pinned).await {
                     gone.insert(reference);
+                }
+            }
+            for id in left {
+                if sweep_nameless(&libpod, &id).await {
+                    gone.insert(id);
                 }
             }
             Outcome::Swept(gone)
@@ -243,6 +273,16 @@ async fn pull(libpod: &Libpod, reference: &str, always: bool, progress: &Mutex<S
     }
 }
 
+/// Removes one image that has no name any more. Returns whether it need not be thought of again: what has a name goes by it,
+/// or is somebody's.
+async fn sweep_nameless(libpod: &Libpod, id: &str) -> bool {
+    match libpod.read::<Image>(Ask::get(&path(id))).await {
+        Ok(image) if image.repo_tags.is_empty() => remove(libpod, id).await,
+        Ok(_) | Err(LibpodError::Missing(_)) => true,
+        Err(_) => false,
+    }
+}
+
 /// Removes one image that was pulled, if nobody else put a name on it. Returns whether it need not be thought of again.
 async fn sweep(libpod: &Libpod, reference: &str, pulled: &BTreeSet<String>, pinned: &BTreeSet<String>) -> bool {
     let path = path(reference);
@@ -258,12 +298,17 @@ async fn sweep(libpod: &Libpod, reference: &str, pulled: &BTreeSet<String>, pinn
     if reference.contains('@') && !tags.iter().all(|tag| pulled.contains(tag)) {
         return true;
     }
-    let path = format!("/images/{}", encode(reference));
+    remove(libpod, reference).await
+}
+
+/// Removes one image, if no container has it. Returns whether it is gone.
+async fn remove(libpod: &Libpod, image: &str) -> bool {
+    let path = format!("/images/{}", encode(image));
     match libpod.ask(Ask::delete(&path).with("force", "false").within(REMOVAL)).await {
         Ok(_) | Err(LibpodError::Missing(_)) => true,
         // A container has it; the next time, perhaps.
         Err(error) => {
-            tracing::debug!("the image {reference} stays for now: {error}");
+            tracing::debug!("the image {image} stays for now: {error}");
             false
         }
     }
@@ -280,4 +325,29 @@ fn disk_error(error: &disk::DiskError) -> ApplyError {
 /// Returns the error of whatever podman was asked for.
 pub(crate) fn platform(what: impl Into<String>, error: &LibpodError) -> ApplyError {
     ApplyError::Platform { what: what.into(), message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn image_that_a_tag_meant_is_left_once_no_bundle_wants_it() {
+        let digest = |text: &str| Digest::of(text.as_bytes());
+        let images =
+            |id: &str| BTreeMap::from([("app:1".to_owned(), id.to_owned()), ("own:1".to_owned(), "own".to_owned())]);
+        let mut record = Record {
+            bundles: [(digest("a"), images("one")), (digest("b"), images("two")), (digest("c"), images("two"))].into(),
+            pulled: ["app:1".to_owned()].into(),
+            left: BTreeSet::new(),
+        };
+        record.keep(&[digest("a"), digest("b"), digest("c")].into());
+        assert!(record.left.is_empty());
+        record.keep(&[digest("b")].into());
+        assert_eq!(record.left, BTreeSet::from(["one".to_owned()]), "not what is pinned, nor what was there before");
+        // It is wanted again.
+        record.bundles.insert(digest("d"), images("one"));
+        record.keep(&[digest("b"), digest("d")].into());
+        assert!(record.left.is_empty());
+    }
 }

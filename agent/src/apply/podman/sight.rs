@@ -25,7 +25,7 @@ const SETTLES: Duration = Duration::from_secs(10);
 /// For how long podman has the chance to start a container again by itself.
 const RESTARTS: Duration = Duration::from_secs(3);
 /// How many of the last lines of a container are asked for.
-const LINES: &str = "200";
+const LINES: &str = "400";
 
 /// A container, as podman lists it.
 #[derive(Debug, Clone, Deserialize)]
@@ -256,8 +256,7 @@ impl<'a> Sight<'a> {
         // What a log driver does not keep cannot be told.
         let said = self.libpod.ask(ask).await.unwrap_or_default();
         let text = String::from_utf8_lossy(&frames(&said)).into_owned();
-        let room = limits::MESSAGE_BYTES / 2;
-        let start = text.len().saturating_sub(room);
+        let start = text.len().saturating_sub(limits::MESSAGE_BYTES);
         let start = (start..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text[start..].to_owned()
     }

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use titan_api::Digest;
 use uuid::Uuid;
 
 use crate::{
@@ -32,22 +33,97 @@ impl Underway {
         self.before.get(&id)
     }
 
-    /// Notes that a deployment is being brought in line.
-    pub(crate) fn begin(&mut self, id: Uuid, before: &Claims) -> Result<(), ApplyError> {
-        let known = self.before.insert(id, before.clone());
-        if known.as_ref() == Some(before) { Ok(()) } else { self.write() }
+    /// Notes that a deployment is being brought in line with what it owns now, and returns what it may still have of before:
+    /// if it was being brought in line already, all of that as well, so that nobody forgets what is still to be taken down.
+    pub(crate) fn begin(&mut self, id: Uuid, before: &Claims) -> Result<Claims, ApplyError> {
+        let Some(earlier) = self.before.get(&id) else {
+            return self.note(id, before.clone());
+        };
+        let all = both(earlier, before);
+        if all == *earlier { Ok(all) } else { self.note(id, all) }
+    }
+
+    fn note(&mut self, id: Uuid, before: Claims) -> Result<Claims, ApplyError> {
+        let mut next = self.before.clone();
+        next.insert(id, before.clone());
+        self.write(next).map(|()| before)
     }
 
     /// Notes that it is.
     pub(crate) fn end(&mut self, id: Uuid) -> Result<(), ApplyError> {
-        if self.before.remove(&id).is_some() { self.write() } else { Ok(()) }
+        let mut next = self.before.clone();
+        if next.remove(&id).is_some() { self.write(next) } else { Ok(()) }
     }
 
-    fn write(&self) -> Result<(), ApplyError> {
-        disk::write_json(&self.file, &self.before).map_err(|error| failed(&error))
+    /// What cannot be written is not taken for noted.
+    fn write(&mut self, next: BTreeMap<Uuid, Claims>) -> Result<(), ApplyError> {
+        disk::write_json(&self.file, &next).map_err(|error| failed(&error))?;
+        self.before = next;
+        Ok(())
     }
+}
+
+/// Returns what may be there on the way from one to the other: what both have alike is as it was, and of anything else nobody
+/// knows how far it came, so that it is made anew if it is wanted.
+fn both(earlier: &Claims, before: &Claims) -> Claims {
+    let unknown = Digest::of(b"under way");
+    let either = earlier.keys().chain(before.keys());
+    either
+        .map(|claim| {
+            let (was, is) = (earlier.get(claim), before.get(claim));
+            (claim.clone(), was.filter(|_| was == is).copied().unwrap_or(unknown))
+        })
+        .collect()
 }
 
 fn failed(error: &disk::DiskError) -> ApplyError {
     ApplyError::Platform { what: "noting what is under way".to_owned(), message: chain(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::Claim;
+
+    const ID: Uuid = Uuid::from_u128(1);
+
+    fn claims(parts: &[(&str, &str)]) -> Claims {
+        parts.iter().map(|(name, made)| (Claim::new("unit", *name), Digest::of(made.as_bytes()))).collect()
+    }
+
+    fn underway(directory: &tempfile::TempDir) -> Underway {
+        Underway { file: directory.path().join("underway.json"), before: BTreeMap::new() }
+    }
+
+    #[test]
+    fn what_comes_in_between_forgets_nothing_that_is_still_taken_down() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut underway = underway(&directory);
+        let first = claims(&[("same", "1"), ("changed", "1"), ("old", "1")]);
+        let second = claims(&[("same", "1"), ("changed", "2"), ("new", "2")]);
+        assert_eq!(underway.begin(ID, &first).expect("noted"), first);
+        assert_eq!(underway.begin(ID, &first).expect("noted"), first, "the same once more");
+        let all = underway.begin(ID, &second).expect("noted");
+        let expected = claims(&[("same", "1"), ("changed", "under way"), ("old", "under way"), ("new", "under way")]);
+        assert_eq!(all, expected);
+        assert_eq!(underway.begin(ID, &second).expect("noted"), expected, "nothing is known better");
+        let read: BTreeMap<Uuid, Claims> = disk::read_json(&underway.file).expect("read").expect("there");
+        assert_eq!(read, BTreeMap::from([(ID, expected)]));
+        underway.end(ID).expect("noted");
+        assert_eq!(underway.begin(ID, &second).expect("noted"), second, "what is over is forgotten");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_not_noted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut underway = underway(&directory);
+        underway.file = directory.path().join("missing/underway.json");
+        let first = claims(&[("a", "1")]);
+        assert!(underway.begin(ID, &first).is_err() && underway.get(ID).is_none());
+        assert!(underway.begin(ID, &first).is_err(), "nor the second time");
+        underway.file = directory.path().join("underway.json");
+        underway.begin(ID, &first).expect("noted");
+        underway.file = directory.path().join("missing/underway.json");
+        assert!(underway.end(ID).is_err() && underway.get(ID).is_some());
+    }
 }

@@ -18,6 +18,7 @@ use crate::{
     bundles::Bundle,
     commands::{How, Order},
     disk,
+    excerpts::excerpt,
     state::StateDir,
     wake::Wake,
 };
@@ -27,7 +28,7 @@ const VERIFY_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the journal may take to answer; whoever asks waits for it.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(1);
 /// Lines of the journal that are shown.
-const LINES: &str = "30";
+const LINES: &str = "400";
 /// What `systemd-analyze` says of a unit that systemd would not load. Everything else that it says are warnings, and many
 /// of them are wrong before the switch: programs that the bundle brings are not in place yet.
 const FATAL: [&str; 4] = ["bad unit file setting", "Refusing.", "fatal error", "Unit configuration has unsatisfiable"];
@@ -108,13 +109,8 @@ fn told(output: &str, directory: &Path) -> Result<(), String> {
     if !output.lines().any(fatal) {
         return Ok(());
     }
-    let mut text = output.replace(&prefix, "");
-    let mut end = text.len().min(limits::MESSAGE_BYTES / 2);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
-    Err(format!("systemd would not load them: {}", text.trim_end()))
+    let text = output.replace(&prefix, "");
+    Err(format!("systemd would not load them: {}", excerpt(text.trim_end(), limits::MESSAGE_BYTES / 2)))
 }
 
 pub(in crate::apply) fn clear(directory: &Path) -> io::Result<()> {

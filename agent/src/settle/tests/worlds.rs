@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use titan_api::{
     Name,
     deployments::{Dependency, DependencyState},
+    drift::Drift,
     poll::{RemovalReason, Tombstone},
 };
 use tokio::{runtime::Builder, sync::oneshot};
@@ -30,6 +31,8 @@ pub(super) struct Said {
     calls: Vec<String>,
     prepares: Option<String>,
     removes: Option<String>,
+    /// Whether what was applied is down, until it is applied again.
+    down: bool,
 }
 
 /// An applier whose bundles claim one thing each, which always does well.
@@ -73,12 +76,24 @@ impl Applies for Fake {
 
     fn apply(&mut self, work: &Work<'_>) -> Result<(), ApplyError> {
         self.note("applies", work);
+        self.said.lock().expect("said").down = false;
         Ok(())
     }
 
     fn observe(&mut self, work: &Work<'_>) -> Result<Vec<Observation>, ApplyError> {
-        let well = |claim: &Claim| Observation { claim: claim.clone(), condition: Condition::Well, drift: None };
-        Ok(work.after.keys().map(well).collect())
+        let down = self.said.lock().expect("said").down;
+        let seen = |claim: &Claim| {
+            let condition = if down { Condition::Ill("it is down".to_owned()) } else { Condition::Well };
+            let drift = down.then(|| Drift {
+                what: claim.to_string(),
+                how: "stopped".to_owned(),
+                diff: String::new(),
+                found: None,
+                repaired: false,
+            });
+            Observation { claim: claim.clone(), condition, drift }
+        };
+        Ok(work.after.keys().map(seen).collect())
     }
 
     fn remove(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
@@ -192,6 +207,11 @@ impl World {
         self.worker.settle(&Scope::default())
     }
 
+    /// Looks at everything, as after a start.
+    pub(super) fn look_over(&mut self) -> Vec<Done> {
+        self.worker.settle(&Scope { all: true, ..Scope::default() })
+    }
+
     /// Passes until it is so.
     pub(super) fn until(&mut self, what: &str, so: impl Fn(&Self) -> bool) {
         let began = Instant::now();
@@ -243,6 +263,19 @@ impl World {
     pub(super) fn say(&self, prepares: Option<&str>, removes: Option<&str>) {
         let mut said = self.said.lock().expect("said");
         (said.prepares, said.removes) = (prepares.map(str::to_owned), removes.map(str::to_owned));
+    }
+
+    /// Has whatever runs be down.
+    pub(super) fn goes_down(&self) {
+        self.said.lock().expect("said").down = true;
+    }
+
+    /// Has the host be one that has booted since.
+    pub(super) fn reboots(&mut self) {
+        let ids: Vec<_> = self.worker.ledger.entries.keys().copied().collect();
+        for id in ids {
+            self.worker.amend(id, |entry| entry.boot = Some("the one before".to_owned())).expect("noted");
+        }
     }
 
     /// Has what is in place prove bad.

@@ -350,6 +350,38 @@ fn images_are_pulled_before_the_switch_and_go_when_nobody_wants_them() {
 }
 
 #[test]
+fn image_that_a_tag_does_not_mean_any_more_goes_with_the_last_bundle_that_had_it() {
+    let Some(bench) = Bench::new() else { return };
+    let Some(registry) = bench.service.registry() else { return };
+    let name = format!("{}/moving:1", registry.address);
+    let push = |version: &str| {
+        bench.service.import(&name, version).expect("import");
+        bench.service.run(&["push", "-q", &name]).expect("push");
+        bench.service.run(&["rmi", &name]).expect("rmi");
+    };
+    let always =
+        |command: &str| pod("a", &name, command).replace("    command:", "    imagePullPolicy: Always\n    command:");
+    let mut applier = bench.open();
+    push("1");
+    let first = Case::new(&bench, &applier, &always("sleep 600"));
+    first.apply(&mut applier);
+    first.well(&mut applier);
+    let old = bench.service.run(&["image", "inspect", "-f", "{{.Id}}", &name]).expect("an image");
+    push("2");
+    let second = first.next(&applier, &always("sleep 601"));
+    second.apply(&mut applier);
+    second.well(&mut applier);
+    let new = bench.service.run(&["image", "inspect", "-f", "{{.Id}}", &name]).expect("an image");
+    assert!(old != new && bench.exists("image", &old), "it is pinned");
+    until("swept", || {
+        applier.keep(&[second.target.digest].into()).expect("keep");
+        bench.service.run(&["image", "exists", &old]).is_err().then_some(())
+    });
+    assert!(bench.exists("image", &new) && bench.exists("image", IMAGE));
+    second.remove(&mut applier);
+}
+
+#[test]
 fn a_host_that_cannot_have_quadlets_says_what_it_lacks() {
     let Some(bench) = Bench::new() else { return };
     let version = bench.service.run(&["version", "-f", "{{.Server.Version}}"]).expect("version");
