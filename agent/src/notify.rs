@@ -120,11 +120,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("notify");
         let socket = UnixDatagram::bind(&path).expect("a socket");
-        let manager = manager(path.to_str().expect("a path"), 7, &[("WATCHDOG_USEC", "2400000000")]);
+        let manager = manager(path.to_str().expect("a path"), 7, &[("WATCHDOG_USEC", "9600000000")]);
         let pulse = Pulse::default();
         let _hangs = pulse.begin();
-        // Told at once and after 20 minutes; not after 40 and 60.
-        let told = tokio::time::timeout(Duration::from_mins(70), manager.keep_alive(&pulse)).await;
+        // Told at once and after 80 minutes; not after 160 and 240.
+        let told = tokio::time::timeout(Duration::from_mins(250), manager.keep_alive(&pulse)).await;
         assert!(told.is_err(), "it goes on");
         manager.stopping();
         let words: Vec<_> = (0..3).map(|_| heard(&socket)).collect();

@@ -7,9 +7,9 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long the agent may be about the host without a pause. Whatever takes long is waited for in the background, and files
-/// of the largest bundle are written in minutes on a slow card.
-const LONGEST: Duration = Duration::from_mins(30);
+/// How long the agent may be about the host without a pause. Whatever takes long is waited for in the background, files of the
+/// largest bundle are written in minutes on a slow card, and a hundred deployments whose daemon does not answer in half an hour.
+const LONGEST: Duration = Duration::from_mins(120);
 
 /// Since when the agent has been about the host, if it is.
 #[derive(Debug, Clone, Default)]

@@ -1,5 +1,7 @@
 //! Drift: what others did to what was applied. It is written down and reported before it is put right.
 
+use std::collections::BTreeSet;
+
 use titan_api::{
     drift::{Drift, DriftPolicy},
     limits,
@@ -9,11 +11,14 @@ use uuid::Uuid;
 
 use super::{Worker, gates::Held};
 use crate::{
-    apply::{ApplyError, Strays, Target, Work, switch::SwitchError},
+    apply::{ApplyError, Condition, Observation, Strays, Target, Work, switch::SwitchError},
     bundles::Bundle,
-    claims::Claims,
+    claims::{Claim, Claims},
     drifts,
 };
+
+/// How appliers call what is there and does not run.
+const STOPPED: &str = "stopped";
 
 /// What is to be done with a deployment whose bundle is in place.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,9 +40,6 @@ impl Worker {
         // What was taken down on the way to another applier, which this bundle is back from, is no drift.
         let unfinished = self.ledger.entries.get(&target.id).is_some_and(|entry| entry.unfinished.is_some());
         let lacks = !unfinished && !self.ledger.claims(target.id).keys().eq(after.keys());
-        if !unfinished && !self.is_on_trial(target.id) {
-            self.bring_back(target, bundle)?;
-        }
         if bundle.drift == DriftPolicy::Once && !lacks {
             self.restamp(target)?;
             return Ok(Drifted::Leave(None));
@@ -63,7 +65,9 @@ impl Worker {
             drifts.extend(self.adoptable(target, bundle)?);
         }
         if drifts.is_empty() {
-            self.forget_drift(target.id, bundle.drift);
+            if !unfinished {
+                self.forget_drift(target.id, bundle.drift);
+            }
             return Ok(Drifted::Enforce);
         }
         let drifts = drifts::bounded(drifts);
@@ -91,22 +95,33 @@ impl Worker {
         Ok(Drifted::Enforce)
     }
 
-    /// Brings back what went down with the host, whatever is to be done about drift: nobody stopped it.
-    fn bring_back(&mut self, target: &Target, bundle: &Bundle) -> Result<(), ApplyError> {
+    /// Brings back what of the bundle in place went down with the host, which nobody stopped: whatever is to be done about
+    /// drift, and though another bundle may be declared that has yet to wait. `seen_to` says that it is looked for drift now.
+    pub(super) fn bring_back(&mut self, id: Uuid, seen_to: bool) -> Result<(), ApplyError> {
         let boot = self.proofs.boot();
-        let Some(entry) = self.ledger.entries.get(&target.id) else { return Ok(()) };
-        if entry.claims.is_empty() || entry.boot.as_deref() == Some(&*boot) {
+        let Some(entry) = self.ledger.entries.get(&id) else { return Ok(()) };
+        if entry.claims.is_empty() || entry.unfinished.is_some() || entry.boot.as_deref() == Some(&*boot) {
             return Ok(());
         }
-        let (claims, rebooted) = (entry.claims.clone(), entry.boot.is_some());
+        let (target, claims, rebooted) = (Target::in_place(id, entry), entry.claims.clone(), entry.boot.is_some());
+        let Some(bundle) = self.bundles.get(&target.digest).ok().flatten() else { return Ok(()) };
+        let put_right = seen_to && bundle.drift == DriftPolicy::Enforce && !self.is_on_trial(id);
         let mut stands = claims.clone();
-        if rebooted {
-            for observation in self.observe(target, bundle)?.iter().filter(|seen| seen.drift.is_some()) {
-                stands.remove(&observation.claim);
+        if rebooted && !put_right {
+            let observed = self.observe(&target, &bundle)?;
+            for claim in self.fallen(id, &observed) {
+                stands.remove(&claim);
+            }
+            let starts = |seen: &Observation| {
+                matches!(seen.condition, Condition::Starting(_)) && claims.contains_key(&seen.claim)
+            };
+            if stands == claims && observed.iter().any(starts) {
+                // Whether that comes to anything is to be seen.
+                return Ok(());
             }
         }
         let fell = stands != claims;
-        self.amend(target.id, |entry| {
+        self.amend(id, |entry| {
             entry.boot = Some(boot.to_string());
             entry.unfinished = fell.then_some(stands);
         })
@@ -114,9 +129,24 @@ impl Worker {
         if fell {
             let title = target.home();
             tracing::info!(deployment.title = %title, "what went down of {title} with the host is brought back");
-            self.enliven(target, bundle)?;
+            self.enliven(&target, &bundle)?;
         }
         Ok(())
+    }
+
+    /// Returns what is down, but for what was down before already, and for what somebody changed otherwise as well.
+    fn fallen(&self, id: Uuid, observed: &[Observation]) -> Vec<Claim> {
+        let known = self.drifts.get(&id).into_iter().flatten().filter(|drift| !drift.repaired);
+        let known: BTreeSet<_> = known.map(|drift| drift.what.as_str()).collect();
+        let is_down = |drift: &Drift| drift.how == STOPPED;
+        let changed = |claim: &Claim| {
+            let otherwise = |seen: &&Observation| seen.drift.as_ref().is_some_and(|drift| !is_down(drift));
+            observed.iter().filter(otherwise).any(|seen| seen.claim.name == claim.name)
+        };
+        let down = observed.iter().filter(|seen| {
+            seen.drift.as_ref().is_some_and(|drift| is_down(drift) && !known.contains(drift.what.as_str()))
+        });
+        down.map(|seen| seen.claim.clone()).filter(|claim| !changed(claim)).collect()
     }
 
     /// Returns what of a deployment runs as it was made, though others changed files of it.
@@ -236,7 +266,6 @@ mod tests {
     use titan_api::Digest;
 
     use super::*;
-    use crate::claims::Claim;
 
     #[test]
     fn what_one_look_found_changed_stays_so() {

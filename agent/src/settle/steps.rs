@@ -235,6 +235,10 @@ impl Worker {
         let target = &course.target;
         let same = self.in_place(target.id) == Some(target.digest);
         self.open_files()?;
+        if let Err(error) = self.bring_back(target.id, same) {
+            // The next look is soon enough.
+            tracing::warn!("what went down of {} with the host is not back yet: {}", target.home(), chain(&error));
+        }
         let after = self.claims_of(target, bundle)?;
         self.check_claims(target, bundle, &after)?;
         if same {

@@ -125,12 +125,34 @@ fn what_went_down_with_the_host_comes_back_whatever_is_done_about_drift() {
         world.look_over();
         assert_eq!(world.calls(), [""; 0], "{policy}: once");
         let report = world.report("one");
-        assert!(report.drift.is_empty() && report.phase == Phase::Healthy, "{policy}: nobody did that: {report:?}");
-        // What somebody stops is another matter.
+        assert_eq!(report.phase, Phase::Healthy, "{policy}");
+        assert!(policy == "enforce" || report.drift.is_empty(), "{policy}: nobody did that: {report:?}");
+        // What somebody stops is another matter, after a boot as well if it was told.
         world.goes_down();
         world.look_over();
         assert_eq!(world.calls().is_empty(), policy != "enforce", "{policy}");
+        if policy == "report" {
+            world.reboots();
+            world.look_over();
+            assert_eq!(world.calls(), [""; 0], "it was told that it is stopped");
+            assert_eq!(world.report("one").phase, Phase::Degraded);
+        }
     }
+}
+
+#[test]
+fn what_is_in_place_comes_back_while_another_bundle_waits_for_a_window() {
+    let mut world = World::new(false);
+    world.declare("one", "1", &json!({ "applier": "systemd" }));
+    world.until("health", |world| world.worker.outbox.reports.values().any(|report| report.phase == Phase::Healthy));
+    world.close_windows();
+    world.declare("one", "2", &json!({ "applier": "systemd" }));
+    world.calls();
+    world.reboots();
+    world.goes_down();
+    world.look_over();
+    assert_eq!(world.calls(), ["systemd applies  > unit:app.service"]);
+    assert_eq!(world.text("one").as_deref(), Some("1"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,10 @@ use crate::{
 const SILENCE: Duration = Duration::from_mins(5);
 /// How long the removal of one image may take.
 const REMOVAL: Duration = Duration::from_mins(2);
+
+/// When images that did not go are tried again at the earliest, if nothing else is to go by then: a container may have them for
+/// long, and the end of each try wakes the agent.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// What is remembered of images.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +87,8 @@ pub(crate) struct Images {
     record: Record,
     jobs: Background<Job, Outcome>,
     progress: BTreeMap<Digest, Arc<Mutex<String>>>,
+    /// What was to go when it was tried last, and when that was.
+    tried: Option<(Instant, BTreeSet<String>)>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,6 +97,8 @@ struct Image {
     id: String,
     #[serde(default, deserialize_with = "or_default")]
     repo_tags: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    repo_digests: Vec<String>,
 }
 
 /// One line of a pull.
@@ -110,7 +118,7 @@ impl Images {
         let file = ground.state.file(file);
         let record = disk::read_json(&file).map_err(|error| disk_error(&error))?.unwrap_or_default();
         let jobs = Background::new(ground.io.clone(), ground.wake.clone());
-        Ok(Self { libpod, file, record, jobs, progress: BTreeMap::new() })
+        Ok(Self { libpod, file, record, jobs, progress: BTreeMap::new(), tried: None })
     }
 
     fn save(&mut self, record: Record) -> Result<(), ApplyError> {
@@ -227,6 +235,11 @@ impl Images {
         if (idle.is_empty() && left.is_empty()) || !self.jobs.is_idle() {
             return Ok(());
         }
+        let all: BTreeSet<String> = idle.union(&left).cloned().collect();
+        if self.tried.as_ref().is_some_and(|(when, tried)| *tried == all && when.elapsed() < AGAIN) {
+            return Ok(());
+        }
+        self.tried = Some((Instant::now(), all));
         let libpod = self.libpod.clone();
         self.jobs.start(Job::Sweep, async move {
             let mut gone = BTreeSet::new();
@@ -277,7 +290,7 @@ async fn pull(libpod: &Libpod, reference: &str, always: bool, progress: &Mutex<S
 /// or is somebody's.
 async fn sweep_nameless(libpod: &Libpod, id: &str) -> bool {
     match libpod.read::<Image>(Ask::get(&path(id))).await {
-        Ok(image) if image.repo_tags.is_empty() => remove(libpod, id).await,
+        Ok(image) if image.repo_tags.is_empty() && image.repo_digests.is_empty() => remove(libpod, id).await,
         Ok(_) | Err(LibpodError::Missing(_)) => true,
         Err(_) => false,
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     apply::{ApplyError, appliers::Ground},
-    claims::Claims,
+    claims::{Claim, Claims},
     disk,
     settle::chain,
 };
@@ -64,10 +64,12 @@ impl Underway {
 }
 
 /// Returns what may be there on the way from one to the other: what both have alike is as it was, and of anything else nobody
-/// knows how far it came, so that it is made anew if it is wanted.
+/// knows how far it came, so that it is made anew if it is wanted. Volumes that were given up meanwhile stay: whoever takes
+/// them over wants what is in them.
 fn both(earlier: &Claims, before: &Claims) -> Claims {
     let unknown = Digest::of(b"under way");
-    let either = earlier.keys().chain(before.keys());
+    let given_up = |claim: &&Claim| claim.kind == "volume" && !before.contains_key(*claim);
+    let either = earlier.keys().filter(|claim| !given_up(claim)).chain(before.keys());
     either
         .map(|claim| {
             let (was, is) = (earlier.get(claim), before.get(claim));
@@ -83,7 +85,6 @@ fn failed(error: &disk::DiskError) -> ApplyError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::claims::Claim;
 
     const ID: Uuid = Uuid::from_u128(1);
 
@@ -109,6 +110,9 @@ mod tests {
         assert_eq!(underway.begin(ID, &second).expect("noted"), expected, "nothing is known better");
         let read: BTreeMap<Uuid, Claims> = disk::read_json(&underway.file).expect("read").expect("there");
         assert_eq!(read, BTreeMap::from([(ID, expected)]));
+        let volume = |made: &str| Claims::from([(Claim::new("volume", "data"), Digest::of(made.as_bytes()))]);
+        assert_eq!(both(&volume("1"), &Claims::new()), Claims::new(), "what somebody may have taken over");
+        assert_eq!(both(&volume("1"), &volume("1")), volume("1"));
         underway.end(ID).expect("noted");
         assert_eq!(underway.begin(ID, &second).expect("noted"), second, "what is over is forgotten");
     }
