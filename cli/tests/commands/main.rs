@@ -9,7 +9,6 @@ mod scenes;
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use serde_json::Value;
-use titan_agent::{Agent, Settings};
 
 use self::scenes::{Scene, copy, example};
 
@@ -45,17 +44,7 @@ fn an_agent_that_joins_is_shown_healthy_with_digest_and_commit() {
     let line = scene.done(&["host", "join-command", "tim-pi", "--state-dir", "a b"]);
     assert!(line.starts_with(&format!("titan-agent enrol --server {} --host tim-pi --token ", scene.server)), "{line}");
     assert!(line.ends_with(" --state-dir 'a b'\n"), "{line}");
-    let parts: Value =
-        serde_json::from_str(&scene.done(&["host", "join-command", "tim-pi", "-o", "json"])).expect("json");
-    let token = titan_agent::config::Secret::new(parts["token"].as_str().expect("token").to_owned());
-    let settings = Settings::new(scene.path("agent"));
-    let host = "tim-pi".parse().expect("name");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-    runtime.block_on(async {
-        titan_agent::enrol(&settings, &scene.server, &host, &token).await.expect("enrol");
-        Agent::open(settings, &tokio::runtime::Handle::current()).expect("agent").once().await.expect("once");
-    });
-    scene.done(&["status", "deployment", "prod", "--wait", "--timeout", "20s"]);
+    scene.come_and_go();
     let status: Value =
         serde_json::from_str(&scene.done(&["status", "deployment", "prod", "-o", "json"])).expect("json");
     let row = &status["hosts"][0];

@@ -114,11 +114,27 @@ impl Scene {
         let token = Secret::new(parts["token"].as_str().expect("token").to_owned());
         let (settings, host) = (Settings::new(self.path("agent")), "tim-pi".parse().expect("name"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(titan_agent::enrol(&settings, &self.server, &host, &token)).expect("enrol");
+        self.handed_out();
         runtime.block_on(async {
-            titan_agent::enrol(&settings, &self.server, &host, &token).await.expect("enrol");
             Agent::open(settings, &tokio::runtime::Handle::current()).expect("agent").once().await.expect("once");
         });
         self.done(&["status", "deployment", "prod", "--wait", "--timeout", "20s"]);
+    }
+
+    /// Waits until the host is to have something: what is applied is planned after it is stored, and an agent that runs
+    /// once asks once.
+    fn handed_out(&self) {
+        let begin = Instant::now();
+        loop {
+            let status = self.done(&["status", "deployment", "prod", "-o", "json"]);
+            let status: Value = serde_json::from_str(&status).expect("json");
+            if status["hosts"][0]["digest"].is_string() {
+                return;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(30), "nothing is handed out: {status}");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Runs a line as it is typed.

@@ -76,6 +76,7 @@ async fn runs_the_quickstart(machine: Machine) {
     let line = person.titan("titan host join-command tim-pi").expect("a line").replace("127.0.0.1", "localhost");
     assert!(line.contains("//localhost:"), "{line}");
     agent.join(&line).expect("enrolled");
+    world.settled().await.expect("decided");
     agent.settle().expect("applied");
     let files = agent.files().expect("files");
     assert!(files.get("default/prod/site/index.html").is_some_and(|page| !page.contains("{{")), "{files:?}");

@@ -36,6 +36,7 @@ async fn lines_work(workspace: Option<&str>) {
 
     let agent = AgentNode::new(crate::NODE).expect("an agent");
     agent.join(&person.titan("titan host join-command tim-pi").expect("a line")).expect("enrolled");
+    world.settled().await.expect("decided");
     agent.settle().expect("applied");
     let title = format!("{}/prod", workspace.unwrap_or("default"));
     let files = agent.files().expect("files");
