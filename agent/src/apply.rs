@@ -244,6 +244,13 @@ pub(crate) trait Applier: std::fmt::Debug + Send {
     /// Remove: takes down what is in `before` and not in `after`, while the files are still there.
     fn remove(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError>;
 
+    /// Release: what is in `before` stays as it is, and is nobody's from now on. Whatever says that it is this deployment's, and
+    /// would keep others from having it, goes.
+    fn release(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
+        let _nothing_says_so = work;
+        Ok(Readiness::Ready)
+    }
+
     /// Adopt: returns what files of the bundle would have to say for what is there now to be right, by path below the
     /// deployment's directory. What is in files anyway is not this applier's to tell.
     fn adopt(&mut self, work: &Work<'_>) -> Result<Vec<(String, String)>, ApplyError> {

@@ -10,6 +10,7 @@ mod done;
 mod drifting;
 mod gates;
 mod halts;
+mod keeping;
 mod notes;
 mod proofs;
 mod pushes;

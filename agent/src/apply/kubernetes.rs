@@ -25,6 +25,7 @@ mod objects;
 mod observing;
 mod pods;
 mod records;
+mod releasing;
 mod removing;
 mod running;
 mod seen;
@@ -180,6 +181,14 @@ impl Kubernetes {
         record.todo
     }
 
+    /// Forgets a deployment of which nothing is left to look after.
+    fn forget(&mut self, id: Uuid) -> Result<(), ApplyError> {
+        self.places.remove(&id);
+        self.turns.remove(&id);
+        self.failed.remove(&id);
+        self.records.forget(id)
+    }
+
     fn watch_for(&mut self, id: Uuid, manifests: &[Manifest]) {
         let places = manifests.iter().map(|manifest| Place::of(&manifest.key)).collect();
         if self.places.get(&id) != Some(&places) {
@@ -298,15 +307,30 @@ impl Applier for Kubernetes {
             None => {}
         }
         if work.after.is_empty() {
-            self.places.remove(&id);
-            self.turns.remove(&id);
-            self.failed.remove(&id);
-            self.records.forget(id)?;
+            self.forget(id)?;
         } else {
             record.gone.clear();
             record.fields.retain(|claim, _| work.after.contains_key(claim));
             self.records.put(id, record)?;
         }
+        Ok(Readiness::Ready)
+    }
+
+    fn release(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
+        self.reconnect()?;
+        let id = work.target.id;
+        if !self.runs(id, Purpose::Release, work.after) {
+            let record = self.records.get(id);
+            let gone = record.gone.iter().filter_map(Key::of).collect();
+            let job = self.job(work, Vec::new(), gone, &record);
+            self.start(Purpose::Release, work, job, releasing::release);
+        }
+        match self.look(id, GRACE) {
+            Some(Err(progress)) => return Ok(Readiness::Underway(progress)),
+            Some(Ok(ended)) => ended.result.map_err(|failure| failure.error)?,
+            None => {}
+        }
+        self.forget(id)?;
         Ok(Readiness::Ready)
     }
 

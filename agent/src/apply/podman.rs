@@ -213,7 +213,7 @@ enum Standing {
 }
 
 impl Applier for Podman {
-    fn plan(&self, _: &Target, bundle: &Bundle) -> Result<Claims, ApplyError> {
+    fn plan(&self, target: &Target, bundle: &Bundle) -> Result<Claims, ApplyError> {
         if quadlets::are(bundle) {
             return Ok(Quadlets::read(bundle, &self.allowed, self.exchanged)?.claims);
         }
@@ -223,7 +223,9 @@ impl Applier for Podman {
                 "the bundle has neither kube YAML nor a quadlet at its top, such as pod.yaml or web.container";
             return Err(ApplyError::Malformed { path: ".".to_owned(), message: message.to_owned() });
         }
-        Ok(kube.claims())
+        // Of two deployments that declare the same pod each makes its own: the marks on it say whose it is.
+        let own = |digest: Digest| Digest::of(format!("{}\n{digest}", target.home()).as_bytes());
+        Ok(kube.claims().into_iter().map(|(claim, digest)| (claim, own(digest))).collect())
     }
 
     fn prepare(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
@@ -306,7 +308,9 @@ impl Applier for Podman {
             for (claim, digest) in work.after {
                 let seen = match kube.pods.iter().find(|pod| claim.kind == "pod" && pod.name == claim.name) {
                     Some(pod) => sight.pod(pod, digest).await?,
-                    None => sight.volume(&claim.name),
+                    None => {
+                        sight.volume(&claim.name, kube.volumes.get(&claim.name).is_some_and(|volume| volume.config))
+                    }
                 };
                 all.push((claim.clone(), seen));
             }
@@ -329,10 +333,10 @@ impl Applier for Podman {
                 self.owned.entry(id).or_default().insert(claim.clone());
             }
             let seen = match (condition, troubles.get(&claim)) {
-                (Condition::Well, _) => (Condition::Well, None),
                 (_, Some(Trouble::Foreign)) => {
                     (Condition::Failed(ApplyError::Foreign(claim.clone()).to_string()), drift)
                 }
+                (Condition::Well, _) => (Condition::Well, None),
                 (condition, Some(Trouble::Failed(message))) => (told(condition, message), drift),
                 (_, Some(Trouble::Unreachable(message))) => (Condition::Ill(message.clone()), None),
                 (condition, None) => (condition, drift),

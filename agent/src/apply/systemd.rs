@@ -12,6 +12,7 @@
 pub(in crate::apply) mod bus;
 pub(in crate::apply) mod checks;
 pub(in crate::apply) mod jobs;
+mod lagging;
 mod links;
 pub(in crate::apply) mod names;
 pub(in crate::apply) mod states;
@@ -32,6 +33,7 @@ use self::{
     bus::BusError,
     checks::Checks,
     jobs::Jobs,
+    lagging::Lagging,
     links::{Found, Links},
     names::{ALIAS, DROP_IN, ENABLED, UNIT},
     units::{OnChange, Units},
@@ -58,6 +60,7 @@ pub(crate) struct Systemd {
     settings: Settings,
     jobs: Jobs,
     checks: Checks,
+    lagging: Lagging,
 }
 
 impl Systemd {
@@ -67,6 +70,7 @@ impl Systemd {
             settings: settings.clone(),
             jobs: Jobs::new(io.clone(), wake.clone(), Kind::Systemd, settings.bus.clone()),
             checks: Checks::new(io, wake, ground.state.clone()),
+            lagging: Lagging::default(),
         }
     }
 
@@ -230,7 +234,14 @@ impl Applier for Systemd {
             }
         }
         let starting = |error: BusError| error.doing("starting units");
-        self.jobs.start(&units.own, &fresh, &changed).map_err(starting)?;
+        for unit in changed.clone() {
+            let to_be = work.after.get(&Claim::new(UNIT, unit)).copied();
+            if self.lagging.is_back(&mut self.jobs.bus, unit, to_be).map_err(starting)? {
+                changed.remove(unit);
+            }
+        }
+        let refused = self.jobs.start(&units.own, &fresh, &changed).map_err(starting)?;
+        self.lagging.note(&mut self.jobs.bus, refused, work.before).map_err(starting)?;
         self.jobs.restart_others(&others).map_err(starting)
     }
 
@@ -248,7 +259,10 @@ impl Applier for Systemd {
             let unit = units.own.get(&claim.name).filter(|_| claim.kind == UNIT);
             if let (Some(unit), Some(state)) = (unit, states.get(&claim.name)) {
                 let (found, stopped) = self.jobs.condition(&claim.name, unit, state).map_err(asking)?;
-                condition = found;
+                condition = match found {
+                    Condition::Well => self.lagging.condition(&mut self.jobs.bus, &claim.name).map_err(asking)?,
+                    other => other,
+                };
                 if stopped && drift.is_none() {
                     let (what, how) = (claim.name.clone(), "stopped".to_owned());
                     drift = Some(Drift { what, how, diff: String::new(), found: None, repaired: false });
@@ -294,6 +308,7 @@ impl Applier for Systemd {
         fault!("units-reloaded");
         for unit in &leaving {
             self.jobs.forget(unit);
+            self.lagging.forget(unit);
             self.jobs.bus.leave(unit).map_err(stopping)?;
         }
         let mut others = BTreeMap::new();

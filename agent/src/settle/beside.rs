@@ -131,4 +131,22 @@ impl Worker {
             Readiness::Underway(text) => Ok(Some(text)),
         }
     }
+
+    /// Lets go of what a deployment owns beside files, which stays. Returns what is still under way, if anything is. Whoever
+    /// takes an applier away from the agent has it let go of everything at once.
+    pub(super) fn let_go(&mut self, target: &Target) -> Result<Option<String>, ApplyError> {
+        let Some(applier) = self.ledger.entries.get(&target.id).map(|entry| entry.applier) else { return Ok(None) };
+        let (before, home, after) = (self.ledger.claims(target.id), self.home(target), Claims::new());
+        let applier = match self.appliers.of(applier) {
+            Err(ApplyError::NotAllowed(_)) => return Ok(None),
+            #[cfg(not(feature = "kubernetes"))]
+            Err(ApplyError::NotBuilt(_)) => return Ok(None),
+            applier => applier?,
+        };
+        let Some(applier) = applier.filter(|_| !before.is_empty()) else { return Ok(None) };
+        match applier.release(&Work { target, home: &home, bundle: None, before: &before, after: &after })? {
+            Readiness::Ready => Ok(None),
+            Readiness::Underway(text) => Ok(Some(text)),
+        }
+    }
 }

@@ -20,7 +20,13 @@ impl Worker {
             let (phase, message) = match held.get(id) {
                 Some((phase, message)) => (*phase, message.clone()),
                 // It failed before, and it is not time to try again.
-                None if self.failures.contains_key(id) => continue,
+                None if self.failures.contains_key(id) => {
+                    if let Some(report) = self.outbox.reports.get(id).cloned() {
+                        let drift = self.drifts.get(id).cloned().unwrap_or_default();
+                        self.outbox.note(DeploymentReport { drift, ..report });
+                    }
+                    continue;
+                }
                 None => {
                     let done = done.iter().find(|done| done.id == *id && done.action == Action::Repaired);
                     self.stands(*id, done.map(|done| done.message.clone()).unwrap_or_default())

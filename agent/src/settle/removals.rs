@@ -138,6 +138,12 @@ impl Worker {
         }
         match tombstone.on_remove {
             OnRemove::Orphan => {
+                if let Some(entry) = self.ledger.entries.get(&id) {
+                    let target = Target::in_place(id, entry);
+                    if let Some(why) = self.let_go(&target)? {
+                        return Ok(Given::Underway(why));
+                    }
+                }
                 let mut next = self.ledger.clone();
                 next.entries.remove(&id);
                 next.inherited.remove(&id);

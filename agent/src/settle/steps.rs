@@ -79,6 +79,9 @@ impl Worker {
                     if self.halted.is_none() {
                         self.retreat(*id, &heirs, &earlier, &awaited, pass);
                     }
+                    if self.halted.is_none() {
+                        self.keep_right(*id, &heirs, &earlier, pass);
+                    }
                     earlier.insert(*id);
                 }
             }
@@ -343,7 +346,7 @@ impl Worker {
 
 impl Pass<'_> {
     /// Whether a deployment is to be looked at though it is settled.
-    fn checks(&self, owned: Option<&crate::ledger::LedgerEntry>) -> bool {
+    pub(super) fn checks(&self, owned: Option<&crate::ledger::LedgerEntry>) -> bool {
         let stirred = |owned: &crate::ledger::LedgerEntry| {
             self.stirred.contains(&Kind::Files) || self.stirred.contains(&owned.applier)
         };
@@ -369,7 +372,8 @@ pub(super) fn waits_for(other: &str) -> String {
     format!("files are to go that {other} may take over, and its bundle is not there yet")
 }
 
-fn repaired(drift: &[String]) -> String {
+/// Says what was put right.
+pub(super) fn repaired(drift: &[String]) -> String {
     const SHOWN: usize = 10;
     let mut text = format!("drift repaired: {}", drift[..drift.len().min(SHOWN)].join(", "));
     if drift.len() > SHOWN {

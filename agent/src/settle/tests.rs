@@ -156,6 +156,52 @@ fn what_is_in_place_comes_back_while_another_bundle_waits_for_a_window() {
 }
 
 #[test]
+fn what_is_in_place_is_put_right_while_another_bundle_is_missing_waits_or_fails() {
+    for how in ["missing", "window", "dependency", "fails"] {
+        let mut world = World::new(false);
+        let id = world.declare("one", "1", &json!({ "applier": "systemd" }));
+        let healthy = |world: &World| world.worker.outbox.reports.values().any(|report| report.phase == Phase::Healthy);
+        world.until("health", healthy);
+        let mut newer = json!({ "applier": "systemd" });
+        match how {
+            "missing" => drop(world.declare_only("one", "2", &newer)),
+            "dependency" => {
+                world.declare_only("base", "base", &json!({}));
+                newer["dependsOn"] = json!("base");
+                world.declare("one", "2", &newer);
+            }
+            "fails" => {
+                newer = shell("exit 1");
+                newer["applier"] = json!("systemd");
+                world.declare("one", "2", &newer);
+                world.until("the failure", |world| world.worker.failures.contains_key(&id));
+            }
+            _ => {
+                world.close_windows();
+                world.declare("one", "2", &newer);
+            }
+        }
+        world.look_over();
+        // What failed is tried again, and its hook runs.
+        let phase = if how == "fails" { Phase::Applying } else { Phase::Pending };
+        assert_eq!(world.report("one").phase, phase, "{how}");
+        world.calls();
+        let file = world.worker.state.file("files").join("default/one/a");
+        fs::write(&file, "tampered").expect("written");
+        world.goes_down();
+        world.look_over();
+        assert_eq!(world.text("one").as_deref(), Some("1"), "{how}");
+        assert_eq!(world.calls(), ["systemd applies  > unit:app.service"], "{how}");
+        let report = world.report("one").clone();
+        assert!(report.release == "one#2" && report.phase != Phase::Healthy, "{how}: {report:?}");
+        assert!(report.drift.len() == 2 && report.drift.iter().all(|drift| drift.repaired), "{how}: {report:?}");
+        world.look_over();
+        assert_eq!(world.calls(), [""; 0], "{how}: once");
+        assert_eq!(world.entry("one").release, "one#1", "{how}");
+    }
+}
+
+#[test]
 fn going_back_to_the_applier_that_was_taken_down_starts_what_ran_before() {
     for drift in ["enforce", "report", "once"] {
         let mut world = World::new(false);
@@ -284,6 +330,27 @@ fn a_removal_waits_for_a_window() {
     world.open_windows();
     world.pass();
     assert_eq!((world.text("one"), world.calls()), (None, vec!["systemd removes unit:app.service > ".to_owned()]));
+    assert!(world.worker.ledger.entries.is_empty() && world.worker.desired.removals.is_empty());
+}
+
+#[test]
+fn what_is_to_stay_is_let_go_of_by_whoever_looks_after_it() {
+    let mut world = World::new(false);
+    world.declare("one", "1", &json!({ "applier": "systemd" }));
+    world.pass();
+    world.calls();
+    world.withdraw_and("one", OnRemove::Orphan);
+    // Who is not there yet is waited for.
+    for said in ["!", "releasing"] {
+        world.say(None, Some(said));
+        world.pass();
+        assert_eq!(world.calls(), ["systemd releases unit:app.service > "], "{said}");
+        assert_eq!(world.report("one").phase, Phase::Removing, "{said}");
+    }
+    world.say(None, None);
+    world.pass();
+    assert_eq!(world.calls(), ["systemd releases unit:app.service > "]);
+    assert_eq!(world.text("one").as_deref(), Some("1"), "its files stay too");
     assert!(world.worker.ledger.entries.is_empty() && world.worker.desired.removals.is_empty());
 }
 

@@ -13,7 +13,7 @@ use super::{
     asks::{Answer, Ask},
     controllers::MOMENT,
     kinds::{self, Kind},
-    ownership,
+    ownership::{self, Step},
     state::{Logged, Place, State, Watcher, line, selected},
 };
 
@@ -146,7 +146,10 @@ impl State {
             }
             (&Method::PATCH, ..) => {
                 self.check_allowed("patch", &kind.plural)?;
-                self.apply(ask, &kind, &place)
+                match ask.media.as_str() {
+                    "application/merge-patch+json" => self.merge(ask, &place).ok_or_else(missing)?,
+                    _ => self.apply(ask, &kind, &place),
+                }
             }
             (&Method::DELETE, ..) => {
                 self.check_allowed("delete", &kind.plural)?;
@@ -224,6 +227,33 @@ impl State {
             return Ok(Answer::ok(merged));
         }
         Ok(Answer::ok(self.store(place, merged)))
+    }
+
+    /// A patch that says what is to be otherwise: here labels and annotations of the very object that it names.
+    fn merge(&mut self, ask: &Ask, place: &Place) -> Option<Result<Answer, Answer>> {
+        let live = self.objects.get(place)?.clone();
+        let patch = &ask.body["metadata"];
+        if patch["uid"] != live["metadata"]["uid"] {
+            return Some(Err(Answer::failure(409, "Conflict", "the UID in the precondition does not match", &[])));
+        }
+        let only = |value: &Value, names: &[&str]| {
+            value.as_object().is_some_and(|object| object.keys().all(|name| names.contains(&name.as_str())))
+        };
+        if !only(&ask.body, &["metadata"]) || !only(patch, &["uid", "labels", "annotations"]) {
+            return Some(Err(Answer::failure(415, "BadRequest", "the double merges no more than that", &[])));
+        }
+        let mut changed = live.clone();
+        for marks in ["labels", "annotations"] {
+            for (name, value) in patch[marks].as_object().into_iter().flatten() {
+                if value.is_null() {
+                    ownership::cut(&mut changed, &["metadata", marks, name].map(|name| Step::Field(name.to_owned())));
+                } else {
+                    changed["metadata"][marks][name] = value.clone();
+                }
+            }
+        }
+        let changed = ownership::update(&live, changed, ask.query("fieldManager"));
+        Some(Ok(Answer::ok(self.store(place, changed))))
     }
 
     fn delete(&mut self, ask: &Ask, place: &Place, mut object: Value, now: Instant) -> Result<Answer, Answer> {

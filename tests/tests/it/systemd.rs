@@ -1,6 +1,8 @@
 //! Ten hosts with a systemd of their own, the agent on each as the unit that is shipped: what is deployed is installed,
 //! changed, kept as it is, taken back, started by a boot and removed.
 
+mod busy;
+mod left;
 mod no_room;
 mod offline;
 mod watchdog;

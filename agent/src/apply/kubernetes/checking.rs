@@ -8,6 +8,7 @@ use super::{
     jobs::{Ended, Failure, Job},
     manifests::Manifest,
     objects::Key,
+    releasing,
 };
 use crate::apply::ApplyError;
 
@@ -53,7 +54,7 @@ async fn one(cluster: &Cluster, job: &Job, manifest: &Manifest) -> Result<(), Fa
     {
         let is_parent = *key == applyset::parent_key(&job.target, &key.namespace);
         let is_ours = applyset::is_member(&live, &job.ids) && (!is_parent || applyset::stands_for(&live, &job.target));
-        let is_free = cluster.allowed.adopt && !is_parent;
+        let is_free = !is_parent && (cluster.allowed.adopt || releasing::was_left(&live));
         if !(is_ours || is_free) {
             return Err(Failure::lasting(ApplyError::Foreign(key.claim())));
         }

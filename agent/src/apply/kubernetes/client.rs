@@ -27,6 +27,8 @@ const TOKEN_AGE: Duration = Duration::from_secs(60);
 
 /// How a body is applied on the server: its own words for a server-side apply, of JSON or YAML.
 pub(crate) const APPLY: &str = "application/apply-patch+yaml";
+/// The media type of a patch that says what is to be otherwise.
+pub(crate) const MERGE: &str = "application/merge-patch+json";
 const JSON: &str = "application/json";
 
 /// A connection to one cluster.

@@ -46,15 +46,21 @@ async fn steps(cluster: &Cluster, job: &Job) -> Result<(), Failure> {
             job.progress.say(format!("removing {key}"));
             delete(cluster, job, key).await?;
         }
-        let mut pause = PAUSES.0;
         for key in &keys {
-            while let Some(live) = ours(cluster, job, key).await?.map(|(_, live)| live) {
-                job.turn.check()?;
-                job.progress.say(waits_for(key, &live));
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSES.1);
-            }
+            gone(cluster, job, key).await?;
         }
+    }
+    Ok(())
+}
+
+/// Waits until an object that goes is gone.
+pub(crate) async fn gone(cluster: &Cluster, job: &Job, key: &Key) -> Result<(), Failure> {
+    let mut pause = PAUSES.0;
+    while let Some(live) = ours(cluster, job, key).await?.map(|(_, live)| live) {
+        job.turn.check()?;
+        job.progress.say(waits_for(key, &live));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
     }
     Ok(())
 }
@@ -85,7 +91,7 @@ fn waits_for(key: &Key, live: &Value) -> String {
 }
 
 /// Returns an object with where it is, if it is there and ours.
-async fn ours(cluster: &Cluster, job: &Job, key: &Key) -> Result<Option<(Resource, Value)>, Failure> {
+pub(crate) async fn ours(cluster: &Cluster, job: &Job, key: &Key) -> Result<Option<(Resource, Value)>, Failure> {
     let failed = |error: &CallError| failure("removing", key, error);
     let resource =
         cluster.discovery.any(&cluster.client, &key.group, &key.kind).await.map_err(|error| failed(&error))?;
@@ -94,7 +100,8 @@ async fn ours(cluster: &Cluster, job: &Job, key: &Key) -> Result<Option<(Resourc
     Ok(live.filter(|live| applyset::is_member(live, &job.ids)).map(|live| (resource, live)))
 }
 
-async fn delete(cluster: &Cluster, job: &Job, key: &Key) -> Result<(), Failure> {
+/// Has an object go, if it is there and ours, and nothing of others is in it.
+pub(crate) async fn delete(cluster: &Cluster, job: &Job, key: &Key) -> Result<(), Failure> {
     let Some((resource, live)) = ours(cluster, job, key).await? else {
         cluster.seen.drop(key);
         return Ok(());

@@ -24,6 +24,7 @@ pub(super) enum Purpose {
     Check,
     Send,
     Remove,
+    Release,
 }
 
 /// A job that runs.

@@ -209,7 +209,9 @@ impl Errand {
         let (id, labels) = (there.id, there.labels);
         match self.mark.whose(&labels) {
             Whose::Ours => {}
-            Whose::Nobody if self.adopt || self.owned.contains(claim) => return Ok(Way::Replaced(id)),
+            // What another deployment of the ledger owns is not claimed by this one at all: it was left to this one, or its
+            // deployment is gone.
+            Whose::Nobody | Whose::Another if self.adopt || self.owned.contains(claim) => return Ok(Way::Replaced(id)),
             Whose::Nobody | Whose::Another => return Err(Trouble::Foreign),
         }
         let containers = there.containers;
@@ -276,9 +278,9 @@ impl Errand {
                 Whose::Ours if !volume.config || marks::fits(&labels, &volume.digest) => return Ok(()),
                 Whose::Ours => {}
                 // What is in it is somebody's: it is used as it is, and stays when the deployment leaves.
-                Whose::Nobody if !volume.config && (self.adopt || self.owned.contains(&claim)) => return Ok(()),
-                Whose::Nobody if self.adopt || self.owned.contains(&claim) => {}
-                Whose::Nobody | Whose::Another => return Err(Trouble::Foreign),
+                _ if !(self.adopt || self.owned.contains(&claim)) => return Err(Trouble::Foreign),
+                Whose::Nobody | Whose::Another if !volume.config => return Ok(()),
+                Whose::Nobody | Whose::Another => {}
             }
             libpod.ask(Ask::delete(&format!("/volumes/{}", encode(&volume.name))).within(BEYOND)).await?;
         }

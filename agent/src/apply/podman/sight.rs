@@ -105,24 +105,27 @@ pub(super) struct Sight<'a> {
 pub(super) type Seen = (Condition, Option<&'static str>);
 
 impl<'a> Sight<'a> {
-    /// Looks at everything that has the deployment's mark.
+    /// Looks at all containers that have the deployment's mark, and at `volumes` if there are to be some, whoever made them.
     pub(super) async fn take(libpod: &'a Libpod, mark: &'a Mark, volumes: bool) -> Result<Self, LibpodError> {
         let filters = json!({ "label": [mark.label()] });
         let containers = list(libpod, "/containers/json", &filters, PATIENCE).await?;
         let volumes: Vec<VolumeThere> = match volumes {
-            true => list(libpod, "/volumes/json", &filters, PATIENCE).await?,
+            true => list(libpod, "/volumes/json", &json!({}), PATIENCE).await?,
             false => Vec::new(),
         };
         let volumes = volumes.into_iter().map(|v| (v.name, v.labels)).collect();
         Ok(Self { libpod, mark, containers, volumes, again: None })
     }
 
-    /// Returns how a volume does.
-    pub(super) fn volume(&self, name: &str) -> Seen {
-        if self.volumes.contains_key(name) {
-            return (Condition::Well, None);
+    /// Returns how a volume does: one with data whoever made it, one of `config` if it is the deployment's own.
+    pub(super) fn volume(&self, name: &str, config: bool) -> Seen {
+        match self.volumes.get(name).map(|labels| self.mark.whose(labels)) {
+            None => (Condition::Ill("there is no such volume".to_owned()), Some("missing")),
+            Some(Whose::Nobody | Whose::Another) if config => {
+                (Condition::Ill("another volume has its name".to_owned()), Some("replaced"))
+            }
+            Some(_) => (Condition::Well, None),
         }
-        (Condition::Ill("there is no such volume".to_owned()), Some("missing"))
     }
 
     /// Returns how a pod does.

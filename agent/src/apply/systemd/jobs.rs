@@ -80,25 +80,31 @@ impl Jobs {
         })
     }
 
-    /// Has units that leave stop, those first that start others. Returns those that have not stopped yet.
+    /// Has units that leave stop, those first that start others. Returns those that have not stopped yet. That one runs which
+    /// must not be stopped (`RefuseManualStop=`) is an error, once all others are told to.
     pub(in crate::apply) fn stop(&mut self, leaving: &BTreeSet<&str>) -> Result<BTreeSet<String>, BusError> {
         let mut order: Vec<&str> = leaving.iter().copied().collect();
         order.sort_by_key(|unit| (unit.ends_with(".service"), unit.ends_with(".mount")));
         let states = self.bus.states(order.iter().copied())?;
+        let mut refused = BTreeMap::new();
         for unit in order {
             let state = states.get(unit);
             let stops = |state: &State| state.rests() || state.job.as_deref() == Some("stop");
             if state.is_some_and(|state| !stops(state) && state.active != "deactivating") {
                 match self.bus.ask("StopUnit", unit) {
-                    // It is not there any more.
-                    Err(error) if error.is_about_the_unit() => {}
+                    // It may not be there any more.
+                    Err(error) if error.is_about_the_unit() => {
+                        refused.insert(unit.to_owned(), error);
+                    }
                     other => other?,
                 }
             }
         }
-        let running = |(_, state): &(&String, &State)| !state.rests();
         let states = self.bus.states(leaving.iter().copied())?;
-        Ok(states.iter().filter(running).map(|(unit, _)| unit.clone()).collect())
+        if let Some((_, error)) = refused.into_iter().find(|(unit, _)| states.get(unit).is_some_and(runs_on)) {
+            return Err(error);
+        }
+        Ok(states.into_iter().filter(|(_, state)| !state.rests()).map(|(unit, _)| unit).collect())
     }
 
     /// Has units of others that lost or got drop-ins run with them; with those of a template all its instances.
@@ -123,13 +129,15 @@ impl Jobs {
         Ok(())
     }
 
-    /// Starts, restarts or reloads what is new or changed.
+    /// Starts, restarts or reloads what is new or changed. Returns what runs on as it was, since systemd does not restart it,
+    /// with what it says.
     pub(in crate::apply) fn start(
         &mut self,
         units: &BTreeMap<String, Unit>,
         fresh: &BTreeSet<&str>,
         changed: &BTreeSet<&str>,
-    ) -> Result<(), BusError> {
+    ) -> Result<BTreeMap<String, String>, BusError> {
+        let mut refused = BTreeMap::new();
         for (name, unit) in units {
             let name = name.as_str();
             let touched = fresh.contains(name) || changed.contains(name);
@@ -160,11 +168,22 @@ impl Jobs {
             match self.bus.ask(method, name) {
                 Err(error) if error.is_about_the_unit() => {
                     self.refused.insert(name.to_owned(), error.to_string());
+                    if changed.contains(name) {
+                        refused.insert(name.to_owned(), error.to_string());
+                    }
                 }
                 other => other?,
             }
             fault!("unit-asked");
         }
-        Ok(())
+        let states = self.bus.states(refused.keys().map(String::as_str))?;
+        refused.retain(|unit, _| states.get(unit).is_some_and(runs_on));
+        Ok(refused)
     }
+}
+
+/// Whether a unit runs, is not about to stop, and has a file that can be read: nothing else tells that systemd leaves it so.
+fn runs_on(state: &State) -> bool {
+    let ends = state.active == "deactivating" || state.job.as_deref() == Some("stop");
+    state.load == "loaded" && !state.rests() && !ends
 }

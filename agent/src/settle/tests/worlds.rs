@@ -101,6 +101,12 @@ impl Applies for Fake {
         let said = self.said.lock().expect("said").removes.clone();
         Self::answer(said)
     }
+
+    fn release(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
+        self.note("releases", work);
+        let said = self.said.lock().expect("said").removes.clone();
+        Self::answer(said)
+    }
 }
 
 /// A runtime in a thread of its own, until this value ends.
@@ -177,10 +183,14 @@ impl World {
 
     /// Declares that a deployment is to leave.
     pub(super) fn withdraw(&mut self, name: &str) {
+        self.withdraw_and(name, OnRemove::Delete);
+    }
+
+    /// Declares that a deployment is to leave, and what becomes of what it made.
+    pub(super) fn withdraw_and(&mut self, name: &str, on_remove: OnRemove) {
         self.clock += 10;
         let (id, revision) = (id_of(name), Revision::from_micros(self.clock));
-        let DesiredEntry { name, workspace, on_remove, .. } =
-            self.worker.desired.entries.remove(&id).expect("declared");
+        let DesiredEntry { name, workspace, .. } = self.worker.desired.entries.remove(&id).expect("declared");
         let reason = RemovalReason::DeploymentDeleted;
         let tombstone = Tombstone { id, name, workspace, revision, deleted_at: revision, reason, on_remove };
         self.worker.desired.removals.insert(id, tombstone);

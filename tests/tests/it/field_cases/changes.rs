@@ -105,9 +105,9 @@ hooks:
 
 /// Other changes are applied, the removal is tried again, and everybody can see why it waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn delete_fails_because_a_unit_is_busy() {
+async fn delete_fails_because_a_hook_does() {
     let busy = tempfile::NamedTempFile::new().expect("a file");
-    let script = "if test -e {{ values.busy }}; then echo the unit is busy; exit 1; fi";
+    let script = "if test -e {{ values.busy }}; then echo the pump is busy; exit 1; fi";
     let manifest = format!("hooks: {{ onRemove: {{ command: [/bin/sh, -c, '{script}'] }} }}\n");
     let files = [("template.yaml", manifest.as_str()), ("a", "1")];
     let stubborn = deployment("stubborn", "stubborn", "stubborn", "all", &json!({ "values": { "busy": busy.path() } }));
@@ -121,12 +121,12 @@ async fn delete_fails_because_a_unit_is_busy() {
     for _ in 0..2 {
         let output = scene.agent.once().expect("run");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(!output.status.success() && said.contains("the unit is busy"), "{output:?}");
+        assert!(!output.status.success() && said.contains("the pump is busy"), "{output:?}");
         assert_eq!(scene.file("default/web/version").as_deref(), Some("2\n"), "others go on");
         assert_eq!(scene.file("default/stubborn/a").as_deref(), Some("1"), "whole");
     }
     let (phase, message) = scene.told("stubborn").await.expect("told");
-    assert!(phase == "removing" && message.contains("the unit is busy"), "{phase}: {message}");
+    assert!(phase == "removing" && message.contains("the pump is busy"), "{phase}: {message}");
     busy.close().expect("removed");
     scene.agent.settle().expect("removed");
     assert_eq!(scene.file("default/stubborn/a"), None);

@@ -185,6 +185,18 @@ impl Bench {
         self.work(None, &before, &Claims::new(), |applier, work| applier.remove(work))
     }
 
+    /// Lets go of everything.
+    pub(super) fn release(&mut self) {
+        let before = self.owned.clone();
+        let until = Instant::now() + PATIENCE;
+        let none = Claims::new();
+        while let Readiness::Underway(text) =
+            self.work(None, &before, &none, |applier, work| applier.release(work)).expect("release")
+        {
+            assert!(Instant::now() < until, "{text}");
+        }
+    }
+
     pub(super) fn adopt(&mut self, bundle: &Bundle) -> Vec<(String, String)> {
         let owned = self.owned.clone();
         self.work(Some(bundle), &owned, &owned, |applier, work| applier.adopt(work)).expect("adopt")

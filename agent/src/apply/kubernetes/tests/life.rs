@@ -135,6 +135,40 @@ fn removal_goes_backwards_waits_for_the_end_and_leaves_nothing() {
 }
 
 #[test]
+fn what_is_left_has_no_marks_any_more_and_may_be_had_again_without_being_made_anew() {
+    let mut bench = Bench::new();
+    let all = bundle(&[("a.yaml", &web("x:1"))]);
+    bench.settle(&all);
+    let uid = |bench: &Bench| live(bench, "deployments", "shop", "web")["metadata"]["uid"].clone();
+    let before = (uid(&bench), bench.server.names());
+    bench.release();
+    let parent = |name: &String| name.contains("titan.default.shop");
+    let left: Vec<String> = before.1.iter().filter(|name| !parent(name)).cloned().collect();
+    assert_eq!((uid(&bench), bench.server.names()), (before.0.clone(), left), "all stay but the set's parent");
+    let object = live(&bench, "deployments", "shop", "web");
+    assert!(object["metadata"]["labels"].get(applyset::PART_OF).is_none(), "{object:#}");
+    assert!(!bench.dir.path().join("state/kubernetes").join(format!("{}.json", bench.target.id)).exists());
+
+    // Once more is nothing, and what somebody made anew meanwhile is not touched.
+    bench.server.delete("configmaps", "shop", "web");
+    bench.server.edit("configmaps", "shop", "web", "somebody", |map| map["data"] = json!({"mine": "1"}));
+    bench.server.calls();
+    bench.release();
+    assert!(bench.server.calls().iter().all(|call| call.method == "GET"));
+
+    // Another deployment has them, but for what is somebody else's.
+    bench.owned.clear();
+    bench.target = target("other", 9);
+    let error = bench.prepare(&all).expect_err("foreign");
+    assert!(matches!(&error, ApplyError::Foreign(claim) if claim.name == "/ConfigMap/shop/web"), "{error}");
+    bench.server.delete("configmaps", "shop", "web");
+    bench.settle(&all);
+    assert_eq!(uid(&bench), before.0, "it was never gone");
+    bench.remove(Some(&all)).expect("remove");
+    assert!(bench.server.get("deployments", "shop", "web").is_none());
+}
+
+#[test]
 fn what_is_held_by_a_finalizer_is_waited_for_and_named() {
     let mut bench = Bench::new();
     let all =

@@ -163,7 +163,12 @@ impl Keeper {
             }
         }
         let starting = |error: BusError| error.doing("starting units");
-        self.jobs.start(&quadlets.units(), &fresh, &changed).map_err(starting)
+        let refused = self.jobs.start(&quadlets.units(), &fresh, &changed).map_err(starting)?;
+        // That what runs is made from something else is seen by its marks.
+        for (unit, why) in refused {
+            tracing::warn!("systemd does not restart {unit}: {why}");
+        }
+        Ok(())
     }
 }
 

@@ -131,7 +131,7 @@ async fn thing(sight: &mut Sight<'_>, quadlet: &Quadlet, claim: &Claim, work: &W
             }
             sight.container(&claim.name, &there, true, false).await
         }
-        Sort::Volume => Ok(sight.volume(&claim.name)),
+        Sort::Volume => Ok(sight.volume(&claim.name, false)),
         _ => Ok(match find_labels(sight.libpod, claim).await? {
             Some(_) => (Condition::Well, None),
             None => missing(),

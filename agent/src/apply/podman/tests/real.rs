@@ -153,6 +153,47 @@ fn what_is_not_ours_is_refused_and_left_alone() {
 }
 
 #[test]
+fn what_another_deployment_left_is_taken_over_if_it_was_left_to_this_one_or_may_be_adopted() {
+    let Some(bench) = Bench::new() else { return };
+    let mut applier = bench.open();
+    let volume = "---\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: { name: data }\n";
+    let yaml = pod("a", IMAGE, "sleep 600") + volume;
+    let giver = Case::new(&bench, &applier, &yaml);
+    giver.apply(&mut applier);
+    giver.well(&mut applier);
+    let of = |applier: &Podman, name: &str, id: u128| {
+        let mut case = Case::new(&bench, applier, &yaml);
+        case.target = Target { id: Uuid::from_u128(id), ..target(name, &yaml) };
+        case.after = applier.plan(&case.target, &case.bundle).expect("plan");
+        case
+    };
+    // Left to it, as the ledger says.
+    let heir = Case { before: giver.after.clone(), ..of(&applier, "heir", 8) };
+    let id = bench.id("a");
+    heir.apply(&mut applier);
+    heir.well(&mut applier);
+    let inherited = bench.id("a");
+    assert_ne!(inherited, id, "it has the marks of its heir");
+    // The giver has nothing of it any more.
+    giver.remove(&mut applier);
+    assert!(bench.id("a") == inherited && bench.exists("volume", "data"));
+    // Left to nobody.
+    let stranger = of(&applier, "stranger", 9);
+    stranger.apply(&mut applier);
+    until("told", || {
+        let seen = stranger.observe(&mut applier);
+        let told =
+            |seen: &Observation| matches!(&seen.condition, Condition::Failed(why) if why.contains("was not made"));
+        seen.iter().any(told).then_some(())
+    });
+    assert_eq!(bench.id("a"), inherited);
+    let mut adopting = bench.open_with(&Allowed { adopt: true, ..bench.allowed() });
+    stranger.apply(&mut adopting);
+    stranger.well(&mut adopting);
+    assert_ne!(bench.id("a"), inherited);
+}
+
+#[test]
 fn what_people_do_to_pods_is_seen_and_put_right() {
     let Some(bench) = Bench::new() else { return };
     let mut applier = bench.open();
