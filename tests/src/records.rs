@@ -75,17 +75,30 @@ impl Record {
         let Some(before) = before.and_then(|before| before.figures.iter().find(same)) else { return Verdict::New };
         let of = |figure: &Value| figure["ratio"].as_f64().or_else(|| figure["value"].as_f64());
         let (Some(now), Some(then)) = (of(figure), of(before)) else { return Verdict::New };
-        if then <= 0.0 || now <= 0.0 {
-            return Verdict::Same;
-        }
-        // More is better of rates; of everything else, less.
-        let more = figure["unit"].as_str().is_some_and(|unit| unit.contains("/s"));
-        let gain = if more { now / then } else { then / now };
-        match gain {
-            gain if gain > 1.0 + TOLERANCE => Verdict::Better,
-            gain if gain < 1.0 / (1.0 + TOLERANCE) => Verdict::Worse,
+        // More is better of rates and shares, and of what is to be at least something; of everything else, less.
+        let more = figure["unit"].as_str().is_some_and(|unit| unit.contains("/s") || unit == "share")
+            || figure["goal"]["ratioAtLeast"].is_number();
+        let (good, bad) = if more { (now, then) } else { (then, now) };
+        match (good.max(0.0), bad.max(0.0)) {
+            // What is none is infinitely better or worse than anything.
+            (good, bad) if good > bad * (1.0 + TOLERANCE) => Verdict::Better,
+            (good, bad) if bad > good * (1.0 + TOLERANCE) => Verdict::Worse,
             _ => Verdict::Same,
         }
+    }
+
+    /// Says in a line how the run came out: goals, and what is worse or better than before.
+    #[must_use]
+    pub fn summary(&self, before: Option<&Self>) -> String {
+        let goals: Vec<bool> = self.figures.iter().filter_map(|figure| figure["reached"].as_bool()).collect();
+        let reached = goals.iter().filter(|reached| **reached).count();
+        let of = |wanted: Verdict| {
+            let of = self.figures.iter().filter(|figure| Self::verdict(figure, before) == wanted);
+            of.filter_map(|figure| figure["name"].as_str()).collect::<Vec<_>>()
+        };
+        let (worse, better) = (of(Verdict::Worse), of(Verdict::Better));
+        let worse = if worse.is_empty() { "nothing worse".to_owned() } else { format!("worse: {}", worse.join("; ")) };
+        format!("{reached} of {} goals reached; beside the run before {worse}, {} better.", goals.len(), better.len())
     }
 
     /// Returns the table of the page.
@@ -105,6 +118,7 @@ impl Record {
             before
                 .map_or("none".to_owned(), |before| format!("commit {}", before.run["commit"].as_str().unwrap_or("?"))),
         );
+        let _infallible = writeln!(text, "{}\n", self.summary(before));
         text.push_str("| measure | figure | beside | ratio | goal | before |\n|---|---|---|---|---|---|\n");
         for figure in &self.figures {
             let unit = figure["unit"].as_str().unwrap_or_default();
@@ -213,6 +227,17 @@ mod tests {
         assert_eq!(verdicts(60.0, 400.0), [Verdict::Worse, Verdict::Better]);
         assert_eq!(verdicts(99.0, 900.0), [Verdict::Better, Verdict::Worse]);
         assert_eq!(Record::verdict(&before.figures[0], None), Verdict::New);
+
+        let one = |unit, value| {
+            let figure = Figure::new("x", value, unit).to_json().to_string();
+            Record::of(&[figure], Value::Null).expect("a record")
+        };
+        let verdict = |unit, then, now| Record::verdict(&one(unit, now).figures[0], Some(&one(unit, then)));
+        assert_eq!(verdict("", 0.0, 0.0), Verdict::Same, "errors");
+        assert_eq!(verdict("", 0.0, 1.0), Verdict::Worse);
+        assert_eq!(verdict("", 1000.0, 0.0), Verdict::Better);
+        assert_eq!(verdict("share", 0.9, 0.5), Verdict::Worse);
+        assert_eq!(verdict("share", 0.0, 0.5), Verdict::Better);
     }
 
     #[test]
@@ -224,6 +249,7 @@ mod tests {
         keep(&record("a", 80.0, 500.0), &records, &page).expect("kept");
         let table = keep(&record("b", 60.0, 400.0), &records, &page).expect("kept");
         assert!(table.contains("The run before: commit a.") && table.contains("| worse |"), "{table}");
+        assert!(table.contains("1 of 2 goals reached; beside the run before worse: polls, 1 better."), "{table}");
         assert!(table.contains("| ratio >= 0.7500: **not reached** |"), "{table}");
         let text = std::fs::read_to_string(&page).expect("the page");
         assert!(text.starts_with("# Head\n") && text.ends_with("\nfoot\n") && !text.contains("old"), "{text}");

@@ -114,10 +114,7 @@ impl Planned {
             }
         }
         tx.put_renderings(&self.renderings).await?;
-        for (deployment, host, problem) in &self.problems {
-            let problem = problem.as_ref().map(|problem| (problem, writing.model));
-            tx.set_render_problem(*deployment, *host, problem).await?;
-        }
+        tx.set_render_problems(&self.problems, writing.model).await?;
         tx.notify().await?;
         Ok(revision)
     }

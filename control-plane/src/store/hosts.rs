@@ -294,20 +294,17 @@ impl Tx {
         Ok(())
     }
 
-    /// Returns the hosts whose facts changed, with the mark under which each was queued.
-    pub async fn queued_facts(&mut self) -> Result<Vec<(Uuid, i64)>> {
-        const SQL: &str = "SELECT host_uid, queued_at FROM fact_queue";
-        let rows: Vec<(String, i64)> = both!(self, conn => sqlx::query_as(SQL).fetch_all(&mut **conn).await?);
+    /// Returns hosts whose facts changed, `most` at most, with the mark under which each was queued.
+    pub async fn queued_facts(&mut self, most: u32) -> Result<Vec<(Uuid, i64)>> {
+        const SQL: &str = "SELECT host_uid, queued_at FROM fact_queue ORDER BY host_uid LIMIT $1";
+        let most = i64::from(most);
+        let rows: Vec<(String, i64)> =
+            both!(self, conn => sqlx::query_as(SQL).bind(most).fetch_all(&mut **conn).await?);
         rows.into_iter().map(|(uid, mark)| Ok((parsed("fact_queue", "host_uid", &uid, &uid)?, mark))).collect()
     }
 
-    /// Takes a host off the queue unless it was queued again since.
-    pub async fn unqueue_facts(&mut self, uid: Uuid, mark: i64) -> Result<()> {
-        self.unqueue_all_facts(&[(uid, mark)]).await
-    }
-
     /// Takes hosts off the queue but those that were queued again since.
-    pub async fn unqueue_all_facts(&mut self, queued: &[(Uuid, i64)]) -> Result<()> {
+    pub async fn unqueue_facts(&mut self, queued: &[(Uuid, i64)]) -> Result<()> {
         let sql = over_rows!(
             self,
             "DELETE FROM fact_queue WHERE (host_uid, queued_at) IN \

@@ -1,11 +1,14 @@
 //! Why releases cannot be rendered for hosts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use titan_api::{Problem, Revision};
 use uuid::Uuid;
 
-use super::{Result, Tx, both, json, parsed};
+use super::{Result, Tx, both, json, over_rows, parsed, rows};
+
+/// How many problems are written in one statement.
+const WRITTEN: usize = 1024;
 
 /// Why a release cannot be rendered for a host.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,28 +22,44 @@ pub struct RenderProblem {
 }
 
 impl Tx {
-    /// Writes why a release cannot be rendered for a host, or that it can.
-    pub async fn set_render_problem(
+    /// Writes why releases cannot be rendered for hosts, or that they can, as it was at `revision`. Of what is said twice of
+    /// one deployment and host the later counts.
+    pub async fn set_render_problems(
         &mut self,
-        deployment: Uuid,
-        host: Uuid,
-        problem: Option<(&Problem, Revision)>,
+        problems: &[(Uuid, Uuid, Option<Problem>)],
+        revision: Revision,
     ) -> Result<()> {
-        const PUT: &str = "INSERT INTO render_problems (deployment_uid, host_uid, revision, problem) \
-             VALUES ($1, $2, $3, $4) ON CONFLICT (deployment_uid, host_uid) \
-             DO UPDATE SET revision = excluded.revision, problem = excluded.problem";
-        const REMOVE: &str = "DELETE FROM render_problems WHERE deployment_uid = $1 AND host_uid = $2";
-        let (deployment, host) = (deployment.to_string(), host.to_string());
-        match problem {
-            Some((problem, revision)) => {
-                let text = serde_json::to_string(problem).unwrap_or_default();
-                both!(self, conn => sqlx::query(PUT).bind(deployment).bind(host).bind(revision.micros()).bind(text)
-                    .execute(&mut **conn).await.map(drop)?);
+        let put = over_rows!(
+            self,
+            "INSERT INTO render_problems (deployment_uid, host_uid, revision, problem) \
+             SELECT j.value ->> 0, j.value ->> 1, CAST($2 AS BIGINT), j.value ->> 2 FROM",
+            "WHERE TRUE ON CONFLICT (deployment_uid, host_uid) \
+             DO UPDATE SET revision = excluded.revision, problem = excluded.problem"
+        );
+        let remove = over_rows!(
+            self,
+            "DELETE FROM render_problems WHERE (deployment_uid, host_uid) IN (SELECT j.value ->> 0, j.value ->> 1 FROM",
+            ")"
+        );
+        let newest: BTreeMap<_, _> =
+            problems.iter().map(|(deployment, host, problem)| ((deployment, host), problem)).collect();
+        let (mut there, mut gone) = (Vec::new(), Vec::new());
+        for ((deployment, host), problem) in newest {
+            match problem {
+                Some(problem) => {
+                    there.push((deployment, host, serde_json::to_string(problem).unwrap_or_default()));
+                }
+                None => gone.push((deployment, host)),
             }
-            None => {
-                both!(self, conn => sqlx::query(REMOVE).bind(deployment).bind(host)
-                    .execute(&mut **conn).await.map(drop)?);
-            }
+        }
+        for part in there.chunks(WRITTEN) {
+            let part = rows(part);
+            both!(self, conn => sqlx::query(put).bind(part).bind(revision.micros())
+                .execute(&mut **conn).await.map(drop)?);
+        }
+        for part in gone.chunks(WRITTEN) {
+            let part = rows(part);
+            both!(self, conn => sqlx::query(remove).bind(part).execute(&mut **conn).await.map(drop)?);
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ use std::{
 use crate::{
     measures::{Figure, Goal},
     simulator::{
+        checks::Verdict,
         script::Carrier,
         stage::{self, Stage},
     },
@@ -26,7 +27,7 @@ use crate::{
 
 /// How long one step of a measure may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
-/// The figure of agents that do not hold what they should.
+/// How figures of agents that do not hold what they should end.
 pub const DIFFERENCES: &str = "agents that differ";
 
 /// What is measured.
@@ -128,7 +129,7 @@ pub async fn take(measure: Measure, options: &Measuring) -> anyhow::Result<Vec<F
             let (hosts, connections) = (stage.hosts, options.connections);
             let measured = fanout::measure(&stage, &options, hosts, connections, rounds(3)).await?;
             let mut figures = measured.figures();
-            figures.push(differences(&measured.differences));
+            figures.push(differences("template edit", &measured.verdict));
             Ok(figures)
         }
         Measure::WaitingOwn => waiting::measure(&stage, Carrier::Own, options.connections).await,
@@ -151,9 +152,12 @@ pub async fn take(measure: Measure, options: &Measuring) -> anyhow::Result<Vec<F
     }
 }
 
-/// Returns the figure of agents that do not hold what they should.
-pub(crate) fn differences((count, first): &(u64, Vec<String>)) -> Figure {
-    Figure::new(DIFFERENCES, *count as f64, "").goal(Goal::AtMost(0.0)).note(first.join("; "))
+/// Returns the figure of agents that do not hold what they should after `what`.
+pub(crate) fn differences(what: &str, verdict: &Verdict) -> Figure {
+    let Verdict { agents, differences, first } = verdict;
+    let note = [format!("of {agents}, each with its full answer")].into_iter().chain(first.iter().cloned());
+    let figure = Figure::new(format!("{what}: {DIFFERENCES}"), *differences as f64, "").goal(Goal::AtMost(0.0));
+    figure.note(note.collect::<Vec<_>>().join("; "))
 }
 
 async fn start(stage: &mut Stage, rounds: u64) -> anyhow::Result<Vec<Figure>> {

@@ -76,8 +76,9 @@ async fn verdict(stage: &Stage, fanout: &Fanout, agents: usize) -> anyhow::Resul
     stage.server.settled(Duration::from_secs(60)).await?;
     fleet.stop().await;
     let mut verdict = fleet.verdict().await;
-    verdict.differences += fanout.differences.0;
-    verdict.first.extend(fanout.differences.1.iter().cloned());
+    verdict.agents = verdict.agents.max(fanout.verdict.agents);
+    verdict.differences += fanout.verdict.differences;
+    verdict.first.extend(fanout.verdict.first.iter().cloned());
     Ok(verdict)
 }
 
@@ -107,8 +108,8 @@ impl Quick {
             figures.push(figure.note(format!("{} hosts, counted", self.hosts)));
         }
         figures.extend(self.fanout.figures());
-        let note = format!("of {}; all in {:.0} s", self.verdict.agents, self.took.as_secs_f64());
-        figures.push(measured::differences(&(self.verdict.differences, self.verdict.first.clone())).note(note));
+        let took = Figure::new("all of it", self.took.as_secs_f64(), "s").goal(Goal::AtMost(BUDGET.as_secs_f64()));
+        figures.extend([measured::differences("quick", &self.verdict), took]);
         figures
     }
 }

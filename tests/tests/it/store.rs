@@ -191,7 +191,7 @@ async fn dropped_transaction_leaves_nothing() {
         assert_eq!(tx.all_documents().await.expect("documents"), [], "{engine}");
         assert_eq!(moved_after(&mut tx, 0).await.expect("assignments"), [], "{engine}");
         assert_eq!(tx.bookmark("planner").await.expect("bookmark"), Revision::ZERO, "{engine}");
-        assert_eq!(tx.queued_facts().await.expect("queue"), [], "{engine}");
+        assert_eq!(tx.queued_facts(10).await.expect("queue"), [], "{engine}");
     }
 }
 

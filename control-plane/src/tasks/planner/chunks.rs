@@ -91,14 +91,13 @@ impl Planner {
         leading.standing.take(&chunk.planned, &self.state.model());
         let (lease, view) = (leading.lease, chunk.view.max(leading.moved));
         let (last, read) = (chunk.last, leading.read);
-        let (gates, queued) = (leading.gates, &leading.queued);
+        let gates = leading.gates;
+        let queued: Vec<_> = leading.queued.iter().map(|(host, mark)| (*host, *mark)).collect();
         let wrote = write(&self.state, lease, view, &chunk, async |tx| {
             if last {
                 tx.set_bookmark("planner", read).await?;
                 tx.set_bookmark("gates", gates).await?;
-                for (host, mark) in queued {
-                    tx.unqueue_facts(*host, *mark).await?;
-                }
+                tx.unqueue_facts(&queued).await?;
             }
             Ok(())
         })

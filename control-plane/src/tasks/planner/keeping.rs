@@ -1,5 +1,7 @@
 //! Keeping the model: what is declared and what agents report, moved along by the history.
 
+use std::collections::BTreeSet;
+
 use titan_api::{
     Kind, Problem,
     changes::{Change, Operation},
@@ -12,6 +14,11 @@ use crate::{
     state::AppState,
     store::{ChangeFilter, StoreError, Tx},
 };
+
+/// How many hosts are taken off the queue of those whose facts changed at a time.
+const QUEUED: u32 = 4096;
+/// How many hosts' facts are read in one statement.
+const TAKEN: usize = 1024;
 
 impl Planner {
     /// Builds the model from one snapshot.
@@ -67,16 +74,18 @@ impl Planner {
                 }
             });
             // A host that was made a moment ago may have reported facts before the model knew it.
-            for change in changes.iter().filter(|change| change.kind == Kind::Host) {
-                take_facts(&self.state, &mut tx, change.uid).await?;
-            }
+            let made = changes.iter().filter(|change| change.kind == Kind::Host).map(|change| change.uid).collect();
+            take_facts(&self.state, &mut tx, made).await?;
             seen = end;
         }
         self.state.change_model(|model| model.revision = model.revision.max(clock));
-        let queued = tx.queued_facts().await?;
-        for (host, _) in &queued {
-            take_facts(&self.state, &mut tx, *host).await?;
-        }
+        let mut queued = tx.queued_facts(QUEUED).await?;
+        // What is on the agenda already is taken in.
+        let known = |(host, mark): &(Uuid, i64)| {
+            self.leading.as_ref().is_some_and(|leading| leading.queued.get(host) == Some(mark))
+        };
+        queued.retain(|queued| !known(queued));
+        take_facts(&self.state, &mut tx, queued.iter().map(|(host, _)| *host).collect()).await?;
         Ok(queued)
     }
 }
@@ -101,9 +110,12 @@ fn rebook(leading: Option<&mut Leading>, model: &Model, change: &Change) {
     }
 }
 
-async fn take_facts(state: &AppState, tx: &mut Tx, host: Uuid) -> Result<(), StoreError> {
-    if let Some(observed) = tx.observed_host(host).await? {
-        state.change_model(|model| model.set_facts(host, &observed.facts));
+/// Takes what agents reported of these hosts into the model.
+async fn take_facts(state: &AppState, tx: &mut Tx, hosts: BTreeSet<Uuid>) -> Result<(), StoreError> {
+    let hosts: Vec<Uuid> = hosts.into_iter().collect();
+    for hosts in hosts.chunks(TAKEN) {
+        let observed = tx.observed_hosts_of(hosts).await?;
+        state.change_model(|model| observed.into_iter().for_each(|host| model.set_facts(host.uid, &host.facts)));
     }
     Ok(())
 }

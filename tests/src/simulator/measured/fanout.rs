@@ -14,6 +14,7 @@ use crate::{
     simulator::{
         answers::Answer,
         bare::Bare,
+        checks::Verdict,
         documents,
         fleet::Fleet,
         fold::Desired,
@@ -36,8 +37,8 @@ pub struct Fanout {
     pub memory: f64,
     /// How many hosts, connections, bytes.
     pub note: String,
-    /// Every agent that was met in a state that it should not be in.
-    pub differences: (u64, Vec<String>),
+    /// What the agents held in the end.
+    pub verdict: Verdict,
 }
 
 impl Fanout {
@@ -113,13 +114,14 @@ pub async fn measure(
     }
     fleet.stop().await;
     ensure!(fleet.tally.errors() == 0, "there were errors: {:?}", fleet.tally.faults());
+    let verdict = fleet.verdict().await;
     let memory = from_memory(stage, options, &body, waiters, &script, rounds).await?;
     let bytes = body.len();
     Ok(Fanout {
         told: told.median(),
         memory,
         note: format!("{waiters} hosts over {connections} connections, {bytes} B each, median of {rounds}"),
-        differences: fleet.tally.differences(),
+        verdict,
     })
 }
 

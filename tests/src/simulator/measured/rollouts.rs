@@ -61,6 +61,7 @@ pub(super) async fn measure(stage: &Stage, connections: usize, rounds: u64) -> a
         }
     }
     fleet.stop().await;
+    let verdict = fleet.verdict().await;
     let median = |all: &[Handed], of: fn(&Handed) -> f64| all.iter().map(of).collect::<Samples>().median();
     let both = |of: fn(&Handed) -> f64| (median(&staged, of), median(&at_once, of));
     let note = format!("{hosts} hosts, median of {rounds}; from when it was made to when the last host was proven");
@@ -81,7 +82,7 @@ pub(super) async fn measure(stage: &Stage, connections: usize, rounds: u64) -> a
         Figure::new("control plane while it hands out", both(|handed| handed.peak).0 / f64::from(1 << 20), "MiB")
             .beside("before", rest / f64::from(1 << 20))
             .note("the most that was resident"),
-        differences(&fleet.tally.differences()),
+        differences("release", &verdict),
     ])
 }
 

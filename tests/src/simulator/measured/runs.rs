@@ -157,6 +157,6 @@ fn ending(name: &str, outcome: &Outcome) -> [Figure; 3] {
     [
         Figure::new(format!("{name}: errors"), outcome.errors as f64, "").goal(Goal::AtMost(0.0)).note(faults),
         Figure::new(format!("{name}: control plane at most"), mebibytes(most), "MiB").note(memory),
-        differences(&(outcome.verdict.differences, outcome.verdict.first.clone())),
+        differences(name, &outcome.verdict),
     ]
 }

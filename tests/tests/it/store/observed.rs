@@ -201,19 +201,20 @@ async fn host_stays_queued_if_its_facts_changed_again_since() {
         let mut tx = write(&store).await;
         tx.queue_facts(host, at(10)).await.expect("queue");
         tx.queue_facts(other, at(10)).await.expect("queue");
+        assert_eq!(tx.queued_facts(1).await.expect("queue").len(), 1, "{engine}");
         let mark = |queued: &[(Uuid, i64)]| queued.iter().find(|(uid, _)| *uid == host).map(|(_, mark)| *mark);
-        let first = mark(&tx.queued_facts().await.expect("queue")).expect("queued");
+        let first = mark(&tx.queued_facts(10).await.expect("queue")).expect("queued");
         // In the same microsecond, and by a clock that went back.
         for again in [10, 3] {
-            let before = mark(&tx.queued_facts().await.expect("queue")).expect("queued");
+            let before = mark(&tx.queued_facts(10).await.expect("queue")).expect("queued");
             tx.queue_facts(host, at(again)).await.expect("queue");
-            let after = mark(&tx.queued_facts().await.expect("queue")).expect("queued");
+            let after = mark(&tx.queued_facts(10).await.expect("queue")).expect("queued");
             assert_ne!(before, after, "{engine}");
         }
-        tx.unqueue_facts(host, first).await.expect("unqueue");
-        let newest = mark(&tx.queued_facts().await.expect("queue")).expect("still queued");
-        tx.unqueue_facts(host, newest).await.expect("unqueue");
-        assert_eq!(tx.queued_facts().await.expect("queue"), [(other, 10)], "{engine}");
+        tx.unqueue_facts(&[(host, first)]).await.expect("unqueue");
+        let newest = mark(&tx.queued_facts(10).await.expect("queue")).expect("still queued");
+        tx.unqueue_facts(&[(host, newest)]).await.expect("unqueue");
+        assert_eq!(tx.queued_facts(10).await.expect("queue"), [(other, 10)], "{engine}");
     }
 }
 
@@ -273,7 +274,7 @@ async fn host_that_is_gone_takes_all_that_was_observed_of_it_along() {
         }
         tx.purge_observed_host(host.uid).await.expect("purge");
         assert_eq!(tx.observed_hosts().await.expect("read"), std::slice::from_ref(&stays), "{engine}");
-        assert_eq!(tx.queued_facts().await.expect("read"), [(stays.uid, 1)], "{engine}");
+        assert_eq!(tx.queued_facts(10).await.expect("read"), [(stays.uid, 1)], "{engine}");
         let reports = tx.reports_of_deployment(deployment).await.expect("read");
         assert_eq!(reports.iter().map(|report| report.host).collect::<Vec<_>>(), [stays.uid], "{engine}");
     }

@@ -114,7 +114,8 @@ async fn unreadable_rows_of_every_other_table_name_their_place() {
         tx.add_release(&release).await.expect("add");
         tx.put_observed_host(&ObservedHost { uid, ..ObservedHost::default() }).await.expect("put");
         tx.queue_facts(uid, at(1)).await.expect("queue");
-        tx.set_render_problem(uid, uid, Some((&Problem::new(Code::Invalid, "x"), at(1)))).await.expect("set");
+        let problem = Some(Problem::new(Code::Invalid, "x"));
+        tx.set_render_problems(&[(uid, uid, problem)], at(1)).await.expect("set");
         let task = Task::new(uid, "k", String::new(), serde_json::json!({}), at(1));
         tx.add_task(&task).await.expect("add");
         let token = TokenRow {
@@ -158,7 +159,7 @@ async fn unreadable_rows_of_every_other_table_name_their_place() {
             })
             .await;
         }
-        tampered(database, store, ("fact_queue", "host_uid", "h"), "'h'", async |tx| tx.queued_facts().await).await;
+        tampered(database, store, ("fact_queue", "host_uid", "h"), "'h'", async |tx| tx.queued_facts(10).await).await;
         tampered(database, store, ("idempotency_keys", "request_digest", "key"), short, async |tx| {
             tx.keyed_answer("ann", "key").await
         })
