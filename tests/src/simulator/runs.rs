@@ -192,7 +192,8 @@ impl Outcome {
         json!({
             "verdict": self.verdict.to_string(), "agents": self.fleet.agents(), "seconds": self.played.as_secs_f64(),
             "polls": tally.polls(), "unchanged": tally.unchanged.get(), "deltas": tally.deltas.get(),
-            "fulls": tally.fulls.get(), "lost": tally.lost.get(), "putOff": tally.put_off.get(),
+            "fulls": tally.fulls.get(), "lost": tally.lost.get(), "readSlowly": tally.slow.get(),
+            "away": tally.away.get(), "putOff": tally.put_off.get(),
             "reports": tally.reports.get(), "bundlesVerified": tally.verified.get(),
             "mismatches": tally.mismatches.get(), "errors": self.errors, "errorsByKind": tally.faults(),
             "connections": tally.connects.get(), "fullHandshakes": tally.handshakes.0.get(),

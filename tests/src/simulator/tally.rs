@@ -52,6 +52,10 @@ pub struct Tally {
     pub fulls: Count,
     /// Answers that were read and then lost.
     pub lost: Count,
+    /// Answers that were read slowly.
+    pub slow: Count,
+    /// Turns that were not taken, since the agent was away.
+    pub away: Count,
     /// Polls put off with 429 or 503.
     pub put_off: Count,
     /// Reports taken in.
@@ -89,6 +93,8 @@ impl Default for Tally {
             deltas: Count::default(),
             fulls: Count::default(),
             lost: Count::default(),
+            slow: Count::default(),
+            away: Count::default(),
             put_off: Count::default(),
             reports: Count::default(),
             verified: Count::default(),

@@ -10,6 +10,8 @@ pub mod tls;
 
 use std::{path::PathBuf, sync::Arc};
 
+use anyhow::{Context as _, ensure};
+
 pub use dial::Dialer;
 
 use crate::simulator::{
@@ -17,6 +19,18 @@ use crate::simulator::{
     tally::Tally,
     wire::{Ask, Fault, Told},
 };
+
+/// Files that are open beside the agents' connections.
+const SPARE: usize = 64;
+
+/// Returns how many files this process may have open.
+fn files() -> anyhow::Result<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits")?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft =
+        line.and_then(|line| line.split_whitespace().next()).context("/proc/self/limits tells no limit of files")?;
+    Ok(soft.parse().unwrap_or(usize::MAX))
+}
 
 /// Where the control plane is.
 #[derive(Debug, Clone)]
@@ -44,7 +58,15 @@ impl Transport {
         let protocol: &[u8] = if script.carrier == Carrier::Mux { b"h2" } else { b"http/1.1" };
         let dialer = Dialer::new(place, protocol, script.resumption, Arc::clone(tally))?;
         Ok(match script.carrier {
-            Carrier::Own => Self::Own(own::Own::new(dialer, agents)),
+            Carrier::Own => {
+                let most = files()?.saturating_sub(SPARE);
+                ensure!(
+                    agents <= most,
+                    "a connection each for {agents} agents is more than this process may have open ({most}); raise the \
+                     limit (`ulimit -n`), or let them share connections with `--carrier mux`"
+                );
+                Self::Own(own::Own::new(dialer, agents))
+            }
             Carrier::Mux => Self::Mux(mux::Mux::new(dialer, script.connections.min(agents.max(1)))),
             Carrier::Once => Self::Once(once::Once::new(dialer)),
         })

@@ -35,6 +35,7 @@ impl Fleet {
     pub(super) async fn turn(&self, number: u32) -> (Duration, bool) {
         if let Some(left) = self.script.absence().left(number, self.tally.elapsed()) {
             self.transport.close(number);
+            self.tally.away.one();
             // They do not all come back in the same instant.
             return (left + self.script.absence().period.mul_f64(0.1 * self.chance()), false);
         }
@@ -94,7 +95,11 @@ impl Fleet {
 
     async fn answered(&self, number: u32, ask: &Ask) -> Result<Told, Fault> {
         let limit = PATIENCE + Duration::from_secs(self.script.wait);
-        let told = tokio::time::timeout(limit, self.transport.exchange(number, ask, self.is_slow(number))).await;
+        let slow = self.is_slow(number);
+        let told = tokio::time::timeout(limit, self.transport.exchange(number, ask, slow)).await;
+        if slow && matches!(told, Ok(Ok(_))) {
+            self.tally.slow.one();
+        }
         told.unwrap_or(Err(Fault::Timeout))
     }
 

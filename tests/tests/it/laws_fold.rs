@@ -136,6 +136,8 @@ struct World {
     agents: Vec<Agent>,
     deployments: [Value; 2],
     hosts: Vec<Value>,
+    /// By how much hosts are to come less often.
+    factor: u8,
 }
 
 fn host_name(host: u8) -> String {
@@ -175,8 +177,8 @@ fn target(kind: u8) -> Value {
 impl World {
     async fn open(database: &Database) -> anyhow::Result<Self> {
         let fleet = Fleet::open(&database.url, crate::NODE).await?;
-        let mut world =
-            Self { fleet: Some(fleet), agents: Vec::new(), deployments: [Value::Null, Value::Null], hosts: Vec::new() };
+        let deployments = [Value::Null, Value::Null];
+        let mut world = Self { fleet: Some(fleet), agents: Vec::new(), deployments, hosts: Vec::new(), factor: 1 };
         world.agents.resize_with(HOSTS, Agent::default);
         Ok(world)
     }
@@ -346,11 +348,14 @@ impl World {
             }
             Step::RestartPlane => {
                 let fleet = self.fleet.take().expect("between restarts").restart().await?;
-                self.fleet = Some(fleet);
+                (self.fleet, self.factor) = (Some(fleet), 1);
             }
             Step::ClockBack => self.fleet().shift_clock(-5_000_000),
             Step::Chunks(pairs) => self.fleet().plan_in_chunks_of(usize::from(*pairs)),
-            Step::Cadence(factor) => self.fleet().state.load.set_factor(f64::from(*factor)),
+            Step::Cadence(factor) => {
+                self.factor = (*factor).min(16);
+                self.fleet().state.load.set_factor(f64::from(*factor));
+            }
         }
         Ok(())
     }
@@ -372,6 +377,17 @@ impl World {
         let answered = self.fleet().send(Method::GET, &path, &credential, &Value::Null).await?;
         let cursor = answered.headers.get(titan_api::poll::CURSOR_HEADER);
         let cursor = cursor.map(|value| value.to_str().unwrap_or_default().parse()).transpose()?;
+        if ![StatusCode::OK, StatusCode::NO_CONTENT].contains(&answered.status) {
+            return Ok((answered.status, answered.body, cursor));
+        }
+        // Whatever is told, the cadence is that of the load.
+        let told = answered.headers.get(titan_api::poll::POLL_AFTER_HEADER);
+        let told = match told {
+            Some(told) => told.to_str().unwrap_or_default().parse()?,
+            None => serde_json::from_slice::<PollAnswer>(&answered.body)?.poll_after_seconds,
+        };
+        let cadence = self.fleet().state.config.poll_after_seconds * u32::from(self.factor);
+        anyhow::ensure!(told == cadence, "it is to come again after {told} s and not {cadence}");
         Ok((answered.status, answered.body, cursor))
     }
 

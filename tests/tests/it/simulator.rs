@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer};
 use titan_tests::simulator::{
     churn::Weights,
+    credentials::Credentials,
     documents,
     fleet::Fleet,
     runs,
@@ -71,7 +72,8 @@ async fn fleet_is_equal_after_changes_lost_answers_absences_storms_and_restarts(
         assert!(outcome.verdict.is_equal(), "{carrier:?}: {told}");
         let tally = &outcome.fleet.tally;
         assert!(outcome.restarts.len() >= 2 && outcome.storms.len() >= 2, "{carrier:?}: {told}");
-        let happened = [tally.deltas.get(), tally.lost.get(), tally.reports.get(), tally.verified.get()];
+        let happened = [&tally.deltas, &tally.lost, &tally.slow, &tally.away, &tally.reports, &tally.verified];
+        let happened = happened.map(|count| count.get());
         assert!(happened.iter().all(|count| *count > 0), "{carrier:?}: {told}");
         assert_eq!(tally.mismatches.get(), 0, "{carrier:?}: {told}");
         // What a restart breaks off is all that goes wrong.
@@ -91,6 +93,28 @@ async fn agents_that_connect_for_each_poll_are_equal_too() {
     let outcome = runs::play(&mut stage.server, script, &credentials, 50).await.expect("played");
     assert!(outcome.verdict.is_equal() && outcome.errors == 0, "{}", outcome.text());
     assert!(outcome.fleet.tally.connects.get() >= outcome.fleet.tally.polls(), "{}", outcome.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quick_says_to_programs_what_came_of_it() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fleet-sim"));
+    command.args(["quick", "--hosts", "300", "-o", "json"]);
+    let said = tokio::task::spawn_blocking(move || command.output()).await.expect("a thread").expect("it runs");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&said.stdout).expect("json");
+    for ratio in ["unchangedRatio", "cpuRatio", "bytesPerUnchangedPoll", "viewBytesPerHost", "fanoutRatio"] {
+        assert!(told[ratio].as_f64().is_some_and(|ratio| ratio > 0.0), "{ratio}: {told}");
+    }
+    assert_eq!((told["hosts"].as_u64(), told["verdict"].as_str()), (Some(300), Some("equal")), "{told}");
+    let progress = String::from_utf8_lossy(&said.stderr);
+    assert!(progress.contains("unchanged polls measured") && progress.contains("fan-out measured"), "{progress}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_agents_than_connections_are_told_to_share_them() {
+    let (place, script) = (Place { address: "127.0.0.1:9".to_owned(), trusted: None }, script(Carrier::Own));
+    let error = Fleet::new(&place, script, Credentials::new("a test"), 1 << 30).expect_err("too many").to_string();
+    assert!(error.contains("--carrier mux"), "{error}");
 }
 
 /// Stands before a control plane and changes one thing that it says to one host.
