@@ -32,7 +32,7 @@ lint:
 demo *args:
     cargo run --release -- demo {{args}}
 
-# Everything in docs/performance.md, written there and to docs/performance/ beside the run before; about an hour, two cores to itself
+# All measures of docs/performance.md, written there and to docs/performance/ beside the run before; about two hours, two cores to itself
 bench: edge (cross "x86-64")
     mkdir -p target/bench
     rm -f target/bench/million.db*

@@ -3,6 +3,7 @@
 //! All of it blocks; the agent runs it off its async thread. A deployment that fails stays as it was, says why, and
 //! is tried again later; all others go on (law 8).
 
+mod bequests;
 mod beside;
 mod commits;
 mod courses;

@@ -179,6 +179,11 @@ impl Applier for Systemd {
         vec![(self.settings.directory.clone(), Need { bytes: 0, files })]
     }
 
+    fn rests_on(&self, target: &Target, bundle: &Bundle, claims: &Claims) -> Result<BTreeSet<String>, ApplyError> {
+        let links = Units::read(target, bundle)?.links;
+        Ok(links.into_iter().filter(|(claim, _)| claims.contains_key(claim)).map(|(_, file)| file).collect())
+    }
+
     fn apply(&mut self, work: &Work<'_>) -> Result<(), ApplyError> {
         let units = Self::units(work)?;
         let differs = |claim: &&Claim| work.before.get(*claim) != work.after.get(*claim);

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{Action, Done, Worker, chain, recovery::Outcome, steps::waits_for};
 use crate::{
     apply::{Applied, ApplyError, Target, switch::SwitchError},
+    claims::Claims,
     config::appliers::HookKind,
     faults::fault,
     ledger::LedgerEntry,
@@ -154,6 +155,8 @@ impl Worker {
             }
             OnRemove::Delete => {
                 let heir = |path: &str| heirs.get(path).copied();
+                let left = self.left_with(id, &Claims::new(), &heir)?;
+                let heir = |path: &str| heir(path).or_else(|| left.get(path).copied());
                 if let Some(entry) = self.ledger.entries.get(&id) {
                     let target = Target::in_place(id, entry);
                     if let Ok(Some(bundle)) = self.bundles.get(&target.digest)

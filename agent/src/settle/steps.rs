@@ -29,7 +29,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_mins(10);
 
 /// The paths that deployments are to own, claims among them.
-type Wants = BTreeMap<Uuid, BTreeSet<String>>;
+pub(super) type Wants = BTreeMap<Uuid, BTreeSet<String>>;
 /// Who is to take over what somebody gives up.
 pub(super) type Heirs<'a> = BTreeMap<&'a str, Uuid>;
 
@@ -89,6 +89,7 @@ impl Worker {
                 return;
             }
         }
+        again.extend(self.heirs_that_failed(pass));
         // Whoever owned the path may have given it up meanwhile.
         for id in again {
             pass.held.remove(&id);
@@ -155,7 +156,8 @@ impl Worker {
         }
     }
 
-    fn items(&self, due: &Wants) -> (Vec<Item>, Vec<Item>) {
+    fn items(&mut self, due: &Wants) -> (Vec<Item>, Vec<Item>) {
+        let meant = self.meant(due);
         let owns = |id: &Uuid| self.ledger.owned_paths(*id);
         let gone = self.desired.removals.iter().map(|(id, tombstone)| Item {
             id: *id,
@@ -171,7 +173,7 @@ impl Worker {
             name: entry.name.clone(),
             depends_on: entry.depends_on.clone(),
             owns: owns(id),
-            wants: due.get(id).cloned().unwrap_or_else(|| owns(id)),
+            wants: due.get(id).or_else(|| meant.get(id)).cloned().unwrap_or_else(|| owns(id)),
         });
         (gone.collect(), present.collect())
     }
@@ -256,6 +258,8 @@ impl Worker {
             return Ok(Brought::Held(held));
         }
         let heir = |path: &str| heirs.get(path).copied();
+        let left = self.left_with(target.id, &after, &heir)?;
+        let heir = |path: &str| heir(path).or_else(|| left.get(path).copied());
         let before = self.ledger.claims(target.id);
         let trial = if same { None } else { self.trial_of(bundle, &after, course.returns) };
         let files = self.files.as_ref().ok_or(ApplyError::NotAllowed(Kind::Files))?;

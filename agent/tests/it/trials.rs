@@ -273,6 +273,31 @@ fn back_and_its_hook_runs(plane: &Plane, host: &Host, after: &str) -> (Runs, Pat
     (child, hold)
 }
 
+/// What a release that goes back said last is told, as much of it as a message holds.
+#[test]
+fn the_last_words_of_what_goes_back_are_told_and_not_the_first() {
+    let plane = Plane::start();
+    let host = Host::with(&plane, SHELL);
+    deploy(&plane, "one", &[("a", "1")], &json!({}));
+    host.settle();
+    let script = "seq -f 'line %05g' 1 4000; echo the end; exit 1";
+    let probe = json!({ "exec": { "command": ["/bin/sh", "-c", script] } });
+    let health = json!({
+        "interval": "50ms", "timeout": "2s", "failureThreshold": 2, "minReadySeconds": 0, "deadline": "2s",
+        "initialDelay": "0ms", "probes": [probe],
+    });
+    deploy(&plane, "one", &[("a", "2")], &json!({ "health": health }));
+    let ended = host.once();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let report = plane.reported("one");
+    let message = report["message"].as_str().unwrap();
+    assert_eq!(report["phase"], "rolledBack", "{message}");
+    assert!(message.trim_end().ends_with("the end") && message.contains("line 04000"), "{message}");
+    assert!(!message.contains("line 00500"), "{message}");
+    let most = titan_api::limits::MESSAGE_BYTES;
+    assert!(message.len() <= most && message.len() > most * 3 / 4, "{} bytes", message.len());
+}
+
 const SHELL: &str = "appliers: { files: {}, exec: { commands: [/bin/sh] } }\npolling: { wait: 1s }";
 
 #[test]

@@ -153,6 +153,15 @@ async fn a_cut_at_any_point_of_the_agent_ends_with_what_was_declared() {
         stage.cut(point);
         stage.wait_for(point, |stage| stage.agent.once().is_ok() && stage.is(&version)).await;
     }
+    // On its way back.
+    stage.version("20").await;
+    stage.world.settled().await.expect("decided");
+    stage.wait_for("a good one", |stage| stage.agent.once().is_ok() && stage.is("20")).await;
+    stage.version("broken").await;
+    stage.world.settled().await.expect("decided");
+    stage.cut("proved-bad");
+    stage.wait_for("the way back", |stage| stage.agent.once().is_ok() && stage.is("20")).await;
+    assert_eq!(stage.lines()["web"].0, "rolledBack");
     let options = WriteOptions::default();
     for (index, point) in ["object-going", "object-going:3", "taken-down", "removal-settled"].iter().enumerate() {
         stage.world.admin.delete(Kind::Deployment, Some("default"), "web", false, &options).await.expect("deleted");
@@ -166,6 +175,41 @@ async fn a_cut_at_any_point_of_the_agent_ends_with_what_was_declared() {
     }
     let theirs = stage.cluster.get("configmaps", "default", "theirs").expect("nothing foreign is touched");
     assert_eq!(theirs["data"], json!({"a": "b"}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_stays_and_is_had_again_by_a_deployment_of_the_same_name() {
+    let stage = Stage::new().await;
+    let declare = async || {
+        let left = deployment("web", "web", "web", "all", &json!({ "onRemove": "orphan" }));
+        stage.world.apply([left]).await.expect("written");
+        stage.world.settled().await.expect("decided");
+    };
+    declare().await;
+    stage.wait_for("it to come", |stage| stage.agent.once().is_ok() && stage.is("1")).await;
+    let uid = || stage.cluster.get("deployments", "shop", "web").expect("web")["metadata"]["uid"].clone();
+    let (before, is_parent) = (uid(), |name: &String| name.contains("titan.default.web"));
+    let all = stage.cluster.names();
+    assert!(all.iter().any(is_parent), "{all:?}");
+    let options = WriteOptions::default();
+    stage.world.admin.delete(Kind::Deployment, Some("default"), "web", false, &options).await.expect("deleted");
+    stage.world.settled().await.expect("decided");
+    // Cut off in the middle of it.
+    stage.cut("object-sent");
+    stage
+        .wait_for("it to be let go of", |stage| {
+            stage.agent.once().is_ok() && !stage.cluster.names().iter().any(is_parent)
+        })
+        .await;
+    assert_eq!(stage.cluster.names().len() + 1, all.len(), "all others stay");
+    assert!(stage.lines().is_empty());
+    declare().await;
+    stage.wait_for("it to be had again", |stage| stage.agent.once().is_ok() && !stage.lines().is_empty()).await;
+    assert_eq!(stage.cluster.names(), all);
+    stage.version("2").await;
+    stage.world.settled().await.expect("decided");
+    stage.wait_for("a change", |stage| stage.agent.once().is_ok() && stage.is("2")).await;
+    assert_eq!((uid(), stage.lines()["web"].0.as_str()), (before, "healthy"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

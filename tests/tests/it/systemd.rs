@@ -2,6 +2,7 @@
 //! changed, kept as it is, taken back, started by a boot and removed.
 
 mod busy;
+mod handed;
 mod left;
 mod no_room;
 mod offline;
@@ -27,7 +28,7 @@ const APP: &str = "[Unit]\nStartLimitBurst=3\nStartLimitIntervalSec=60\n[Service
                    Restart=on-failure\nRestartSec=50ms\n[Install]\nWantedBy=multi-user.target\n";
 const SIDE: &str = "[Service]\nExecStart=/bin/sleep 5000\n[Install]\nWantedBy=multi-user.target\n";
 const AGENT: &str = "appliers: { files: { root: /srv/titan }, systemd: { units: ['app.*', 'side.*'] } }\n\
-                     polling: { wait: 5s, maxBackoff: 1s, beat: 4s }\n";
+                     polling: { wait: 5s, maxBackoff: 1s }\n";
 pub(crate) const DROP_IN: &str = "[Service]\nExecStart=\nExecStart=/usr/local/bin/titan-node agent run\nRestartSec=1\n";
 pub(crate) const SERVICE: &str = include_str!("../../../agent/packaging/titan-agent.service");
 

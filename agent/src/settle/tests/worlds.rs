@@ -1,6 +1,7 @@
 //! A host that is a directory, with its worker and appliers that note what they are asked for.
 
 use std::{
+    collections::BTreeSet,
     fs,
     sync::{Arc, Mutex},
 };
@@ -72,6 +73,10 @@ impl Applies for Fake {
         self.note("prepares", work);
         let said = self.said.lock().expect("said").prepares.clone();
         Self::answer(said)
+    }
+
+    fn rests_on(&self, _: &Target, bundle: &Bundle, _: &Claims) -> Result<BTreeSet<String>, ApplyError> {
+        Ok(bundle.files.iter().map(|file| file.path.clone()).collect())
     }
 
     fn apply(&mut self, work: &Work<'_>) -> Result<(), ApplyError> {
@@ -255,6 +260,10 @@ impl World {
     /// What is in the file of a deployment.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.worker.state.file("files").join("default").join(name).join("a")).ok()
+    }
+
+    pub(super) fn id(&self, name: &str) -> Uuid {
+        id_of(name)
     }
 
     pub(super) fn entry(&self, name: &str) -> &LedgerEntry {

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::bench::{Bench, bundle, web, web_key};
-use crate::apply::{Condition, Observation};
+use crate::apply::{Condition, Observation, kubernetes::applyset};
 
 const DEFINITION: &str = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n\
     metadata: {name: widgets.check.titan}\nspec:\n  group: check.titan\n  scope: Namespaced\n  \
@@ -67,6 +67,21 @@ fn a_real_server_agrees_with_the_double() {
     let message =
         bench.prepare(&bundle(&[("a.yaml", &more), ("b.yaml", DEFINITION)])).expect_err("conflict").to_string();
     assert!(message.contains("\"kubectl-edit\" manages .data.theirs"), "{message}");
+
+    // What is left stays, and is had again.
+    let uid = |bench: &Bench| {
+        let get = bench.applier.cluster.client.get("/apis/apps/v1/namespaces/shop/deployments/web");
+        bench.applier.ground.io.block_on(get).expect("the deployment")["metadata"].clone()
+    };
+    let before = uid(&bench);
+    bench.release();
+    let left = uid(&bench);
+    assert_eq!((&left["uid"], left["labels"].get(applyset::PART_OF)), (&before["uid"], None), "{left:#}");
+    bench.owned.clear();
+    bench.prepare(&next).expect("it may be had again");
+    bench.apply(&next).expect("apply");
+    bench.wait(&next, |seen| seen.len() == count && settled(seen));
+    assert_eq!(uid(&bench)["uid"], before["uid"]);
 
     bench.remove(Some(&next)).expect("remove");
     bench.prepare(&first).expect("nothing is left in the way");
