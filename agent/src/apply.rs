@@ -244,7 +244,7 @@ pub(crate) trait Applier: std::fmt::Debug + Send {
     /// Remove: takes down what is in `before` and not in `after`, while the files are still there.
     fn remove(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError>;
 
-    /// Returns the files of the bundle, by path below the deployment's directory, that `claims` rest on: what is left to another
+    /// Returns the files of the bundle, by path below the agent's root, that `claims` rest on: what is left to another
     /// deployment rests on them until that one has it in its own way. Looks at nothing but its arguments.
     fn rests_on(&self, target: &Target, bundle: &Bundle, claims: &Claims) -> Result<BTreeSet<String>, ApplyError> {
         let _files_are_read_when_it_is_made = (target, bundle, claims);

@@ -228,6 +228,26 @@ impl Ledger {
         self.entries.iter().find_map(of_entry).or_else(|| self.inherited.iter().find_map(of_heir))
     }
 
+    /// Makes what others are to take over `id`'s again: of these files and claims what nobody has taken over yet.
+    pub(crate) fn take_back(&mut self, id: Uuid, files: &BTreeSet<String>, claims: &Claims) {
+        let mut back = BTreeMap::new();
+        for (_, left) in self.inherited.iter_mut().filter(|(heir, _)| **heir != id) {
+            back.extend(left.extract_if(.., |path, _| files.contains(path)));
+        }
+        let mut running = Claims::new();
+        for (_, left) in self.bequeathed.iter_mut().filter(|(heir, _)| **heir != id) {
+            running.extend(left.extract_if(.., |claim, _| claims.contains_key(claim)));
+        }
+        if !back.is_empty() {
+            self.inherited.entry(id).or_default().extend(back);
+        }
+        if !running.is_empty() {
+            self.bequeathed.entry(id).or_default().extend(running);
+        }
+        self.inherited.retain(|_, left| !left.is_empty());
+        self.bequeathed.retain(|_, left| !left.is_empty());
+    }
+
     /// Makes what `from` owns `to`'s, under which nothing is written or removed: the same deployment under another id.
     pub(crate) fn hand_over(&mut self, from: Uuid, to: Uuid) {
         let mut heirloom = self.inherited.remove(&from).unwrap_or_default();
@@ -344,6 +364,11 @@ mod tests {
         ledger.bequeathed.insert(heir, claims);
         assert!(ledger.claims(heir).contains_key(&claim) && ledger.owned_paths(heir).contains(&claim.path()));
         assert_eq!(ledger.other_claimant(Uuid::from_u128(1), &claim), Some(heir.to_string()));
+        // Whoever left it needs it again.
+        let giver = Uuid::from_u128(1);
+        ledger.take_back(giver, &BTreeSet::new(), &[(claim.clone(), Digest::of(b""))].into());
+        assert!(ledger.claims(giver).contains_key(&claim) && ledger.claims(heir).is_empty());
+        assert!(ledger.bequeathed.keys().eq([&giver]));
     }
 
     #[test]

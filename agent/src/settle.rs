@@ -141,6 +141,8 @@ pub(crate) struct Worker {
     prepared: BTreeMap<Uuid, Digest>,
     /// When a way back that failed is tried again.
     retreats: BTreeMap<Uuid, Instant>,
+    /// When what is in place is put right again, where that failed while something else is declared.
+    keeps: BTreeMap<Uuid, Instant>,
     appliers: Appliers,
     exec: Option<Exec>,
     windows: Windows,
@@ -175,6 +177,7 @@ impl Worker {
             passed: None,
             prepared: BTreeMap::new(),
             retreats: BTreeMap::new(),
+            keeps: BTreeMap::new(),
             drifts: reports.map(|report| (report.id, report.drift.clone())).collect(),
             appliers: Appliers::new(settings.appliers.clone(), ground),
             exec: settings.appliers.exec.clone(),
@@ -320,6 +323,7 @@ impl Worker {
         self.hooked.retain(|(other, ..)| *other != id);
         self.prepared.remove(&id);
         self.retreats.remove(&id);
+        self.keeps.remove(&id);
         self.proofs.forget(id);
     }
 

@@ -144,7 +144,7 @@ impl Files {
         bequeath_claims(target.id, &claims_before, &claims, &mut next.bequeathed, heir);
         let claims_before: Claims = claims_before
             .into_iter()
-            .filter(|(claim, _)| claims.contains_key(claim) || heir(&claim.path()).is_none())
+            .filter(|(claim, _)| claims.contains_key(claim) || heir(&claim.path()).is_none_or(|heir| heir == target.id))
             .collect();
         let unfinished = if same {
             // If nobody looked what took in what others wrote, everything may have.

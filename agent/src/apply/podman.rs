@@ -147,6 +147,7 @@ impl Podman {
             mark,
             down,
             owned,
+            left: before.keys().cloned().collect(),
             stops: Arc::clone(self.stops.entry(id).or_default()),
         };
         self.goals.insert(id, goal);

@@ -180,8 +180,11 @@ impl Applier for Systemd {
     }
 
     fn rests_on(&self, target: &Target, bundle: &Bundle, claims: &Claims) -> Result<BTreeSet<String>, ApplyError> {
-        let links = Units::read(target, bundle)?.links;
-        Ok(links.into_iter().filter(|(claim, _)| claims.contains_key(claim)).map(|(_, file)| file).collect())
+        let Units { links, parts, .. } = Units::read(target, bundle)?;
+        let links = links.into_iter().filter(|(claim, _)| claims.contains_key(claim));
+        let parts = parts.into_iter().filter(|(unit, _)| claims.contains_key(&Claim::new(UNIT, unit)));
+        let files = links.map(|(_, file)| format!("{}/{file}", target.home()));
+        Ok(files.chain(parts.flat_map(|(_, paths)| paths)).collect())
     }
 
     fn apply(&mut self, work: &Work<'_>) -> Result<(), ApplyError> {

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::{Pass, Worker, steps::Wants};
 use crate::{
-    apply::{ApplyError, Target},
+    apply::{ApplyError, Target, files::Files, switch::SwitchError},
+    bundles::Bundle,
     claims::Claims,
 };
 
@@ -27,13 +28,33 @@ impl Worker {
         meant
     }
 
-    /// Returns those that failed before and were left something in this pass: it may be what they failed for.
-    pub(super) fn heirs_that_failed(&mut self, pass: &Pass<'_>) -> Vec<Uuid> {
-        let heirs = self.ledger.inherited.keys().chain(self.ledger.bequeathed.keys());
-        let mut heirs: Vec<Uuid> = heirs.filter(|id| !pass.tried.contains(*id)).copied().collect();
-        heirs.dedup();
-        heirs.retain(|id| self.failures.remove(id).is_some());
+    /// Returns how much was left to whom, who does not have it yet.
+    pub(super) fn heirs(&self) -> BTreeMap<Uuid, usize> {
+        let mut heirs = BTreeMap::new();
+        let files = self.ledger.inherited.iter().map(|(id, files)| (*id, files.len()));
+        let claims = self.ledger.bequeathed.iter().map(|(id, claims)| (*id, claims.len()));
+        files.chain(claims).for_each(|(id, count)| *heirs.entry(id).or_default() += count);
         heirs
+    }
+
+    /// Returns those that failed earlier and were left something since there were these `heirs`: it may be what they failed for.
+    pub(super) fn heirs_that_failed(&self, heirs: &BTreeMap<Uuid, usize>, pass: &Pass<'_>) -> Vec<Uuid> {
+        let more = |(id, count): &(Uuid, usize)| heirs.get(id).is_none_or(|before| count > before);
+        let fails =
+            |id: &Uuid| self.failures.contains_key(id) && !pass.tried.contains(id) && !pass.held.contains_key(id);
+        self.heirs().into_iter().filter(more).map(|(id, _)| id).filter(fails).collect()
+    }
+
+    /// Takes back what was left to others, who do not have it yet, and what is to be in place again needs.
+    pub(super) fn take_back(&mut self, target: &Target, bundle: &Bundle, after: &Claims) -> Result<(), ApplyError> {
+        let paths = Files::wants(target, bundle)?;
+        let mut next = self.ledger.clone();
+        next.take_back(target.id, &paths, after);
+        if next != self.ledger {
+            next.write(&self.state).map_err(SwitchError::from)?;
+            self.ledger = next;
+        }
+        Ok(())
     }
 
     /// Returns the files, by path below the root, that what a deployment gives up rests on, each with whoever takes that over.
@@ -56,8 +77,7 @@ impl Worker {
         let Some(bundle) = self.bundles.get(&target.digest).ok().flatten() else { return Ok(left) };
         let Some(applier) = self.appliers.of(kind)? else { return Ok(left) };
         for (heir, claims) in given {
-            let files = applier.rests_on(&target, &bundle, &claims)?;
-            left.extend(files.into_iter().map(|file| (format!("{}/{file}", target.home()), heir)));
+            left.extend(applier.rests_on(&target, &bundle, &claims)?.into_iter().map(|path| (path, heir)));
         }
         Ok(left)
     }

@@ -1,6 +1,9 @@
 //! What is in place stays as it was applied while what is declared by now cannot be had, has to wait or is refused.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use titan_api::{reports::Phase, templates::Applier as Kind};
 use uuid::Uuid;
@@ -12,6 +15,9 @@ use super::{
     steps::{Brought, Heirs, repaired},
 };
 use crate::apply::Target;
+
+/// The pause after something could not be put right.
+const AGAIN: Duration = Duration::from_secs(15);
 
 impl Worker {
     /// Returns what is in place, if it is neither what is declared nor bad, and is whole: nothing of it was taken down for
@@ -28,10 +34,13 @@ impl Worker {
             None => self.failures.contains_key(&id),
         };
         let another = declared != owned.digest && !course.returns;
+        // What others left to it is of what is declared, and would go.
+        let heir = self.ledger.inherited.contains_key(&id) || self.ledger.bequeathed.contains_key(&id);
+        let paused = self.keeps.get(&id).is_some_and(|again| Instant::now() < *again);
         let good = !owned.bad.contains_key(&owned.digest) && !self.stuck.contains_key(&id);
         let whole = owned.applier == Kind::Files || !owned.claims.is_empty();
         let due = owned.unfinished.is_some() || pass.checks(Some(owned));
-        (another && good && whole && due && waits)
+        (another && good && whole && !heir && due && !paused && waits)
             .then(|| Course { target: Target::in_place(id, owned), returns: false })
     }
 
@@ -47,6 +56,7 @@ impl Worker {
         };
         let Some(entry) = self.desired.entries.get(&id).cloned() else { return };
         let (title, release) = (course.target.home(), &course.target.release);
+        self.keeps.remove(&id);
         match self.conclude(id, result) {
             Outcome::Done(applied) if applied.repaired.is_empty() => {}
             Outcome::Done(applied) => {
@@ -55,6 +65,7 @@ impl Worker {
                 pass.done.push(Done::of(id, &entry, Action::Repaired, message));
             }
             Outcome::Failed(message) | Outcome::Stuck(message) => {
+                self.keeps.insert(id, Instant::now() + AGAIN);
                 tracing::warn!(deployment.title = %title, release, "{title} is not as it was applied, and cannot be made so: {message}");
             }
         }

@@ -58,8 +58,11 @@ impl Worker {
         for note in &plan.notes {
             tracing::warn!("the order of deployments is not as declared: {note}");
         }
-        let heirs: Heirs<'_> =
-            present.iter().flat_map(|item| item.wants.iter().map(|path| (path.as_str(), item.id))).collect();
+        // Of two that want the same the one that is tried now has it.
+        let (tried, others): (Vec<&Item>, Vec<&Item>) = present.iter().partition(|item| due.contains_key(&item.id));
+        let wanted = others.into_iter().chain(tried);
+        let heirs: Heirs<'_> = wanted.flat_map(|item| item.wants.iter().map(|path| (path.as_str(), item.id))).collect();
+        let before = self.heirs();
         let (mut again, mut earlier) = (Vec::new(), BTreeSet::new());
         for step in &plan.steps {
             match step {
@@ -89,7 +92,9 @@ impl Worker {
                 return;
             }
         }
-        again.extend(self.heirs_that_failed(pass));
+        if awaited.is_empty() {
+            again.extend(self.heirs_that_failed(&before, pass));
+        }
         // Whoever owned the path may have given it up meanwhile.
         for id in again {
             pass.held.remove(&id);
@@ -245,6 +250,9 @@ impl Worker {
             tracing::warn!("what went down of {} with the host is not back yet: {}", target.home(), chain(&error));
         }
         let after = self.claims_of(target, bundle)?;
+        if course.returns {
+            self.take_back(target, bundle, &after)?;
+        }
         self.check_claims(target, bundle, &after)?;
         if same {
             match self.see_to_drift(target, bundle, &after)? {

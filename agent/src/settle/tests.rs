@@ -1,5 +1,7 @@
 //! The worker on a host that is a directory, with appliers that only note what they are asked for.
 
+mod bequests;
+mod keeping;
 mod worlds;
 
 use std::fs;
@@ -107,98 +109,6 @@ fn what_both_appliers_call_the_same_is_not_foreign_to_the_new_one() {
         "podman applies  > unit:app.service",
     ];
     assert_eq!(world.calls(), expected);
-}
-
-#[test]
-fn what_went_down_with_the_host_comes_back_whatever_is_done_about_drift() {
-    for policy in ["enforce", "report", "once"] {
-        let mut world = World::new(false);
-        world.declare("one", "1", &json!({ "applier": "systemd", "drift": policy }));
-        world
-            .until("health", |world| world.worker.outbox.reports.values().any(|report| report.phase == Phase::Healthy));
-        assert!(world.entry("one").boot.is_some(), "{policy}");
-        world.calls();
-        world.reboots();
-        world.goes_down();
-        world.look_over();
-        assert_eq!(world.calls(), ["systemd applies  > unit:app.service"], "{policy}");
-        world.look_over();
-        assert_eq!(world.calls(), [""; 0], "{policy}: once");
-        let report = world.report("one");
-        assert_eq!(report.phase, Phase::Healthy, "{policy}");
-        assert!(policy == "enforce" || report.drift.is_empty(), "{policy}: nobody did that: {report:?}");
-        // What somebody stops is another matter, after a boot as well if it was told.
-        world.goes_down();
-        world.look_over();
-        assert_eq!(world.calls().is_empty(), policy != "enforce", "{policy}");
-        if policy == "report" {
-            world.reboots();
-            world.look_over();
-            assert_eq!(world.calls(), [""; 0], "it was told that it is stopped");
-            assert_eq!(world.report("one").phase, Phase::Degraded);
-        }
-    }
-}
-
-#[test]
-fn what_is_in_place_comes_back_while_another_bundle_waits_for_a_window() {
-    let mut world = World::new(false);
-    world.declare("one", "1", &json!({ "applier": "systemd" }));
-    world.until("health", |world| world.worker.outbox.reports.values().any(|report| report.phase == Phase::Healthy));
-    world.close_windows();
-    world.declare("one", "2", &json!({ "applier": "systemd" }));
-    world.calls();
-    world.reboots();
-    world.goes_down();
-    world.look_over();
-    assert_eq!(world.calls(), ["systemd applies  > unit:app.service"]);
-    assert_eq!(world.text("one").as_deref(), Some("1"));
-}
-
-#[test]
-fn what_is_in_place_is_put_right_while_another_bundle_is_missing_waits_or_fails() {
-    for how in ["missing", "window", "dependency", "fails"] {
-        let mut world = World::new(false);
-        let id = world.declare("one", "1", &json!({ "applier": "systemd" }));
-        let healthy = |world: &World| world.worker.outbox.reports.values().any(|report| report.phase == Phase::Healthy);
-        world.until("health", healthy);
-        let mut newer = json!({ "applier": "systemd" });
-        match how {
-            "missing" => drop(world.declare_only("one", "2", &newer)),
-            "dependency" => {
-                world.declare_only("base", "base", &json!({}));
-                newer["dependsOn"] = json!("base");
-                world.declare("one", "2", &newer);
-            }
-            "fails" => {
-                newer = shell("exit 1");
-                newer["applier"] = json!("systemd");
-                world.declare("one", "2", &newer);
-                world.until("the failure", |world| world.worker.failures.contains_key(&id));
-            }
-            _ => {
-                world.close_windows();
-                world.declare("one", "2", &newer);
-            }
-        }
-        world.look_over();
-        // What failed is tried again, and its hook runs.
-        let phase = if how == "fails" { Phase::Applying } else { Phase::Pending };
-        assert_eq!(world.report("one").phase, phase, "{how}");
-        world.calls();
-        let file = world.worker.state.file("files").join("default/one/a");
-        fs::write(&file, "tampered").expect("written");
-        world.goes_down();
-        world.look_over();
-        assert_eq!(world.text("one").as_deref(), Some("1"), "{how}");
-        assert_eq!(world.calls(), ["systemd applies  > unit:app.service"], "{how}");
-        let report = world.report("one").clone();
-        assert!(report.release == "one#2" && report.phase != Phase::Healthy, "{how}: {report:?}");
-        assert!(report.drift.len() == 2 && report.drift.iter().all(|drift| drift.repaired), "{how}: {report:?}");
-        world.look_over();
-        assert_eq!(world.calls(), [""; 0], "{how}: once");
-        assert_eq!(world.entry("one").release, "one#1", "{how}");
-    }
 }
 
 #[test]
@@ -330,75 +240,6 @@ fn a_removal_waits_for_a_window() {
     world.open_windows();
     world.pass();
     assert_eq!((world.text("one"), world.calls()), (None, vec!["systemd removes unit:app.service > ".to_owned()]));
-    assert!(world.worker.ledger.entries.is_empty() && world.worker.desired.removals.is_empty());
-}
-
-#[test]
-fn what_a_claim_rests_on_stays_until_whoever_takes_it_over_has_it() {
-    let mut world = World::new(false);
-    world.declare("one", "1", &json!({ "applier": "systemd" }));
-    world.pass();
-    world.calls();
-    let gate = world.dir.path().join("gate");
-    let mut waits = shell(&format!("while [ ! -e {} ]; do sleep 0.02; done", gate.display()));
-    waits["applier"] = json!("systemd");
-    world.withdraw("one");
-    world.declare("two", "2", &waits);
-    world.until("the removal", |world| !world.worker.ledger.entries.contains_key(&world.id("one")));
-    for _ in 0..3 {
-        world.pass();
-        assert_eq!((world.text("one").as_deref(), world.calls()), (Some("1"), Vec::new()), "it rests on that");
-    }
-    fs::write(&gate, "").expect("gate");
-    world.until("the heir", |world| world.text("two").as_deref() == Some("2"));
-    assert_eq!(world.text("one"), None);
-    let claim = "unit:app.service";
-    assert_eq!(
-        world.calls(),
-        [format!("systemd prepares {claim} > {claim}"), format!("systemd applies {claim} > {claim}")]
-    );
-    assert_eq!(world.worker.ledger.inherited.len() + world.worker.ledger.bequeathed.len(), 0);
-}
-
-#[test]
-fn whoever_gives_up_late_leaves_it_to_whom_it_was_refused_until_then() {
-    let mut world = World::new(false);
-    let at = |text: &str| json!([{ "path": "srv/x", "rooted": true, "mode": "0644", "content": text }]);
-    let path = world.worker.state.file("files").join("srv/x");
-    world.declare("one", "1", &json!({ "files": at("old") }));
-    world.pass();
-    assert_eq!(fs::read_to_string(&path).expect("file"), "old");
-    // The giver has a hook to wait for, and the heir is refused meanwhile.
-    let gate = world.dir.path().join("gate");
-    world.declare("one", "2", &shell(&format!("while [ ! -e {} ]; do sleep 0.02; done", gate.display())));
-    let id = world.declare("two", "1", &json!({ "files": at("new") }));
-    world.until("the refusal", |world| world.worker.failures.contains_key(&id));
-    assert!(world.report("two").message.contains("default/one"), "{:?}", world.report("two"));
-    fs::write(&gate, "").expect("gate");
-    world.until("the second release", |world| world.text("one").as_deref() == Some("2"));
-    assert_eq!(fs::read_to_string(&path).expect("it was never gone"), "new", "in the same pass");
-    assert_eq!(world.report("two").phase, Phase::Healthy);
-    assert!(world.worker.failures.is_empty() && world.worker.ledger.inherited.is_empty());
-}
-
-#[test]
-fn what_is_to_stay_is_let_go_of_by_whoever_looks_after_it() {
-    let mut world = World::new(false);
-    world.declare("one", "1", &json!({ "applier": "systemd" }));
-    world.pass();
-    world.calls();
-    world.withdraw_and("one", OnRemove::Orphan);
-    // Who is not there yet is waited for.
-    for said in ["!", "releasing"] {
-        world.say(None, Some(said));
-        world.pass();
-        assert_eq!(world.calls(), ["systemd releases unit:app.service > "], "{said}");
-        assert_eq!(world.report("one").phase, Phase::Removing, "{said}");
-    }
-    world.say(None, None);
-    world.pass();
-    assert_eq!(world.calls(), ["systemd releases unit:app.service > "]);
-    assert_eq!(world.text("one").as_deref(), Some("1"), "its files stay too");
     assert!(world.worker.ledger.entries.is_empty() && world.worker.desired.removals.is_empty());
 }
 

@@ -294,9 +294,9 @@ impl Tx {
         Ok(())
     }
 
-    /// Returns hosts whose facts changed, `most` at most, with the mark under which each was queued.
+    /// Returns hosts whose facts changed, `most` at most, those that were queued first, with the mark under which each was queued.
     pub async fn queued_facts(&mut self, most: u32) -> Result<Vec<(Uuid, i64)>> {
-        const SQL: &str = "SELECT host_uid, queued_at FROM fact_queue ORDER BY host_uid LIMIT $1";
+        const SQL: &str = "SELECT host_uid, queued_at FROM fact_queue ORDER BY queued_at, host_uid LIMIT $1";
         let most = i64::from(most);
         let rows: Vec<(String, i64)> =
             both!(self, conn => sqlx::query_as(SQL).bind(most).fetch_all(&mut **conn).await?);

@@ -2,11 +2,15 @@
 
 use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
-use tokio::{sync::oneshot, task::AbortHandle, time::timeout};
+use tokio::{
+    sync::oneshot,
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
 use uuid::Uuid;
 
 use super::{
-    Kubernetes, applyset,
+    AGAIN, Kubernetes, applyset,
     cluster::Cluster,
     jobs::{Ended, Job, Progress},
     manifests::Manifest,
@@ -74,7 +78,13 @@ impl Kubernetes {
         let progress = job.progress.clone();
         let job = run(Arc::clone(&self.cluster), job);
         let task = self.ground.io.spawn(async move {
-            let _nobody_waits = say.send(job.await);
+            let ended = job.await;
+            // Removals have no pause of their own.
+            let pause = ended.result.is_err() && matches!(purpose, Purpose::Remove | Purpose::Release);
+            let _nobody_waits = say.send(ended);
+            if pause {
+                sleep(AGAIN).await;
+            }
             wake.ended();
         });
         let running = Running { purpose, after: work.after.clone(), progress, answer, task: task.abort_handle() };

@@ -52,6 +52,8 @@ pub(super) struct Errand {
     pub(super) adopt: bool,
     /// What may be replaced though it has no mark, since the ledger says whose it is.
     pub(super) owned: BTreeSet<Claim>,
+    /// What may be replaced though it has the mark of another deployment, since the ledger says that it was left to this one.
+    pub(super) left: BTreeSet<Claim>,
     /// Held by whatever stops a pod of the deployment. Podman goes on stopping though nobody waits for it any more, so
     /// that whoever comes next would see a pod that runs for now.
     pub(super) stops: Arc<RwLock<()>>,
@@ -209,9 +211,10 @@ impl Errand {
         let (id, labels) = (there.id, there.labels);
         match self.mark.whose(&labels) {
             Whose::Ours => {}
+            Whose::Nobody if self.adopt || self.owned.contains(claim) => return Ok(Way::Replaced(id)),
             // What another deployment of the ledger owns is not claimed by this one at all: it was left to this one, or its
             // deployment is gone.
-            Whose::Nobody | Whose::Another if self.adopt || self.owned.contains(claim) => return Ok(Way::Replaced(id)),
+            Whose::Another if self.adopt || self.left.contains(claim) => return Ok(Way::Replaced(id)),
             Whose::Nobody | Whose::Another => return Err(Trouble::Foreign),
         }
         let containers = there.containers;
@@ -278,7 +281,8 @@ impl Errand {
                 Whose::Ours if !volume.config || marks::fits(&labels, &volume.digest) => return Ok(()),
                 Whose::Ours => {}
                 // What is in it is somebody's: it is used as it is, and stays when the deployment leaves.
-                _ if !(self.adopt || self.owned.contains(&claim)) => return Err(Trouble::Foreign),
+                Whose::Nobody if !(self.adopt || self.owned.contains(&claim)) => return Err(Trouble::Foreign),
+                Whose::Another if !(self.adopt || self.left.contains(&claim)) => return Err(Trouble::Foreign),
                 Whose::Nobody | Whose::Another if !volume.config => return Ok(()),
                 Whose::Nobody | Whose::Another => {}
             }

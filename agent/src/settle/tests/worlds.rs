@@ -75,8 +75,8 @@ impl Applies for Fake {
         Self::answer(said)
     }
 
-    fn rests_on(&self, _: &Target, bundle: &Bundle, _: &Claims) -> Result<BTreeSet<String>, ApplyError> {
-        Ok(bundle.files.iter().map(|file| file.path.clone()).collect())
+    fn rests_on(&self, target: &Target, bundle: &Bundle, _: &Claims) -> Result<BTreeSet<String>, ApplyError> {
+        Ok(bundle.files.iter().map(|file| format!("{}/{}", target.home(), file.path)).collect())
     }
 
     fn apply(&mut self, work: &Work<'_>) -> Result<(), ApplyError> {

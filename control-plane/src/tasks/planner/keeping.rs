@@ -79,8 +79,9 @@ impl Planner {
             seen = end;
         }
         self.state.change_model(|model| model.revision = model.revision.max(clock));
-        let mut queued = tx.queued_facts(QUEUED).await?;
-        // What is on the agenda already is taken in.
+        // What is on the agenda already is taken in, and comes first.
+        let agenda = self.leading.as_ref().map_or(0, |leading| leading.queued.len());
+        let mut queued = tx.queued_facts(QUEUED.saturating_add(u32::try_from(agenda).unwrap_or(u32::MAX))).await?;
         let known = |(host, mark): &(Uuid, i64)| {
             self.leading.as_ref().is_some_and(|leading| leading.queued.get(host) == Some(mark))
         };
