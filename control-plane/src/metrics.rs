@@ -14,7 +14,7 @@ use prometheus_client::{
 
 use connections::{ConnectionMetrics, Level};
 
-use crate::store::Store;
+use crate::{render::Renderer, store::Store};
 
 /// Everything that is counted.
 #[derive(Debug)]
@@ -185,10 +185,15 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Returns counters among which are those of a store.
+    /// Returns counters among which are those of a store and of a renderer.
     #[must_use]
-    pub(crate) fn with_store(store: &Store) -> Self {
+    pub(crate) fn of(store: &Store, renderer: &Renderer) -> Self {
         let mut metrics = Self::default();
+        metrics.registry.register(
+            "renderings",
+            "Renderings that workers did, one for all that are alike",
+            renderer.done(),
+        );
         store.metrics().register(&mut metrics.registry);
         store.reads().register(&mut metrics.registry);
         metrics

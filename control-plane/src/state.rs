@@ -82,7 +82,7 @@ impl AppState {
     /// Returns the state over an open store, with an empty view and model.
     #[must_use]
     pub fn new(config: Config, store: Store, renderer: Renderer, clock: Clock, shutdown: CancellationToken) -> Self {
-        let metrics = Metrics::with_store(&store);
+        let metrics = Metrics::of(&store, &renderer);
         Self(Arc::new(Shared {
             config,
             store,

@@ -41,6 +41,8 @@ impl Planning<'_> {
             true => HashMap::new(),
             false => self.store.read().await?.renderings(&outcomes).await?,
         };
+        let written_now = |key: &Digest| Some((*key, *self.standing.rendered.get(key)?));
+        known.extend(outcomes.iter().filter_map(written_now));
         let fresh = jobs.into_iter().filter(|(key, _)| !known.contains_key(key));
         let (keys, jobs): (Vec<_>, Vec<_>) = fresh.unzip();
         let mut failed: HashMap<Digest, Problem> = HashMap::new();

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use titan_api::Revision;
+use titan_api::{Digest, Revision};
 use uuid::Uuid;
 
 use crate::{
@@ -42,6 +42,8 @@ pub struct Standing {
     pub(super) previews: bool,
     /// The newest release of the deployments that were decided lately.
     pub(super) releases: HashMap<Uuid, Option<Release>>,
+    /// The bundles of outcomes that are being written: the database does not know them yet.
+    pub(super) rendered: HashMap<Digest, Digest>,
     /// Releases that are not the newest, by deployment, number, and when the deployment was declared.
     pub(super) restored: HashMap<(Uuid, i64, Revision), Arc<Restored>>,
 }
@@ -79,8 +81,9 @@ impl Standing {
         self.bookings.remove_host(host);
     }
 
-    /// Takes in what was written.
+    /// Takes in what is being written, or would be.
     pub fn take(&mut self, planned: &Planned, model: &Model) {
+        self.rendered.extend(&planned.renderings);
         for (assignment, _) in &planned.moved {
             if let Some(number) = model.hosts().number(assignment.host) {
                 self.holders.set(assignment.deployment, number, assignment.present());
@@ -98,5 +101,10 @@ impl Standing {
         for rollout in &planned.rollouts {
             self.barriers.insert(rollout.barrier.gate().deployment, Arc::clone(&rollout.barrier));
         }
+    }
+
+    /// Takes in that what was taken is written: the database knows its outcomes from now on.
+    pub fn written(&mut self) {
+        self.rendered.clear();
     }
 }

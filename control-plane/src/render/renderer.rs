@@ -19,6 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 use titan_api::{Code, Problem, digests::Digest, values::Values};
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -121,6 +122,7 @@ struct Shared {
     config: RendererConfig,
     permits: Semaphore,
     idle: Mutex<Vec<Worker>>,
+    done: Counter,
 }
 
 impl Renderer {
@@ -129,7 +131,13 @@ impl Renderer {
     pub fn new(mut config: RendererConfig) -> Self {
         config.workers = config.workers.max(1);
         let permits = Semaphore::new(config.workers);
-        Self { shared: Arc::new(Shared { config, permits, idle: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { config, permits, idle: Mutex::default(), done: Counter::default() }) }
+    }
+
+    /// Returns what counts the jobs that were done, failed ones included.
+    #[must_use]
+    pub(crate) fn done(&self) -> Counter {
+        self.shared.done.clone()
     }
 
     /// Returns the result of every job, in order. Values that do not fit the template's schema are not rendered.
@@ -149,6 +157,7 @@ impl Renderer {
                 results[index] = Some(result);
             }
         }
+        self.shared.done.inc_by(results.len() as u64);
         results.into_iter().map(|result| result.unwrap_or_else(|| Err(lost()))).collect()
     }
 }

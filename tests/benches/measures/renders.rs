@@ -9,7 +9,7 @@ use titan_api::poll::Bundle;
 use titan_control_plane::render::{Job, Renderer, RendererConfig, Template, WorkerCommand};
 use titan_tests::{
     manifests,
-    measures::{Figure, Samples},
+    measures::{Figure, Goal, Samples},
 };
 
 use crate::{hosts, options::Options};
@@ -55,9 +55,11 @@ pub(crate) async fn speed(options: &Options) -> anyhow::Result<Vec<Figure>> {
     Ok(vec![
         Figure::new("renderings, 1 worker process", one.median(), "1/s")
             .beside("bare minijinja, 1 thread", bare_one.median())
+            .goal(Goal::RatioAtLeast(0.8))
             .note(note),
         Figure::new(format!("renderings, {cores} worker processes"), all.median(), "1/s")
-            .beside(format!("bare minijinja, {cores} threads"), bare_all.median()),
+            .beside(format!("bare minijinja, {cores} threads"), bare_all.median())
+            .goal(Goal::RatioAtLeast(0.8)),
     ])
 }
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use titan_api::Revision;
 use tokio::{sync::Notify, task::AbortHandle};
 
 use crate::{
@@ -223,10 +224,13 @@ impl Fleet {
         }
     }
 
-    /// Makes every agent's next poll ask for everything, as after a restored backup.
-    pub fn ask_all_in_full(&self) {
+    /// Lets the agents have cursors of the last `span`, which a database that was restored from a backup never gave.
+    pub fn restored(&self, span: Duration) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         for agent in 0..self.agents.len() {
-            self.with(agent as u32, |agent| agent.ask_full = true);
+            let then = now.saturating_sub(span.mul_f64(self.chance()));
+            let cursor = Revision::from_micros(i64::try_from(then.as_micros()).unwrap_or(i64::MAX));
+            self.with(agent as u32, |agent| agent.desired.advance(cursor));
         }
     }
 

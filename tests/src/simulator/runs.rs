@@ -37,6 +37,8 @@ pub struct Outcome {
     pub restarts: Vec<Duration>,
     /// Resident bytes of the control plane: at the beginning, the most, at the end.
     pub resident: (u64, u64, u64),
+    /// Resident bytes of the control plane before each restart.
+    pub before_restarts: Vec<u64>,
     /// Cores that the control plane kept busy, on average.
     pub cores: f64,
     /// Errors of the run, the comparison left out.
@@ -75,7 +77,7 @@ pub async fn played(server: &mut Server, fleet: &Arc<Fleet>, script: &Script) ->
         tokio::time::sleep(LOOK).await;
         timeline.step(server, fleet, script, begun.elapsed()).await?;
     }
-    let Timeline { storms, restarts, first, most, processor, spent, .. } = timeline;
+    let Timeline { storms, restarts, before_restarts, first, most, processor, spent, .. } = timeline;
     if let Some(changing) = changing {
         changing.abort();
         let _cancelled = changing.await;
@@ -93,6 +95,7 @@ pub async fn played(server: &mut Server, fleet: &Arc<Fleet>, script: &Script) ->
         fleet: Arc::clone(fleet),
         storms,
         restarts,
+        before_restarts,
         resident: (first, most.max(last), last),
         cores: spent.as_secs_f64() / played.as_secs_f64(),
         errors,
@@ -106,6 +109,7 @@ struct Timeline {
     progress: Progress,
     storms: Vec<Duration>,
     restarts: Vec<Duration>,
+    before_restarts: Vec<u64>,
     next_storm: Duration,
     next_restart: Duration,
     phases: f64,
@@ -124,6 +128,7 @@ impl Timeline {
             progress: Progress::new(fleet),
             storms: Vec::new(),
             restarts: Vec::new(),
+            before_restarts: Vec::new(),
             next_storm: Duration::from_secs_f64(script.storm_every),
             next_restart: Duration::from_secs_f64(script.restart_every),
             phases: 0.0,
@@ -154,6 +159,7 @@ impl Timeline {
         }
         if script.restart_every > 0.0 && now >= self.next_restart {
             self.spent += server.processor()?.saturating_sub(self.processor);
+            self.before_restarts.push(server.resident()?);
             self.restarts.push(server.restart().await?);
             // What the new process did until it was ready counts too.
             self.processor = Duration::ZERO;
@@ -200,7 +206,8 @@ impl Outcome {
             "resumedHandshakes": tally.handshakes.1.get(), "answers": times(&tally.answered),
             "connecting": times(&tally.connecting), "reporting": times(&tally.reporting), "late": times(&tally.late),
             "restartSeconds": seconds(&self.restarts), "stormsAtSeconds": seconds(&self.storms),
-            "serverBytes": { "first": self.resident.0, "most": self.resident.1, "last": self.resident.2 },
+            "serverBytes": { "first": self.resident.0, "most": self.resident.1, "last": self.resident.2,
+                "beforeRestarts": self.before_restarts },
             "serverCores": self.cores, "bytesPerAgent": self.fleet.bytes() / self.fleet.agents().max(1),
         })
     }

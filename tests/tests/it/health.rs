@@ -12,7 +12,7 @@ use crate::store_replicas::deployment;
 
 const SECOND: i64 = 1_000_000;
 
-async fn metric(fleet: &Fleet, name: &str) -> f64 {
+pub(crate) async fn metric(fleet: &Fleet, name: &str) -> f64 {
     let text = fleet.admin_text("/metrics").await.expect("metrics");
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{name}: {text}")).parse().expect("a number")

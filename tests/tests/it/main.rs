@@ -30,6 +30,7 @@ mod laws_store;
 mod laws_store_view;
 mod layers;
 mod outages;
+mod outcomes;
 mod pipelines;
 mod placements;
 mod plan_examples;

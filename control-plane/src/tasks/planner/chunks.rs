@@ -126,6 +126,7 @@ impl Planner {
             self.lease = None;
         }
         let (wrote, state) = (wrote?, &self.state);
+        leading.standing.written();
         if chunk.is_empty() {
             return Ok(());
         }

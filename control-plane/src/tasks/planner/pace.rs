@@ -13,15 +13,15 @@ pub(super) struct Pace {
 impl Pace {
     /// How long a transaction may take; half of what others may be kept waiting.
     const GOAL: Duration = Duration::from_millis(50);
-    /// How long one is to take: each costs something of its own, and some take longer than the one before.
-    const AIM: Duration = Duration::from_millis(40);
+    /// How long one is to take: some take twice as long as the one before, which is known only afterwards.
+    const AIM: Duration = Duration::from_millis(30);
 
     /// Takes in how long a transaction took that wrote `moved` assignments.
     pub(super) fn took(&mut self, moved: usize, span: Duration) {
         if span > Self::GOAL {
             self.pairs = (self.pairs / 2).max(self.least);
         } else if moved * 2 > self.pairs {
-            let fit = Self::AIM.div_duration_f64(span.max(Duration::from_micros(1))).clamp(1.0, 2.0);
+            let fit = Self::AIM.div_duration_f64(span.max(Duration::from_micros(1))).clamp(0.5, 2.0);
             self.pairs = ((self.pairs as f64 * fit) as usize).clamp(self.least, self.most);
         }
     }
@@ -35,10 +35,10 @@ mod tests {
     fn as_much_is_written_at_a_time_as_others_can_wait_for() {
         let mut pace = Pace { pairs: 1000, least: 100, most: 3000 };
         for (moved, millis, pairs) in [
-            (1000, 20, 2000),
-            (2000, 32, 2500),
-            (2500, 45, 2500),
-            (2500, 1, 3000),
+            (1000, 15, 2000),
+            (2000, 24, 2500),
+            (2500, 40, 1875),
+            (1875, 1, 3000),
             (10, 1, 3000),
             (3000, 51, 1500),
             (10, 80, 750),

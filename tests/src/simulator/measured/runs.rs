@@ -19,6 +19,9 @@ use crate::{
 /// new ones, each with a handshake in full.
 const TOLD_A_SECOND: (f64, f64) = (3000.0, 1800.0);
 
+/// What a backup that is restored has lost: hosts know of changes that were made since.
+const LOST: Duration = Duration::from_secs(5);
+
 /// Returns the script of a measure.
 fn script(measure: Measure, options: &Measuring, seconds: f64, hosts: usize) -> Script {
     let usual = Script { seconds, connections: options.connections, wait: options.wait, ..Script::default() };
@@ -39,7 +42,7 @@ fn script(measure: Measure, options: &Measuring, seconds: f64, hosts: usize) -> 
         Measure::Day => Script {
             offline: 0.02,
             offline_period: (seconds / 40.0).max(1.0),
-            restart_every: (seconds / 5.0).max(5.0),
+            restart_every: (seconds / 3.0).max(5.0),
             changes_per_second: 1.0,
             phases_per_second: 10.0,
             lost: 0.001,
@@ -71,6 +74,9 @@ pub(super) async fn measure(
         // Whoever was told everything waits for all others: a fleet that is behind from the beginning stays behind.
         fleet.park();
     }
+    if measure == Measure::AllFull {
+        fleet.restored(LOST);
+    }
     fleet.start(script.ramp());
     let all = stage.hosts as u64;
     let mut figures = Vec::new();
@@ -79,7 +85,9 @@ pub(super) async fn measure(
         let took = begun.elapsed().as_secs_f64();
         let tally = &fleet.tally;
         let (answered, later) = (tally.answered.summary(), tally.put_off.get());
-        let note = format!("{all} hosts, asked within {seconds} s; {answered}; put off {later} times");
+        let note = format!(
+            "{all} hosts with cursors that the database never gave, asked within {seconds} s; {answered}; put off {later} times"
+        );
         figures.push(Figure::new("every host told everything", took, "s").note(note));
         // What follows is as ever; what counts was before.
         let rest = Script { seconds: 1.0, ..script };
@@ -153,7 +161,12 @@ fn ending(name: &str, outcome: &Outcome) -> [Figure; 3] {
     let (first, most, last) = outcome.resident;
     let faults = format!("{:?}", outcome.fleet.tally.faults());
     let restarts = outcome.restarts.iter().map(|took| format!("{:.1} s", took.as_secs_f64())).collect::<Vec<_>>();
-    let memory = format!("{:.0} at first, {:.0} at the end; restarts {restarts:?}", mebibytes(first), mebibytes(last));
+    let before = outcome.before_restarts.iter().map(|bytes| format!("{:.0}", mebibytes(*bytes))).collect::<Vec<_>>();
+    let memory = format!(
+        "{:.0} at first, {before:?} before restarts, {:.0} at the end; restarts {restarts:?}",
+        mebibytes(first),
+        mebibytes(last)
+    );
     [
         Figure::new(format!("{name}: errors"), outcome.errors as f64, "").goal(Goal::AtMost(0.0)).note(faults),
         Figure::new(format!("{name}: control plane at most"), mebibytes(most), "MiB").note(memory),
