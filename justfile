@@ -37,6 +37,7 @@ bench: edge (cross "x86-64")
     mkdir -p target/bench
     rm -f target/bench/million.db*
     TITAN_AGENT_BINARY={{justfile_directory()}}/target/edge/titan-agent:{{justfile_directory()}}/target/cross/titan-agent-x86-64 cargo bench -p titan-tests --bench measures -- --json > target/bench/measures.jsonl
+    cargo bench -p titan-tests --bench parts
     cargo run --release -p titan-tests --bin fleet-sim -- measure fanout waiting-own waiting-mux change-latency rollout storm day --json > target/bench/fleet.jsonl
     cargo run --release -p titan-tests --bin fleet-sim -- measure unchanged start target-edit all-full sustained-mux sustained-tls --database target/bench/million.db --hosts 1000000 --json > target/bench/million.jsonl
     cargo run --release -p titan-tests --bin fleet-sim -- record target/bench/measures.jsonl target/bench/fleet.jsonl target/bench/million.jsonl
