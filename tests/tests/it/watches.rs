@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    io::{BufRead as _, BufReader},
     process::{Output, Stdio},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -72,19 +74,47 @@ async fn approve(world: &World, plan: &PlanStatus) {
     reviewer.signal(plan.id, &request).await.expect("approved");
 }
 
-/// Types a line that goes on until the rollout ends.
-fn watch(person: &Operator, format: &str) -> JoinHandle<Output> {
-    let mut command = person.command();
-    command.args(["rollout", "watch", "web", "-o", format]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().expect("titan");
-    tokio::task::spawn_blocking(move || child.wait_with_output().expect("its end"))
+/// A line that goes on until the rollout ends.
+struct Watch {
+    said: Arc<Mutex<String>>,
+    ended: JoinHandle<Output>,
 }
 
-async fn text(watch: JoinHandle<Output>) -> String {
-    let output = watch.await.expect("watched");
-    let text = String::from_utf8(output.stdout).expect("text");
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    text
+impl Watch {
+    /// Types it.
+    fn begin(person: &Operator, format: &str) -> Self {
+        let mut command = person.command();
+        command.args(["rollout", "watch", "web", "-o", format]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("titan");
+        let lines = BufReader::new(child.stdout.take().expect("what it says"));
+        let said = Arc::<Mutex<String>>::default();
+        let all = Arc::clone(&said);
+        let ended = tokio::task::spawn_blocking(move || {
+            for line in lines.lines() {
+                *all.lock().expect("the lines") += &(line.expect("text") + "\n");
+            }
+            child.wait_with_output().expect("its end")
+        });
+        Self { said, ended }
+    }
+
+    fn said(&self) -> String {
+        self.said.lock().expect("the lines").clone()
+    }
+
+    /// Waits until it has said this.
+    async fn says(&self, what: &str) {
+        until(what, async || Ok(self.said().contains(what).then_some(()))).await.expect("said");
+    }
+
+    /// Returns all that it said, once it has come to a good end.
+    async fn text(self) -> String {
+        let said = Arc::clone(&self.said);
+        let output = self.ended.await.expect("watched");
+        let text = said.lock().expect("the lines").clone();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,11 +124,12 @@ async fn a_watched_rollout_is_a_line_for_each_change_or_documents_without_a_hole
     person.login(&world.plane.server, &world.plane.token).expect("logged in");
     let _hosts = hosts(&world, 4).await;
     release(&world, "one", true).await;
-    let (lines, documents) = (watch_later(&world, &person, "table").await, watch(&person, "json"));
     let waits = rollout(&world, |plan| at_the_gate(plan).is_some()).await;
+    let (lines, documents) = (Watch::begin(&person, "table"), Watch::begin(&person, "json"));
+    lines.says("waits for approval").await;
     approve(&world, &waits).await;
 
-    let lines = text(lines).await;
+    let lines = lines.text().await;
     for said in [
         "web#1 canary-check-1 waits for approval, 0 of 1",
         "web#1 canary-check-1 was approved by token:reviewer",
@@ -110,7 +141,7 @@ async fn a_watched_rollout_is_a_line_for_each_change_or_documents_without_a_hole
     assert!(!lines.contains('\u{1b}'), "{lines}");
 
     let (mut nodes, mut number, mut last) = (BTreeMap::new(), 0, Value::Null);
-    for line in text(documents).await.lines() {
+    for line in documents.text().await.lines() {
         let document: Value = serde_json::from_str(line).expect("one document a line");
         for event in document["events"].as_array().expect("events") {
             number += 1;
@@ -125,12 +156,6 @@ async fn a_watched_rollout_is_a_line_for_each_change_or_documents_without_a_hole
     assert!(nodes.len() >= 4 && nodes.values().all(|state| state == "final"), "{nodes:?}");
 }
 
-/// Watches once there is a rollout.
-async fn watch_later(world: &World, person: &Operator, format: &str) -> JoinHandle<Output> {
-    rollout(world, |_| true).await;
-    watch(person, format)
-}
-
 /// A newer release takes its place: that is what people want to see then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_goes_on_with_the_release_that_takes_the_place() {
@@ -139,10 +164,11 @@ async fn a_watch_goes_on_with_the_release_that_takes_the_place() {
     person.login(&world.plane.server, &world.plane.token).expect("logged in");
     let _hosts = hosts(&world, 3).await;
     release(&world, "one", true).await;
-    let lines = watch_later(&world, &person, "table").await;
     rollout(&world, |plan| at_the_gate(plan).is_some()).await;
+    let lines = Watch::begin(&person, "table");
+    lines.says("waits for approval").await;
     release(&world, "two", false).await;
-    let lines = text(lines).await;
+    let lines = lines.text().await;
     for said in ["web#1 the plan is superseded", "web#2 the plan succeeded"] {
         assert!(lines.contains(said), "{said:?} is not in\n{lines}");
     }
