@@ -38,6 +38,9 @@ pub struct Ledger {
     pub inherited: BTreeMap<Uuid, BTreeMap<String, OwnedFile>>,
     /// The same for what is beside files.
     pub bequeathed: BTreeMap<Uuid, Claims>,
+    /// Who made what is in [`Ledger::bequeathed`], or is on its way to whom it was left to: it is taken down in that one's name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub givers: BTreeMap<Claim, Giver>,
     /// Directories that the agent made; they go when they are empty.
     pub dirs: BTreeSet<String>,
     /// Removed deployments whose removal is not committed to Git yet.
@@ -91,6 +94,26 @@ pub struct LedgerEntry {
     pub bad_at: BTreeMap<Digest, Revision>,
     /// What was committed to Git of it.
     pub committed: Option<Committed>,
+}
+
+/// A deployment as it was when it gave something up that another one is to take over and does not have yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Giver {
+    /// The assignment's id.
+    pub id: Uuid,
+    /// The workspace.
+    pub workspace: Name,
+    /// The deployment's name.
+    pub name: Name,
+    /// The release that was in place.
+    pub release: String,
+    /// The assignment's revision that was in place.
+    pub revision: Revision,
+    /// The digest of the bundle that was in place.
+    pub digest: Digest,
+    /// What applied it.
+    pub applier: Applier,
 }
 
 /// A bundle that a deployment can return to.
@@ -244,8 +267,66 @@ impl Ledger {
         if !running.is_empty() {
             self.bequeathed.entry(id).or_default().extend(running);
         }
+        self.tidy();
+    }
+
+    /// Leaves what `id` gives up beside files to whoever takes it over. What it owned until now is still in the ledger.
+    pub(crate) fn bequeath(&mut self, id: Uuid, given: &Claims, heir: &dyn Fn(&str) -> Option<Uuid>) {
+        self.tidy();
+        for (claim, digest) in given {
+            let Some(heir) = heir(&claim.path()).filter(|heir| *heir != id) else { continue };
+            self.bequeathed.entry(heir).or_default().insert(claim.clone(), *digest);
+            // What was left to it in its turn, somebody else made.
+            if let Some(entry) = self.entries.get(&id)
+                && !self.givers.contains_key(claim)
+            {
+                self.givers.insert(claim.clone(), Giver::of(id, entry));
+            }
+        }
+    }
+
+    /// Returns what somebody else made of what a deployment owns beside files: it was left to it, and it does not have it yet, or
+    /// not for sure.
+    pub(crate) fn made_by_others(&self, id: Uuid) -> BTreeMap<Claim, Giver> {
+        let owned = self.claims(id);
+        let made = |(claim, giver): (&Claim, &Giver)| {
+            let others = giver.id != id && owned.contains_key(claim) && self.is_theirs(claim, giver);
+            others.then(|| (claim.clone(), giver.clone()))
+        };
+        self.givers.iter().filter_map(made).collect()
+    }
+
+    /// Whether something beside files was left to a deployment that another one made.
+    pub(crate) fn is_left(&self, id: Uuid) -> bool {
+        let made = |claim| self.givers.get(claim).is_some_and(|giver| giver.id != id);
+        self.bequeathed.get(&id).is_some_and(|left| left.keys().any(made))
+    }
+
+    /// Takes out what was left to a deployment beside files and is nobody's any more.
+    pub(crate) fn decline(&mut self, heir: Uuid, claims: &Claims) {
+        if let Some(left) = self.bequeathed.get_mut(&heir) {
+            left.retain(|claim, _| !claims.contains_key(claim));
+        }
+        self.givers.retain(|claim, _| !claims.contains_key(claim));
+        self.tidy();
+    }
+
+    /// Forgets bequests of nothing, and who made what others have for sure.
+    pub(crate) fn tidy(&mut self) {
         self.inherited.retain(|_, left| !left.is_empty());
         self.bequeathed.retain(|_, left| !left.is_empty());
+        let mut givers = std::mem::take(&mut self.givers);
+        givers.retain(|claim, giver| self.is_theirs(claim, giver));
+        self.givers = givers;
+    }
+
+    /// Whether what says whose it is may still name whoever made it: nobody has it yet, or is not proven with it.
+    fn is_theirs(&self, claim: &Claim, giver: &Giver) -> bool {
+        let takes = |(id, entry): (&Uuid, &LedgerEntry)| {
+            let unproven = entry.unfinished.is_some() || entry.trial.is_some();
+            *id != giver.id && unproven && entry.claims.contains_key(claim)
+        };
+        self.bequeathed.values().any(|left| left.contains_key(claim)) || self.entries.iter().any(takes)
     }
 
     /// Makes what `from` owns `to`'s, under which nothing is written or removed: the same deployment under another id.
@@ -282,6 +363,13 @@ impl Ledger {
         let mut dirs: Vec<_> = self.dirs.iter().filter(idle).cloned().collect();
         dirs.sort_by_key(|dir| std::cmp::Reverse(dir.matches('/').count()));
         dirs
+    }
+}
+
+impl Giver {
+    fn of(id: Uuid, entry: &LedgerEntry) -> Self {
+        let LedgerEntry { workspace, name, release, revision, digest, applier, .. } = entry.clone();
+        Self { id, workspace, name, release, revision, digest, applier }
     }
 }
 
@@ -369,6 +457,38 @@ mod tests {
         ledger.take_back(giver, &BTreeSet::new(), &[(claim.clone(), Digest::of(b""))].into());
         assert!(ledger.claims(giver).contains_key(&claim) && ledger.claims(heir).is_empty());
         assert!(ledger.bequeathed.keys().eq([&giver]));
+    }
+
+    #[test]
+    fn whoever_made_it_is_known_until_another_one_has_it_for_sure() {
+        let [giver, second, third] = [1, 2, 3].map(Uuid::from_u128);
+        let (mut ledger, claim) = (ledger("a"), Claim::new("unit", "a"));
+        let entry = ledger.entries[&giver].clone();
+        let to = |heir: Uuid| move |_: &str| Some(heir);
+        ledger.bequeath(giver, &entry.claims, &to(second));
+        ledger.entries.remove(&giver);
+        assert!(ledger.is_left(second) && ledger.givers[&claim].id == giver);
+        // Whom it was left to leaves it to somebody else and never had it.
+        ledger.bequeath(second, &ledger.claims(second), &to(third));
+        let left = ledger.bequeathed.remove(&second).expect("left");
+        ledger.tidy();
+        assert!(ledger.givers[&claim].id == giver && ledger.is_left(third) && !ledger.is_left(second));
+        // Who takes it over has it once nothing is left to be done.
+        let mut taken = ledger.clone();
+        taken.bequeathed.clear();
+        taken.entries.insert(third, LedgerEntry { unfinished: Some(left.clone()), ..entry.clone() });
+        taken.tidy();
+        assert!(taken.made_by_others(third).contains_key(&claim) && !taken.is_left(third));
+        taken.entries.insert(third, entry.clone());
+        taken.tidy();
+        assert!(taken.givers.is_empty() && taken.made_by_others(third).is_empty());
+        ledger.decline(third, &left);
+        assert!(ledger.givers.is_empty() && ledger.bequeathed.is_empty());
+        // What goes back to whoever made it is its own.
+        ledger.entries.insert(giver, entry.clone());
+        ledger.bequeath(giver, &entry.claims, &to(second));
+        ledger.take_back(giver, &BTreeSet::new(), &entry.claims);
+        assert!(!ledger.is_left(giver) && ledger.claims(giver).contains_key(&claim));
     }
 
     #[test]

@@ -129,6 +129,8 @@ pub(crate) struct Worker {
     waiting: BTreeSet<Uuid>,
     /// Deployments that are on their way out: a hook runs, or something is being stopped.
     leaving: BTreeSet<Uuid>,
+    /// For whom something is being taken down in the name of whoever made it, by that one's id: one after the other.
+    ends: BTreeMap<Uuid, Uuid>,
     lacking: BTreeMap<Digest, Instant>,
     stuck: BTreeMap<Uuid, Stuck>,
     io: Handle,
@@ -195,6 +197,7 @@ impl Worker {
             failures: BTreeMap::new(),
             waiting: BTreeSet::new(),
             leaving: BTreeSet::new(),
+            ends: BTreeMap::new(),
             lacking: BTreeMap::new(),
             stuck: BTreeMap::new(),
             halted: None,
@@ -324,6 +327,7 @@ impl Worker {
         self.prepared.remove(&id);
         self.retreats.remove(&id);
         self.keeps.remove(&id);
+        self.ends.retain(|_, heir| *heir != id);
         self.proofs.forget(id);
     }
 
@@ -342,7 +346,8 @@ impl Worker {
         let desired = self.desired.entries.values().map(|entry| entry.digest);
         let previous = |entry: &crate::ledger::LedgerEntry| entry.previous.as_ref().map(|previous| previous.digest);
         let owned = self.ledger.entries.values().flat_map(|entry| [Some(entry.digest), previous(entry)]);
-        let keep = desired.chain(owned.flatten()).collect();
+        let givers = self.ledger.givers.values().map(|giver| giver.digest);
+        let keep = desired.chain(owned.flatten()).chain(givers).collect();
         self.proofs.keep(&keep);
         self.appliers.keep(&keep);
         if let Err(error) = self.bundles.keep(&keep) {

@@ -138,10 +138,10 @@ impl Files {
         let mut next = ledger.clone();
         next.root.clone_from(&self.settings.root);
         let kept = bequeath(target.id, &owned, &mut changes, &mut next, heir);
-        let before = next.entries.get(&target.id);
+        let before = ledger.entries.get(&target.id);
         let same = before.is_some_and(|entry| entry.digest == target.digest);
         let Beside { before: claims_before, after: claims, trial, boot } = beside;
-        bequeath_claims(target.id, &claims_before, &claims, &mut next.bequeathed, heir);
+        next.bequeath(target.id, &without(&claims_before, &claims), heir);
         let claims_before: Claims = claims_before
             .into_iter()
             .filter(|(claim, _)| claims.contains_key(claim) || heir(&claim.path()).is_none_or(|heir| heir == target.id))
@@ -206,11 +206,11 @@ impl Files {
         let found = self.found(&wanted, &owned)?;
         let mut changes = changes::changes(&wanted, &owned, &found, false)?;
         let mut next = ledger.clone();
-        let (claims, none) = (next.claims(id), Claims::new());
+        next.bequeath(id, &ledger.claims(id), heir);
         let entry = next.entries.remove(&id);
         next.inherited.remove(&id);
         next.bequeathed.remove(&id);
-        bequeath_claims(id, &claims, &none, &mut next.bequeathed, heir);
+        next.tidy();
         let kept = bequeath(id, &owned, &mut changes, &mut next, heir);
         let home = entry.as_ref().map_or_else(|| id.to_string(), LedgerEntry::title);
         if let (Some(entry), Some(revision)) = (entry, noted)
@@ -241,13 +241,9 @@ fn previous(before: Option<&LedgerEntry>, digest: Digest) -> Option<Previous> {
     kept.filter(|kept| kept.digest != digest)
 }
 
-/// Leaves claims that are given up to whoever takes them over.
-fn bequeath_claims(id: Uuid, before: &Claims, after: &Claims, bequeathed: &mut BTreeMap<Uuid, Claims>, heir: Heir<'_>) {
-    for (claim, digest) in before.iter().filter(|(claim, _)| !after.contains_key(*claim)) {
-        if let Some(heir) = heir(&claim.path()).filter(|heir| *heir != id) {
-            bequeathed.entry(heir).or_default().insert(claim.clone(), *digest);
-        }
-    }
+/// Returns claims without others.
+fn without(claims: &Claims, others: &Claims) -> Claims {
+    claims.iter().filter(|(claim, _)| !others.contains_key(*claim)).map(|(claim, is)| (claim.clone(), *is)).collect()
 }
 
 /// Turns removals of paths that somebody else takes over into bequests. Returns those paths.

@@ -330,7 +330,9 @@ impl Applier for Kubernetes {
             Some(Ok(ended)) => ended.result.map_err(|failure| failure.error)?,
             None => {}
         }
-        self.forget(id)?;
+        if work.after.is_empty() {
+            self.forget(id)?;
+        }
         Ok(Readiness::Ready)
     }
 

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use titan_api::deployments::OnRemove;
 use uuid::Uuid;
 
-use super::{Pass, Worker, steps::Wants};
+use super::{Pass, Worker, chain, steps::Wants};
 use crate::{
-    apply::{ApplyError, Target, files::Files, switch::SwitchError},
+    apply::{ApplyError, Readiness, Target, Work, files::Files, switch::SwitchError},
     bundles::Bundle,
     claims::Claims,
+    ledger::Giver,
 };
 
 impl Worker {
@@ -57,6 +59,93 @@ impl Worker {
         Ok(())
     }
 
+    /// Takes down what others left to a deployment beside files and what it does not want, or lets go of it: in the name of
+    /// those who made it, whose marks are on it. `heir` is asked for whoever takes it over instead. Returns what is still
+    /// under way, if anything is.
+    pub(super) fn decline(
+        &mut self,
+        id: Uuid,
+        wants: &Claims,
+        heir: &dyn Fn(&str) -> Option<Uuid>,
+        end: OnRemove,
+    ) -> Result<Option<String>, ApplyError> {
+        self.ends.retain(|_, other| *other != id);
+        let mut unwanted: BTreeMap<Uuid, (Giver, Claims)> = BTreeMap::new();
+        let owned = self.ledger.claims(id);
+        for (claim, giver) in self.ledger.made_by_others(id) {
+            if !wants.contains_key(&claim) && heir(&claim.path()).is_none_or(|heir| heir == id) {
+                let digest = owned.get(&claim).copied();
+                let (_, claims) = unwanted.entry(giver.id).or_insert_with(|| (giver, Claims::new()));
+                claims.extend(digest.map(|digest| (claim, digest)));
+            }
+        }
+        for (maker, (giver, claims)) in unwanted {
+            if self.ends.contains_key(&maker) {
+                return Ok(Some(format!("{}/{} is looked after for another deployment", giver.workspace, giver.name)));
+            }
+            let left = self.ended(&giver, &claims, end)?;
+            if left.is_some() {
+                self.ends.insert(maker, id);
+                return Ok(left);
+            }
+            let mut next = self.ledger.clone();
+            next.decline(id, &claims);
+            // Whoever made it and is still there takes it down itself, beside what it has.
+            let there = self.maker(&giver).filter(|_| end == OnRemove::Delete);
+            if there.is_some()
+                && let Some(entry) = next.entries.get_mut(&maker)
+            {
+                entry.unfinished.get_or_insert_with(|| entry.claims.clone()).extend(claims);
+            }
+            next.write(&self.state).map_err(SwitchError::from)?;
+            self.ledger = next;
+            if let Some(target) = there
+                && let Ok(Some(bundle)) = self.bundles.get(&target.digest)
+                && let Err(error) = self.enliven(&target, &bundle)
+            {
+                // It is not settled, so it is tried again.
+                tracing::warn!("what nobody wants of {} is not down yet: {}", target.home(), chain(&error));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns whoever made something, if it has something else beside files by the same applier.
+    fn maker(&self, giver: &Giver) -> Option<Target> {
+        let entry = self.ledger.entries.get(&giver.id);
+        let entry = entry.filter(|entry| entry.applier == giver.applier && !entry.claims.is_empty());
+        entry.map(|entry| Target::in_place(giver.id, entry))
+    }
+
+    /// Takes down what somebody made who has nothing else, or lets go of it. Returns what is still under way, if anything is.
+    fn ended(&mut self, giver: &Giver, before: &Claims, end: OnRemove) -> Result<Option<String>, ApplyError> {
+        let there = self.maker(giver);
+        if there.is_some() && end == OnRemove::Delete {
+            return Ok(None);
+        }
+        let target = there.clone().unwrap_or_else(|| giver.target());
+        let entry = there.and_then(|target| self.ledger.entries.get(&target.id));
+        let after = entry.map(|entry| entry.claims.clone()).unwrap_or_default();
+        let (home, bundle) = (self.home(&target), self.bundles.get(&target.digest).ok().flatten());
+        let applier = match self.appliers.of(giver.applier) {
+            // Whoever takes an applier away from the agent has it let go of everything at once.
+            Err(ApplyError::NotAllowed(_)) if end == OnRemove::Orphan => return Ok(None),
+            #[cfg(not(feature = "kubernetes"))]
+            Err(ApplyError::NotBuilt(_)) if end == OnRemove::Orphan => return Ok(None),
+            applier => applier?,
+        };
+        let Some(applier) = applier else { return Ok(None) };
+        let work = Work { target: &target, home: &home, bundle: bundle.as_ref(), before, after: &after };
+        let ended = match end {
+            OnRemove::Delete => applier.remove(&work)?,
+            OnRemove::Orphan => applier.release(&work)?,
+        };
+        Ok(match ended {
+            Readiness::Ready => None,
+            Readiness::Underway(why) => Some(why),
+        })
+    }
+
     /// Returns the files, by path below the root, that what a deployment gives up rests on, each with whoever takes that over.
     /// `after` is what it keeps.
     pub(super) fn left_with(
@@ -65,20 +154,33 @@ impl Worker {
         after: &Claims,
         heir: &dyn Fn(&str) -> Option<Uuid>,
     ) -> Result<BTreeMap<String, Uuid>, ApplyError> {
-        let mut given: BTreeMap<Uuid, Claims> = BTreeMap::new();
+        let mut given: BTreeMap<(Uuid, Option<Uuid>), Claims> = BTreeMap::new();
+        let others = self.ledger.made_by_others(id);
         for (claim, digest) in self.ledger.claims(id).into_iter().filter(|(claim, _)| !after.contains_key(claim)) {
             if let Some(heir) = heir(&claim.path()).filter(|heir| *heir != id) {
-                given.entry(heir).or_default().insert(claim, digest);
+                let maker = others.get(&claim).map(|giver| giver.id);
+                given.entry((heir, maker)).or_default().insert(claim, digest);
             }
         }
         let mut left = BTreeMap::new();
-        let Some(entry) = self.ledger.entries.get(&id).filter(|_| !given.is_empty()) else { return Ok(left) };
-        let (target, kind) = (Target::in_place(id, entry), entry.applier);
-        let Some(bundle) = self.bundles.get(&target.digest).ok().flatten() else { return Ok(left) };
-        let Some(applier) = self.appliers.of(kind)? else { return Ok(left) };
-        for (heir, claims) in given {
+        for ((heir, maker), claims) in given {
+            let maker = maker.and_then(|maker| others.values().find(|giver| giver.id == maker));
+            let own = || self.ledger.entries.get(&id).map(|entry| (Target::in_place(id, entry), entry.applier));
+            let Some((target, kind)) = maker.map(|giver| (giver.target(), giver.applier)).or_else(own) else {
+                continue;
+            };
+            let Some(bundle) = self.bundles.get(&target.digest).ok().flatten() else { continue };
+            let Some(applier) = self.appliers.of(kind)? else { continue };
             left.extend(applier.rests_on(&target, &bundle, &claims)?.into_iter().map(|path| (path, heir)));
         }
         Ok(left)
+    }
+}
+
+impl Giver {
+    /// Returns the deployment as it was.
+    fn target(&self) -> Target {
+        let Self { id, workspace, name, release, revision, digest, .. } = self.clone();
+        Target { id, workspace, name, release, revision, digest, depends_on: Vec::new() }
     }
 }

@@ -94,6 +94,7 @@ impl Worker {
         if let Some(entry) = next.entries.get_mut(&target.id) {
             entry.unfinished = None;
         }
+        next.tidy();
         next.write(&self.state).map_err(SwitchError::from)?;
         self.ledger = next;
         Ok(true)

@@ -139,6 +139,10 @@ impl Worker {
         }
         match tombstone.on_remove {
             OnRemove::Orphan => {
+                let nobody = |_: &str| None;
+                if let Some(why) = self.decline(id, &Claims::new(), &nobody, OnRemove::Orphan)? {
+                    return Ok(Given::Underway(why));
+                }
                 if let Some(entry) = self.ledger.entries.get(&id) {
                     let target = Target::in_place(id, entry);
                     if let Some(why) = self.let_go(&target)? {
@@ -149,6 +153,7 @@ impl Worker {
                 next.entries.remove(&id);
                 next.inherited.remove(&id);
                 next.bequeathed.remove(&id);
+                next.tidy();
                 next.write(&self.state).map_err(SwitchError::from)?;
                 self.ledger = next;
                 Ok(Given::Up(Applied::default()))
@@ -157,6 +162,9 @@ impl Worker {
                 let heir = |path: &str| heirs.get(path).copied();
                 let left = self.left_with(id, &Claims::new(), &heir)?;
                 let heir = |path: &str| heir(path).or_else(|| left.get(path).copied());
+                if let Some(why) = self.decline(id, &Claims::new(), &heir, OnRemove::Delete)? {
+                    return Ok(Given::Underway(why));
+                }
                 if let Some(entry) = self.ledger.entries.get(&id) {
                     let target = Target::in_place(id, entry);
                     if let Ok(Some(bundle)) = self.bundles.get(&target.digest)

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use titan_api::{reports::Phase, templates::Applier as Kind};
+use titan_api::{deployments::OnRemove, reports::Phase, templates::Applier as Kind};
 use uuid::Uuid;
 
 use super::{
@@ -129,7 +129,7 @@ impl Worker {
                 continue;
             }
             let digest = course.target.digest;
-            if self.in_place(id) == Some(digest) && self.bundles.holds(&digest) {
+            if self.in_place(id) == Some(digest) && self.bundles.holds(&digest) && !self.ledger.is_left(id) {
                 // The same bundle wants the same paths; it is read when its turn comes.
                 due.insert(id, self.ledger.owned_paths(id));
                 continue;
@@ -254,20 +254,25 @@ impl Worker {
             self.take_back(target, bundle, &after)?;
         }
         self.check_claims(target, bundle, &after)?;
-        if same {
-            match self.see_to_drift(target, bundle, &after)? {
-                Drifted::Enforce => {}
-                Drifted::Leave(held) => {
-                    self.enliven(target, bundle)?;
-                    return Ok(held.map_or_else(|| Brought::There(Applied::default()), Brought::Held));
-                }
-            }
-        } else if let Some(held) = self.pass_gates(course, bundle, &after, earlier)? {
+        if !same && let Some(held) = self.pass_gates(course, bundle, &after, earlier)? {
             return Ok(Brought::Held(held));
         }
         let heir = |path: &str| heirs.get(path).copied();
         let left = self.left_with(target.id, &after, &heir)?;
         let heir = |path: &str| heir(path).or_else(|| left.get(path).copied());
+        if same
+            && self.ledger.is_left(target.id)
+            && let Some(why) = self.closed()
+        {
+            return Ok(Brought::Held((Phase::Pending, why)));
+        }
+        if let Some(why) = self.decline(target.id, &after, &heir, OnRemove::Delete)? {
+            return Ok(Brought::Held((Phase::Applying, why)));
+        }
+        if same && let Drifted::Leave(held) = self.see_to_drift(target, bundle, &after)? {
+            self.enliven(target, bundle)?;
+            return Ok(held.map_or_else(|| Brought::There(Applied::default()), Brought::Held));
+        }
         let before = self.ledger.claims(target.id);
         let trial = if same { None } else { self.trial_of(bundle, &after, course.returns) };
         let files = self.files.as_ref().ok_or(ApplyError::NotAllowed(Kind::Files))?;

@@ -46,6 +46,18 @@ impl Kubernetes {
     pub(super) fn job(&mut self, work: &Work<'_>, todo: Vec<Manifest>, gone: Vec<Key>, record: &Record) -> Job {
         let keys = |claims: &Claims| claims.keys().filter_map(Key::of).collect::<BTreeSet<_>>();
         let mut ids = applyset::ids(work.target, [work.before, work.after]);
+        if ids.is_empty() {
+            // What another deployment was to take over comes without its parent, which is gone or stays with its own.
+            let namespaces = work.before.keys().filter_map(Key::of).map(|key| key.namespace);
+            let namespaces: BTreeSet<_> = namespaces.chain([self.namespace.clone()]).collect();
+            let parents = namespaces.iter().map(|namespace| applyset::parent_key(work.target, namespace));
+            ids.extend(parents.map(|parent| applyset::id(&parent)));
+            let manifests = self.manifests(work.target, work.bundle).unwrap_or_default();
+            let told = manifests
+                .iter()
+                .find(|manifest| manifest.key == applyset::parent_key(work.target, &manifest.key.namespace));
+            ids.extend(told.map(|parent| applyset::id(&parent.key)));
+        }
         // A record may name the parent of a set whose claims are gone from the ledger already.
         ids.extend(
             gone.iter().filter(|key| **key == applyset::parent_key(work.target, &key.namespace)).map(applyset::id),

@@ -113,3 +113,98 @@ fn what_is_to_stay_is_let_go_of_by_whoever_looks_after_it() {
     assert_eq!(world.text("one").as_deref(), Some("1"), "its files stay too");
     assert!(world.worker.ledger.entries.is_empty() && world.worker.desired.removals.is_empty());
 }
+
+/// Has `one` leave its unit to `two`, which waits for its own hook. With `stays`, the giver does not leave itself.
+fn left(stays: bool) -> World {
+    let mut world = World::new(false);
+    world.declare("one", "1", &json!({ "applier": "systemd" }));
+    world.pass();
+    if stays {
+        world.declare("one", "other", &json!({ "applier": "systemd" }));
+    } else {
+        world.withdraw("one");
+    }
+    let mut waits = shell("sleep 1000");
+    waits["applier"] = json!("systemd");
+    let two = world.declare("two", "2", &waits);
+    world.until("the bequest", |world| world.worker.ledger.is_left(two));
+    for _ in 0..3 {
+        world.pass();
+    }
+    world.calls();
+    world
+}
+
+/// Whether nobody is left anything.
+fn is_over(world: &World) -> bool {
+    let ledger = &world.worker.ledger;
+    ledger.inherited.is_empty() && ledger.bequeathed.is_empty() && ledger.givers.is_empty()
+}
+
+#[test]
+fn what_was_left_to_whoever_leaves_too_is_taken_down_in_the_name_of_whoever_made_it() {
+    let mut world = left(false);
+    world.withdraw("two");
+    world.say(None, Some("stopping"));
+    world.pass();
+    assert_eq!((world.report("two").phase, world.report("two").message.as_str()), (Phase::Removing, "stopping"));
+    assert_eq!(world.text("one").as_deref(), Some("1"), "it is not down yet");
+    world.say(None, None);
+    world.pass();
+    let call = "systemd removes unit:app.service > ";
+    assert_eq!((world.calls(), world.whose().as_str()), (vec![call.to_owned(); 2], "default/one"));
+    assert_eq!((world.text("one"), world.report("two").phase), (None, Phase::Removed));
+    assert!(is_over(&world) && world.worker.ledger.entries.is_empty() && world.worker.desired.removals.is_empty());
+}
+
+#[test]
+fn what_was_left_to_whoever_is_to_stay_behind_is_let_go_of_in_the_name_of_whoever_made_it() {
+    let mut world = left(false);
+    world.withdraw_and("two", OnRemove::Orphan);
+    world.pass();
+    let call = "systemd releases unit:app.service > ";
+    assert_eq!((world.calls(), world.whose().as_str()), (vec![call.to_owned()], "default/one"));
+    assert_eq!((world.text("one").as_deref(), world.report("two").phase), (Some("1"), Phase::Removed));
+    assert!(is_over(&world) && world.worker.ledger.entries.is_empty());
+}
+
+#[test]
+fn what_was_left_to_whoever_does_not_want_it_any_more_is_taken_down_before_it_goes_on() {
+    let mut world = left(false);
+    world.declare("two", "3", &json!({}));
+    world.say(None, Some("stopping"));
+    world.pass();
+    assert_eq!((world.report("two").phase, world.text("one").as_deref()), (Phase::Applying, Some("1")));
+    world.say(None, None);
+    world.until("the heir", |world| world.text("two").as_deref() == Some("3"));
+    assert_eq!((world.whose().as_str(), world.text("one")), ("default/one", None));
+    assert!(is_over(&world));
+}
+
+#[test]
+fn whoever_is_still_there_takes_down_itself_what_nobody_wants_of_it() {
+    let mut world = left(true);
+    assert!(world.entry("one").claims.keys().map(ToString::to_string).eq(["unit:other"]));
+    world.withdraw("two");
+    world.pass();
+    let call = "systemd applies unit:app.service,unit:other > unit:other";
+    assert_eq!((world.calls(), world.whose().as_str()), (vec![call.to_owned()], "default/one"));
+    assert!(is_over(&world) && world.entry("one").unfinished.is_none());
+    assert_eq!(world.report("two").phase, Phase::Removed);
+}
+
+#[test]
+fn what_was_taken_over_and_is_not_in_line_yet_is_taken_down_in_both_names() {
+    let mut world = left(false);
+    // It is switched to, and applying it fails.
+    world.fails(true);
+    world.declare("two", "3", &json!({ "applier": "systemd" }));
+    world.until("the switch", |world| world.text("two").as_deref() == Some("3"));
+    assert!(world.entry("two").unfinished.is_some() && !world.worker.ledger.givers.is_empty());
+    world.calls();
+    world.withdraw("two");
+    world.until("the removal", |world| world.worker.desired.removals.is_empty());
+    let call = "systemd removes unit:app.service > ";
+    assert_eq!((world.calls(), world.whose().as_str()), (vec![call.to_owned(); 2], "default/two"));
+    assert!(is_over(&world) && world.worker.ledger.entries.is_empty());
+}

@@ -34,9 +34,13 @@ pub(super) struct Said {
     removes: Option<String>,
     /// Whether what was applied is down, until it is applied again.
     down: bool,
+    /// In whose name it was asked last.
+    whose: String,
+    /// Whether nothing can be applied.
+    fails: bool,
 }
 
-/// An applier whose bundles claim one thing each, which always does well.
+/// An applier whose bundles claim one thing each, which always does well: the same, but for those that say `other`.
 #[derive(Debug, Clone)]
 pub(super) struct Fake {
     pub(super) name: &'static str,
@@ -48,7 +52,9 @@ impl Fake {
     fn note(&self, what: &str, work: &Work<'_>) {
         let names = |claims: &Claims| claims.keys().map(Claim::to_string).collect::<Vec<_>>().join(",");
         let text = format!("{} {what} {} > {}", self.name, names(work.before), names(work.after));
-        self.said.lock().expect("said").calls.push(text);
+        let mut said = self.said.lock().expect("said");
+        said.calls.push(text);
+        said.whose = work.target.home();
     }
 
     /// `!` says no, anything else is under way.
@@ -66,7 +72,8 @@ impl Fake {
 impl Applies for Fake {
     fn plan(&self, _: &Target, bundle: &Bundle) -> Result<Claims, ApplyError> {
         let text: String = bundle.files.iter().map(|file| file.text(100).expect("text")).collect();
-        Ok([(self.claim.clone(), Digest::of(text.as_bytes()))].into())
+        let claim = if text == "other" { Claim::new(&self.claim.kind, "other") } else { self.claim.clone() };
+        Ok([(claim, Digest::of(text.as_bytes()))].into())
     }
 
     fn prepare(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
@@ -81,7 +88,11 @@ impl Applies for Fake {
 
     fn apply(&mut self, work: &Work<'_>) -> Result<(), ApplyError> {
         self.note("applies", work);
-        self.said.lock().expect("said").down = false;
+        let mut said = self.said.lock().expect("said");
+        if said.fails {
+            return Self::answer(Some("!".to_owned())).map(drop);
+        }
+        said.down = false;
         Ok(())
     }
 
@@ -277,6 +288,16 @@ impl World {
     /// What appliers were asked for since the last time.
     pub(super) fn calls(&self) -> Vec<String> {
         std::mem::take(&mut self.said.lock().expect("said").calls)
+    }
+
+    /// Has nothing be applied from now on, or everything.
+    pub(super) fn fails(&self, fails: bool) {
+        self.said.lock().expect("said").fails = fails;
+    }
+
+    /// In whose name appliers were asked last.
+    pub(super) fn whose(&self) -> String {
+        self.said.lock().expect("said").whose.clone()
     }
 
     pub(super) fn say(&self, prepares: Option<&str>, removes: Option<&str>) {

@@ -34,28 +34,49 @@ fn stands(machine: &Machine) -> (String, String) {
     (link, super::runs(machine, "app.service"))
 }
 
+async fn declare(world: &World, documents: Vec<Value>) {
+    world.apply(documents).await.expect("written");
+    world.settled().await.expect("decided");
+}
+
+async fn withdraw(world: &World, names: &[&str]) {
+    let options = WriteOptions::default();
+    for name in names {
+        world.plane.client().delete(Kind::Deployment, Some("default"), name, false, &options).await.expect("deleted");
+    }
+    world.settled().await.expect("decided");
+}
+
+/// Returns a control plane and a host of its own, on which the unit runs.
+async fn scene(files: &[(&str, &str)]) -> (World, Machine) {
+    let world = World::start(crate::NODE).await.expect("a control plane");
+    world.apply([host("g0", ""), workload("w", "1"), target("g", "")]).await.expect("written");
+    let machine = super::enrolled(&world, &world.plane.server, "g", 1).remove(0);
+    let allowed = "appliers: { files: { root: /srv/titan }, systemd: {}, exec: { commands: [/bin/sh] } }\n";
+    machine.write("/etc/titan/agent.yaml", allowed).expect("configured");
+    let files: Vec<_> = [("app.service", OLD)].iter().chain(files).copied().collect();
+    declare(&world, giver(&files).to_vec()).await;
+    assert!(once(&machine));
+    (world, machine)
+}
+
+/// What is left of both deployments on the host.
+fn left(machine: &Machine) -> String {
+    machine.say(&["sh", "-c", "ls /etc/systemd/system | grep -E '^(app|side)'; ls /srv/titan"]).expect("inside")
+}
+
 /// Whoever gives it up does so before the other one can have it; it runs and is whole all the time, over a boot as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_unit_is_handed_over_without_a_gap() {
     if !super::possible() {
         return;
     }
-    let world = World::start(crate::NODE).await.expect("a control plane");
-    world.apply([host("g0", ""), workload("w", "1"), target("g", "")]).await.expect("written");
-    let mut machines = super::enrolled(&world, &world.plane.server, "g", 1);
-    let machine = &mut machines[0];
-    let allowed = "appliers: { files: { root: /srv/titan }, systemd: {}, exec: { commands: [/bin/sh] } }\n";
-    machine.write("/etc/titan/agent.yaml", allowed).expect("configured");
-    let declare = async |documents: Vec<Value>| {
-        world.apply(documents).await.expect("written");
-        world.settled().await.expect("decided");
-    };
     let side = ("side.service", super::SIDE);
-    declare(giver(&[("app.service", OLD), side]).to_vec()).await;
-    assert!(once(machine));
+    let (world, mut machine) = scene(&[side]).await;
+    let machine = &mut machine;
     let before = super::properties(machine, "app.service");
 
-    declare(giver(&[side]).into_iter().chain(taker()).collect()).await;
+    declare(&world, giver(&[side]).into_iter().chain(taker()).collect()).await;
     assert!(!once(machine), "its hook fails");
     let old = || ("/srv/titan/default/giver/app.service".to_owned(), "/bin/sleep 1000".to_owned());
     assert_eq!((stands(machine), super::properties(machine, "app.service")), (old(), before));
@@ -68,12 +89,26 @@ async fn a_unit_is_handed_over_without_a_gap() {
     assert!(once(machine));
     assert_eq!(stands(machine), ("/srv/titan/default/taker/app.service".to_owned(), "/bin/sleep 2000".to_owned()));
     assert_eq!(machine.say(&["ls", "/srv/titan/default/giver"]).expect("inside"), "side.service");
-    let options = WriteOptions::default();
-    for name in ["taker", "giver"] {
-        world.plane.client().delete(Kind::Deployment, Some("default"), name, false, &options).await.expect("deleted");
-    }
-    world.settled().await.expect("decided");
+    withdraw(&world, &["taker", "giver"]).await;
     assert!(once(machine));
-    let left = machine.say(&["sh", "-c", "ls /etc/systemd/system | grep -E '^(app|side)'; ls /srv/titan"]);
-    assert_eq!(left.expect("inside"), "");
+    assert_eq!(left(machine), "");
+}
+
+/// Whoever it was left to never had it and goes as well: it is taken down, and nothing of it stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unit_that_was_left_to_whoever_is_withdrawn_is_taken_down() {
+    if !super::possible() {
+        return;
+    }
+    let (world, machine) = scene(&[]).await;
+    declare(&world, taker().to_vec()).await;
+    withdraw(&world, &["giver"]).await;
+    assert!(!once(&machine), "the hook of whoever is to have it fails");
+    let old = ("/srv/titan/default/giver/app.service".to_owned(), "/bin/sleep 1000".to_owned());
+    assert_eq!(stands(&machine), old, "it runs on");
+    withdraw(&world, &["taker"]).await;
+    assert!(once(&machine));
+    assert_eq!(left(&machine), "");
+    let state = machine.run(&["systemctl", "is-active", "app.service"]).expect("nsenter");
+    assert!(!state.status.success(), "{}", String::from_utf8_lossy(&state.stdout));
 }

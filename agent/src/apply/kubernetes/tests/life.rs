@@ -169,6 +169,21 @@ fn what_is_left_has_no_marks_any_more_and_may_be_had_again_without_being_made_an
 }
 
 #[test]
+fn what_was_left_to_others_goes_though_the_parent_of_its_set_went_before() {
+    let all = bundle(&[("a.yaml", &web("x:1"))]);
+    for known in [None, Some(&all)] {
+        let mut bench = Bench::new();
+        bench.settle(&all);
+        bench.server.delete("configmaps", "shop", "titan.default.shop");
+        bench.owned.retain(|claim, _| *claim == web_key().claim());
+        bench.restart();
+        bench.remove(known).expect("remove");
+        assert!(bench.server.get("deployments", "shop", "web").is_none());
+        live(&bench, "configmaps", "shop", "web");
+    }
+}
+
+#[test]
 fn what_is_held_by_a_finalizer_is_waited_for_and_named() {
     let mut bench = Bench::new();
     let all =
