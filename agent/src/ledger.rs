@@ -217,6 +217,25 @@ impl Ledger {
         claims
     }
 
+    /// Returns what a deployment owns beside files, but for what others made and left to it and it has not taken over.
+    #[must_use]
+    pub fn has(&self, id: Uuid) -> Claims {
+        let taken = |entry: &LedgerEntry, claim: &Claim| {
+            entry.claims.contains_key(claim)
+                || entry.unfinished.as_ref().is_some_and(|before| before.contains_key(claim))
+        };
+        let mut claims = self.claims(id);
+        claims.retain(|claim, _| {
+            self.entries.get(&id).is_some_and(|entry| taken(entry, claim)) || !self.is_anothers(id, claim)
+        });
+        claims
+    }
+
+    /// Whether somebody else made a claim that is, or is on its way to be, a deployment's.
+    fn is_anothers(&self, id: Uuid, claim: &Claim) -> bool {
+        self.givers.get(claim).is_some_and(|giver| giver.id != id)
+    }
+
     /// Returns whoever other than `id` owns a claim, as `workspace/name`.
     #[must_use]
     pub fn other_claimant(&self, id: Uuid, claim: &Claim) -> Option<String> {
@@ -276,9 +295,10 @@ impl Ledger {
         for (claim, digest) in given {
             let Some(heir) = heir(&claim.path()).filter(|heir| *heir != id) else { continue };
             self.bequeathed.entry(heir).or_default().insert(claim.clone(), *digest);
-            // What was left to it in its turn, somebody else made.
+            // What was left to it in its turn, somebody else made, unless it has brought that in line with its own.
             if let Some(entry) = self.entries.get(&id)
-                && !self.givers.contains_key(claim)
+                && (!self.givers.contains_key(claim)
+                    || (entry.claims.contains_key(claim) && entry.unfinished.is_none()))
             {
                 self.givers.insert(claim.clone(), Giver::of(id, entry));
             }
@@ -298,8 +318,20 @@ impl Ledger {
 
     /// Whether something beside files was left to a deployment that another one made.
     pub(crate) fn is_left(&self, id: Uuid) -> bool {
-        let made = |claim| self.givers.get(claim).is_some_and(|giver| giver.id != id);
-        self.bequeathed.get(&id).is_some_and(|left| left.keys().any(made))
+        self.bequeathed.get(&id).is_some_and(|left| left.keys().any(|claim| self.is_anothers(id, claim)))
+    }
+
+    /// Notes that `id` has all that was left to it, now that it owns `claims`. What others made and neither it nor an `heir`
+    /// wants is kept for it until it is down, or until what it is to be later wants it.
+    pub(crate) fn take_over(&mut self, id: Uuid, claims: &Claims, heir: &dyn Fn(&str) -> Option<Uuid>) {
+        let mut left = self.bequeathed.remove(&id).unwrap_or_default();
+        left.retain(|claim, _| {
+            let goes_on = heir(&claim.path()).is_some_and(|heir| heir != id);
+            !claims.contains_key(claim) && !goes_on && self.is_anothers(id, claim)
+        });
+        if !left.is_empty() {
+            self.bequeathed.insert(id, left);
+        }
     }
 
     /// Takes out what was left to a deployment beside files and is nobody's any more.

@@ -59,6 +59,7 @@ use crate::{
     wake::Wake,
     watches::Watches,
 };
+use bequests::Ends;
 use commits::Commits;
 use gates::{Held, HookKey};
 use halts::Halts;
@@ -129,8 +130,11 @@ pub(crate) struct Worker {
     waiting: BTreeSet<Uuid>,
     /// Deployments that are on their way out: a hook runs, or something is being stopped.
     leaving: BTreeSet<Uuid>,
-    /// For whom something is being taken down in the name of whoever made it, by that one's id: one after the other.
-    ends: BTreeMap<Uuid, Uuid>,
+    ends: Ends,
+    /// When what deployments that leave had was down, where what was left to them is not yet.
+    down: BTreeMap<Uuid, Instant>,
+    /// Why what was left to deployments that do not want it cannot be taken down.
+    burdens: BTreeMap<Uuid, String>,
     lacking: BTreeMap<Digest, Instant>,
     stuck: BTreeMap<Uuid, Stuck>,
     io: Handle,
@@ -197,7 +201,9 @@ impl Worker {
             failures: BTreeMap::new(),
             waiting: BTreeSet::new(),
             leaving: BTreeSet::new(),
-            ends: BTreeMap::new(),
+            ends: Ends::default(),
+            down: BTreeMap::new(),
+            burdens: BTreeMap::new(),
             lacking: BTreeMap::new(),
             stuck: BTreeMap::new(),
             halted: None,
@@ -253,6 +259,8 @@ impl Worker {
     pub(crate) fn settle(&mut self, scope: &Scope) -> Vec<Done> {
         let Scope { all, stirred, unfetched } = scope;
         self.passed = Some(Instant::now());
+        self.ends.turn();
+        self.down.retain(|id, _| self.desired.removals.contains_key(id));
         let mut pass = Pass { all: *all, stirred: stirred.clone(), unfetched: Some(unfetched), ..Pass::default() };
         if self.recover().is_some() {
             match self.save_desired(false).and_then(|()| self.succeed()).and_then(|()| self.reconsider()) {
@@ -327,7 +335,9 @@ impl Worker {
         self.prepared.remove(&id);
         self.retreats.remove(&id);
         self.keeps.remove(&id);
-        self.ends.retain(|_, heir| *heir != id);
+        self.ends.forget(id);
+        self.down.remove(&id);
+        self.burdens.remove(&id);
         self.proofs.forget(id);
     }
 

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     bundles::Bundle,
-    claims::Claims,
+    claims::{Claim, Claims},
     config::FilesSettings,
     ledger::{Ledger, LedgerEntry, OwnedFile, Previous, Removal},
     state::StateDir,
@@ -142,10 +142,13 @@ impl Files {
         let same = before.is_some_and(|entry| entry.digest == target.digest);
         let Beside { before: claims_before, after: claims, trial, boot } = beside;
         next.bequeath(target.id, &without(&claims_before, &claims), heir);
-        let claims_before: Claims = claims_before
-            .into_iter()
-            .filter(|(claim, _)| claims.contains_key(claim) || heir(&claim.path()).is_none_or(|heir| heir == target.id))
-            .collect();
+        next.take_over(target.id, &claims, heir);
+        let kept_back = next.bequeathed.get(&target.id).cloned().unwrap_or_default();
+        let stays = |claim: &Claim| {
+            let goes_on = heir(&claim.path()).is_some_and(|heir| heir != target.id);
+            claims.contains_key(claim) || !(goes_on || kept_back.contains_key(claim))
+        };
+        let claims_before: Claims = claims_before.into_iter().filter(|(claim, _)| stays(claim)).collect();
         let unfinished = if same {
             // If nobody looked what took in what others wrote, everything may have.
             let strayed = !changes.drift.is_empty() && !claims.is_empty();
@@ -180,8 +183,6 @@ impl Files {
             committed: before.and_then(|entry| entry.committed.clone()),
         };
         next.entries.insert(target.id, entry);
-        next.inherited.remove(&target.id);
-        next.bequeathed.remove(&target.id);
         let applied = Applied {
             written: changes.put.len(),
             removed: changes.take.len(),
@@ -208,7 +209,6 @@ impl Files {
         let mut next = ledger.clone();
         next.bequeath(id, &ledger.claims(id), heir);
         let entry = next.entries.remove(&id);
-        next.inherited.remove(&id);
         next.bequeathed.remove(&id);
         next.tidy();
         let kept = bequeath(id, &owned, &mut changes, &mut next, heir);
@@ -246,7 +246,8 @@ fn without(claims: &Claims, others: &Claims) -> Claims {
     claims.iter().filter(|(claim, _)| !others.contains_key(*claim)).map(|(claim, is)| (claim.clone(), *is)).collect()
 }
 
-/// Turns removals of paths that somebody else takes over into bequests. Returns those paths.
+/// Turns removals of paths that somebody else takes over into bequests; so with what was left to `id` itself, which it is to take
+/// over later. Nothing else is left to it any more. Returns those paths.
 fn bequeath(
     id: Uuid,
     owned: &BTreeMap<String, OwnedFile>,
@@ -254,8 +255,9 @@ fn bequeath(
     next: &mut Ledger,
     heir: Heir<'_>,
 ) -> BTreeSet<String> {
+    let left = next.inherited.remove(&id).unwrap_or_default();
     let mut kept = BTreeSet::new();
-    changes.take.retain(|path| match heir(path).filter(|heir| *heir != id) {
+    changes.take.retain(|path| match heir(path).filter(|heir| *heir != id || left.contains_key(path)) {
         Some(heir) => {
             if let Some(file) = owned.get(path) {
                 next.inherited.entry(heir).or_default().insert(path.clone(), file.clone());

@@ -207,7 +207,7 @@ impl Applier for Kubernetes {
     fn prepare(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
         self.reconnect()?;
         let id = work.target.id;
-        if !self.runs(id, Purpose::Check, work.after) {
+        if !self.runs(Purpose::Check, work) {
             let mut todo = self.manifests(work.target, work.bundle)?;
             todo.retain(|manifest| work.before.get(&manifest.key.claim()) != Some(&manifest.digest()));
             if todo.is_empty() {
@@ -293,7 +293,7 @@ impl Applier for Kubernetes {
         self.reconnect()?;
         let id = work.target.id;
         let mut record = self.records.get(id);
-        if !self.runs(id, Purpose::Remove, work.after) {
+        if !self.runs(Purpose::Remove, work) {
             record.gone.extend(work.before.keys().cloned());
             record.gone.retain(|claim| !work.after.contains_key(claim));
             record.todo.retain(|claim| work.after.contains_key(claim));
@@ -319,7 +319,7 @@ impl Applier for Kubernetes {
     fn release(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
         self.reconnect()?;
         let id = work.target.id;
-        if !self.runs(id, Purpose::Release, work.after) {
+        if !self.runs(Purpose::Release, work) {
             let record = self.records.get(id);
             let gone = record.gone.iter().filter_map(Key::of).collect();
             let job = self.job(work, Vec::new(), gone, &record);

@@ -13,6 +13,41 @@ use crate::{
     ledger::Giver,
 };
 
+/// For whom something is being taken down in the name of whoever made it, by that one's id: for one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    now: BTreeMap<Uuid, Uuid>,
+    /// As of the pass before.
+    before: BTreeMap<Uuid, Uuid>,
+}
+
+impl Ends {
+    /// Begins a pass: whoever did not go on in the one before has to make room for others.
+    pub(super) fn turn(&mut self) {
+        self.before = std::mem::take(&mut self.now);
+    }
+
+    /// Begins, or goes on, for a deployment, unless that is done for another one.
+    pub(super) fn begin(&mut self, maker: Uuid, heir: Uuid) -> bool {
+        let free = self.now.get(&maker).or(self.before.get(&maker)).is_none_or(|other| *other == heir);
+        if free {
+            self.now.insert(maker, heir);
+        }
+        free
+    }
+
+    pub(super) fn end(&mut self, maker: Uuid) {
+        self.now.remove(&maker);
+        self.before.remove(&maker);
+    }
+
+    /// Forgets a deployment that is gone.
+    pub(super) fn forget(&mut self, heir: Uuid) {
+        self.now.retain(|_, other| *other != heir);
+        self.before.retain(|_, other| *other != heir);
+    }
+}
+
 impl Worker {
     /// Returns what those are to own that are neither at what they are to be nor tried now: they failed, or wait. What others
     /// give up of that is left to them all the same.
@@ -60,7 +95,7 @@ impl Worker {
     }
 
     /// Takes down what others left to a deployment beside files and what it does not want, or lets go of it: in the name of
-    /// those who made it, whose marks are on it. `heir` is asked for whoever takes it over instead. Returns what is still
+    /// those who made it, whose marks are on it. What any `heir` wants stays, and be that itself, later. Returns what is still
     /// under way, if anything is.
     pub(super) fn decline(
         &mut self,
@@ -69,25 +104,25 @@ impl Worker {
         heir: &dyn Fn(&str) -> Option<Uuid>,
         end: OnRemove,
     ) -> Result<Option<String>, ApplyError> {
-        self.ends.retain(|_, other| *other != id);
         let mut unwanted: BTreeMap<Uuid, (Giver, Claims)> = BTreeMap::new();
         let owned = self.ledger.claims(id);
         for (claim, giver) in self.ledger.made_by_others(id) {
-            if !wants.contains_key(&claim) && heir(&claim.path()).is_none_or(|heir| heir == id) {
+            if !wants.contains_key(&claim) && heir(&claim.path()).is_none() {
                 let digest = owned.get(&claim).copied();
                 let (_, claims) = unwanted.entry(giver.id).or_insert_with(|| (giver, Claims::new()));
                 claims.extend(digest.map(|digest| (claim, digest)));
             }
         }
         for (maker, (giver, claims)) in unwanted {
-            if self.ends.contains_key(&maker) {
+            if !self.ends.begin(maker, id) {
                 return Ok(Some(format!("{}/{} is looked after for another deployment", giver.workspace, giver.name)));
             }
-            let left = self.ended(&giver, &claims, end)?;
-            if left.is_some() {
-                self.ends.insert(maker, id);
-                return Ok(left);
+            let ended = self.ended(&giver, &claims, end);
+            if let Ok(Some(_)) = ended {
+                return ended;
             }
+            self.ends.end(maker);
+            ended?;
             let mut next = self.ledger.clone();
             next.decline(id, &claims);
             // Whoever made it and is still there takes it down itself, beside what it has.
@@ -108,6 +143,23 @@ impl Worker {
             }
         }
         Ok(None)
+    }
+
+    /// Takes down what others left to a deployment and nobody wants, and goes on without if that cannot be done: that is told,
+    /// and tried again. Returns what is still under way, if anything is.
+    pub(super) fn unburden(&mut self, id: Uuid, wants: &Claims, heir: &dyn Fn(&str) -> Option<Uuid>) -> Option<String> {
+        let declined = self.decline(id, wants, heir, OnRemove::Delete);
+        let error = declined.as_ref().err().map(|error| chain(error));
+        if let Some(why) = &error
+            && self.burdens.get(&id) != Some(why)
+        {
+            tracing::warn!(deployment.id = %id, "what was left to a deployment cannot be taken down: {why}");
+        }
+        match error {
+            Some(why) => self.burdens.insert(id, why),
+            None => self.burdens.remove(&id),
+        };
+        declined.ok().flatten()
     }
 
     /// Returns whoever made something, if it has something else beside files by the same applier.
@@ -146,8 +198,8 @@ impl Worker {
         })
     }
 
-    /// Returns the files, by path below the root, that what a deployment gives up rests on, each with whoever takes that over.
-    /// `after` is what it keeps.
+    /// Returns the files, by path below the root, that what a deployment gives up rests on, each with whoever takes that over:
+    /// itself, later, if it is what others left to it and nobody else wants it. `after` is what it has next.
     pub(super) fn left_with(
         &mut self,
         id: Uuid,
@@ -155,12 +207,16 @@ impl Worker {
         heir: &dyn Fn(&str) -> Option<Uuid>,
     ) -> Result<BTreeMap<String, Uuid>, ApplyError> {
         let mut given: BTreeMap<(Uuid, Option<Uuid>), Claims> = BTreeMap::new();
-        let others = self.ledger.made_by_others(id);
+        let (others, has) = (self.ledger.made_by_others(id), self.ledger.has(id));
         for (claim, digest) in self.ledger.claims(id).into_iter().filter(|(claim, _)| !after.contains_key(claim)) {
-            if let Some(heir) = heir(&claim.path()).filter(|heir| *heir != id) {
-                let maker = others.get(&claim).map(|giver| giver.id);
-                given.entry((heir, maker)).or_default().insert(claim, digest);
+            let maker = others.get(&claim).map(|giver| giver.id);
+            let heir = heir(&claim.path()).or_else(|| maker.map(|_| id));
+            let Some(heir) = heir.filter(|heir| *heir != id || maker.is_some()) else { continue };
+            // What is its own by now, and is still marked as of whoever made it, may rest on the files of both.
+            if maker.is_some() && has.contains_key(&claim) {
+                given.entry((heir, None)).or_default().insert(claim.clone(), digest);
             }
+            given.entry((heir, maker)).or_default().insert(claim, digest);
         }
         let mut left = BTreeMap::new();
         for ((heir, maker), claims) in given {

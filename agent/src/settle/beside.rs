@@ -56,7 +56,7 @@ impl Worker {
     fn take_down_others(&mut self, target: &Target, bundle: &Bundle) -> Result<Option<Held>, ApplyError> {
         let other = self.ledger.entries.get(&target.id).map(|entry| entry.applier);
         let Some(other) = other.filter(|other| *other != bundle.applier) else { return Ok(None) };
-        let (before, home, after) = (self.ledger.claims(target.id), self.home(target), Claims::new());
+        let (before, home, after) = (self.ledger.has(target.id), self.home(target), Claims::new());
         let Some(applier) = self.appliers.of(other)?.filter(|_| !before.is_empty()) else { return Ok(None) };
         match applier.remove(&Work { target, home: &home, bundle: None, before: &before, after: &after })? {
             Readiness::Underway(text) => Ok(Some((Phase::Applying, text))),
@@ -102,7 +102,7 @@ impl Worker {
 
     /// Returns how what a deployment owns beside files does.
     pub(super) fn observe(&mut self, target: &Target, bundle: &Bundle) -> Result<Vec<Observation>, ApplyError> {
-        let (claims, home) = (self.ledger.claims(target.id), self.home(target));
+        let (claims, home) = (self.ledger.has(target.id), self.home(target));
         match self.appliers.of(bundle.applier)? {
             Some(applier) => {
                 applier.observe(&Work { target, home: &home, bundle: Some(bundle), before: &claims, after: &claims })
@@ -119,7 +119,7 @@ impl Worker {
         heir: &dyn Fn(&str) -> Option<Uuid>,
     ) -> Result<Option<String>, ApplyError> {
         let Some(applier) = self.ledger.entries.get(&target.id).map(|entry| entry.applier) else { return Ok(None) };
-        let mut before = self.ledger.claims(target.id);
+        let mut before = self.ledger.has(target.id);
         before.retain(|claim, _| heir(&claim.path()).is_none_or(|heir| heir == target.id));
         let (home, after) = (self.home(target), Claims::new());
         if before.is_empty() {
@@ -137,7 +137,7 @@ impl Worker {
     /// takes an applier away from the agent has it let go of everything at once.
     pub(super) fn let_go(&mut self, target: &Target) -> Result<Option<String>, ApplyError> {
         let Some(applier) = self.ledger.entries.get(&target.id).map(|entry| entry.applier) else { return Ok(None) };
-        let (before, home, after) = (self.ledger.claims(target.id), self.home(target), Claims::new());
+        let (before, home, after) = (self.ledger.has(target.id), self.home(target), Claims::new());
         let applier = match self.appliers.of(applier) {
             Err(ApplyError::NotAllowed(_)) => return Ok(None),
             #[cfg(not(feature = "kubernetes"))]

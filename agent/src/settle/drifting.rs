@@ -39,7 +39,7 @@ impl Worker {
     ) -> Result<Drifted, ApplyError> {
         // What was taken down on the way to another applier, which this bundle is back from, is no drift.
         let unfinished = self.ledger.entries.get(&target.id).is_some_and(|entry| entry.unfinished.is_some());
-        let lacks = !unfinished && !self.ledger.claims(target.id).keys().eq(after.keys());
+        let lacks = !unfinished && !self.ledger.has(target.id).keys().eq(after.keys());
         if bundle.drift == DriftPolicy::Once && !lacks {
             self.restamp(target)?;
             return Ok(Drifted::Leave(None));

@@ -81,6 +81,9 @@ impl Worker {
         if let Some(why) = self.degraded(id) {
             return (Phase::Degraded, why);
         }
+        if let Some(why) = self.burdens.get(&id) {
+            return (Phase::Degraded, format!("what was left to it cannot be taken down: {why}"));
+        }
         let unrepaired = self.drifts.get(&id).into_iter().flatten().filter(|drift| !drift.repaired);
         let what: Vec<_> = unrepaired.map(|drift| format!("{} ({})", drift.what, drift.how)).collect();
         if !what.is_empty() {

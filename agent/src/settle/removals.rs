@@ -1,6 +1,9 @@
 //! Removals: what a tombstone names goes, and nothing else.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use titan_api::{
     deployments::OnRemove,
@@ -18,6 +21,9 @@ use crate::{
     faults::fault,
     ledger::LedgerEntry,
 };
+
+/// How long it is taken for granted that what a deployment had is down, while what was left to it is not.
+const AGAIN: Duration = Duration::from_mins(1);
 
 /// What came of giving a deployment up.
 enum Given {
@@ -160,11 +166,6 @@ impl Worker {
             }
             OnRemove::Delete => {
                 let heir = |path: &str| heirs.get(path).copied();
-                let left = self.left_with(id, &Claims::new(), &heir)?;
-                let heir = |path: &str| heir(path).or_else(|| left.get(path).copied());
-                if let Some(why) = self.decline(id, &Claims::new(), &heir, OnRemove::Delete)? {
-                    return Ok(Given::Underway(why));
-                }
                 if let Some(entry) = self.ledger.entries.get(&id) {
                     let target = Target::in_place(id, entry);
                     if let Ok(Some(bundle)) = self.bundles.get(&target.digest)
@@ -172,11 +173,20 @@ impl Worker {
                     {
                         return Ok(Given::Underway(why));
                     }
-                    if let Some(why) = self.take_down(&target, &heir)? {
-                        return Ok(Given::Underway(why));
+                    if self.down.get(&id).is_none_or(|at| at.elapsed() >= AGAIN) {
+                        if let Some(why) = self.take_down(&target, &heir)? {
+                            return Ok(Given::Underway(why));
+                        }
+                        self.down.insert(id, Instant::now());
+                        fault!("taken-down");
                     }
-                    fault!("taken-down");
                 }
+                // Only now: what was left to it may hold what was its own.
+                if let Some(why) = self.decline(id, &Claims::new(), &heir, OnRemove::Delete)? {
+                    return Ok(Given::Underway(why));
+                }
+                let left = self.left_with(id, &Claims::new(), &heir)?;
+                let heir = |path: &str| heir(path).or_else(|| left.get(path).copied());
                 self.open_files()?;
                 let files = self.files.as_ref().ok_or(ApplyError::NotAllowed(Kind::Files))?;
                 let noted = self.git.is_some().then_some(tombstone.revision);

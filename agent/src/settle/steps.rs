@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use titan_api::{deployments::OnRemove, reports::Phase, templates::Applier as Kind};
+use titan_api::{reports::Phase, templates::Applier as Kind};
 use uuid::Uuid;
 
 use super::{
@@ -258,17 +258,17 @@ impl Worker {
             return Ok(Brought::Held(held));
         }
         let heir = |path: &str| heirs.get(path).copied();
-        let left = self.left_with(target.id, &after, &heir)?;
-        let heir = |path: &str| heir(path).or_else(|| left.get(path).copied());
         if same
             && self.ledger.is_left(target.id)
             && let Some(why) = self.closed()
         {
             return Ok(Brought::Held((Phase::Pending, why)));
         }
-        if let Some(why) = self.decline(target.id, &after, &heir, OnRemove::Delete)? {
+        if let Some(why) = self.unburden(target.id, &after, &heir) {
             return Ok(Brought::Held((Phase::Applying, why)));
         }
+        let left = self.left_with(target.id, &after, &heir)?;
+        let heir = |path: &str| heir(path).or_else(|| left.get(path).copied());
         if same && let Drifted::Leave(held) = self.see_to_drift(target, bundle, &after)? {
             self.enliven(target, bundle)?;
             return Ok(held.map_or_else(|| Brought::There(Applied::default()), Brought::Held));

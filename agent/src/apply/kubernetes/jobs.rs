@@ -32,6 +32,8 @@ pub(crate) struct Job {
     pub(crate) before: BTreeSet<Key>,
     /// The ids of its sets.
     pub(crate) ids: BTreeSet<String>,
+    /// The parents of those that are not among what it owns: who have them may stand for somebody else by now.
+    pub(crate) guessed: BTreeSet<Key>,
     /// Fields that were ours when they were applied last.
     pub(crate) fields: Fields,
     /// Says when somebody else's turn has come.

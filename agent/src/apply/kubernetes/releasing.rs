@@ -21,9 +21,12 @@ use crate::faults::fault;
 const LEFT_BY: &str = "titan/left-by";
 
 /// Takes the marks off all that the deployment owned, and the set's parents away. What was to go already goes.
-pub(crate) async fn release(cluster: Arc<Cluster>, job: Job) -> Ended {
+pub(crate) async fn release(cluster: Arc<Cluster>, mut job: Job) -> Ended {
     let _turn = job.turn.wait().await;
-    let result = steps(&cluster, &job).await;
+    let result = match removing::disown(&cluster, &mut job).await {
+        Ok(()) => steps(&cluster, &job).await,
+        Err(failure) => Err(failure),
+    };
     Ended { fields: job.fields, applied: true, result }
 }
 

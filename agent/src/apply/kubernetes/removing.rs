@@ -22,9 +22,12 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 const PAGE: usize = 50;
 
 /// Removes all that is to go and waits until it is gone, however long that takes.
-pub(crate) async fn remove(cluster: Arc<Cluster>, job: Job) -> Ended {
+pub(crate) async fn remove(cluster: Arc<Cluster>, mut job: Job) -> Ended {
     let _turn = job.turn.wait().await;
-    let result = steps(&cluster, &job).await;
+    let result = match disown(&cluster, &mut job).await {
+        Ok(()) => steps(&cluster, &job).await,
+        Err(failure) => Err(failure),
+    };
     Ended { fields: job.fields, applied: true, result }
 }
 
@@ -34,6 +37,19 @@ pub(crate) async fn start(cluster: &Cluster, job: &Job) -> Result<(), Failure> {
         for key in keys {
             job.turn.check()?;
             delete(cluster, job, &key).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives up sets whose parent stands for another assignment by now: of a deployment of this name that another agent of the cluster
+/// looks after.
+pub(crate) async fn disown(cluster: &Cluster, job: &mut Job) -> Result<(), Failure> {
+    for parent in std::mem::take(&mut job.guessed) {
+        job.turn.check()?;
+        let live = ours(cluster, job, &parent).await?;
+        if live.is_some_and(|(_, live)| !applyset::stands_for(&live, &job.target)) {
+            job.ids.remove(&applyset::id(&parent));
         }
     }
     Ok(())
@@ -110,7 +126,7 @@ pub(crate) async fn delete(cluster: &Cluster, job: &Job, key: &Key) -> Result<()
         return Ok(());
     }
     if let Some(other) = belongings(cluster, job, key, &live).await? {
-        let message = format!("it holds {other}, which is not of this deployment; remove that, or keep {key} by hand");
+        let message = format!("it holds {other}; remove that, or keep {key} by hand");
         let error = ApplyError::Platform { what: format!("removing {key}"), message };
         return Err(Failure { error, may_pass: true });
     }
@@ -140,7 +156,7 @@ async fn belongings(cluster: &Cluster, job: &Job, key: &Key, live: &Value) -> Re
                 continue;
             }
             let path = resource.collection(&key.name);
-            if let Some(other) = other(cluster, job, &resource.kind, &path).await.map_err(|error| failed(&error))? {
+            if let Some(other) = other(cluster, job, &resource, &path).await.map_err(|error| failed(&error))? {
                 return Ok(Some(other));
             }
         }
@@ -149,14 +165,21 @@ async fn belongings(cluster: &Cluster, job: &Job, key: &Key, live: &Value) -> Re
         let (group, kind) = (text(live, &["spec", "group"]), text(live, &["spec", "names", "kind"]));
         let resource = cluster.discovery.any(&cluster.client, group, kind).await.map_err(|error| failed(&error))?;
         if let Some(resource) = resource {
-            return other(cluster, job, kind, &resource.collection("")).await.map_err(|error| failed(&error));
+            let path = resource.collection("");
+            return other(cluster, job, &resource, &path).await.map_err(|error| failed(&error));
         }
     }
     Ok(None)
 }
 
-/// Returns the first object that nobody but somebody else can have made.
-async fn other(cluster: &Cluster, job: &Job, kind: &str, path: &str) -> Result<Option<String>, CallError> {
+/// Returns the first object that somebody made who is not this deployment, or that is to stay.
+async fn other(cluster: &Cluster, job: &Job, resource: &Resource, path: &str) -> Result<Option<String>, CallError> {
+    let group = resource.api_version.split_once('/').map_or("", |(group, _)| group);
+    let goes = |item: &Value| {
+        let name = |part: &str| text(item, &["metadata", part]);
+        let key = Key::new(group, &resource.kind, name("namespace"), name("name"));
+        applyset::is_member(item, &job.ids) && job.gone.contains(&key)
+    };
     let mut next = String::new();
     loop {
         let more = if next.is_empty() { String::new() } else { format!("&continue={}", super::client::encode(&next)) };
@@ -166,13 +189,14 @@ async fn other(cluster: &Cluster, job: &Job, kind: &str, path: &str) -> Result<O
             list => list?,
         };
         let is_other = |item: &&Value| {
-            !applyset::is_member(item, &job.ids)
+            !goes(item)
                 && items(item, &["metadata", "ownerReferences"]).is_empty()
                 && text(item, &["metadata", "deletionTimestamp"]).is_empty()
-                && !comes_with_a_namespace(kind, item)
+                && !comes_with_a_namespace(&resource.kind, item)
         };
         if let Some(found) = items(&list, &["items"]).iter().find(is_other) {
-            return Ok(Some(format!("{kind} {}", text(found, &["metadata", "name"]))));
+            let stays = if applyset::is_member(found, &job.ids) { "is to stay" } else { "is not of this deployment" };
+            return Ok(Some(format!("{} {}, which {stays}", resource.kind, text(found, &["metadata", "name"]))));
         }
         next = text(&list, &["metadata", "continue"]).to_owned();
         if next.is_empty() {

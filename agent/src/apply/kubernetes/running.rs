@@ -35,7 +35,9 @@ pub(super) enum Purpose {
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) purpose: Purpose,
-    /// What the deployment is to own.
+    /// What the deployment owned before.
+    pub(super) before: Claims,
+    /// What it is to own.
     pub(super) after: Claims,
     pub(super) progress: Progress,
     pub(super) answer: oneshot::Receiver<Ended>,
@@ -46,17 +48,16 @@ impl Kubernetes {
     pub(super) fn job(&mut self, work: &Work<'_>, todo: Vec<Manifest>, gone: Vec<Key>, record: &Record) -> Job {
         let keys = |claims: &Claims| claims.keys().filter_map(Key::of).collect::<BTreeSet<_>>();
         let mut ids = applyset::ids(work.target, [work.before, work.after]);
+        let mut guessed = BTreeSet::new();
         if ids.is_empty() {
             // What another deployment was to take over comes without its parent, which is gone or stays with its own.
             let namespaces = work.before.keys().filter_map(Key::of).map(|key| key.namespace);
             let namespaces: BTreeSet<_> = namespaces.chain([self.namespace.clone()]).collect();
-            let parents = namespaces.iter().map(|namespace| applyset::parent_key(work.target, namespace));
-            ids.extend(parents.map(|parent| applyset::id(&parent)));
+            guessed.extend(namespaces.iter().map(|namespace| applyset::parent_key(work.target, namespace)));
             let manifests = self.manifests(work.target, work.bundle).unwrap_or_default();
-            let told = manifests
-                .iter()
-                .find(|manifest| manifest.key == applyset::parent_key(work.target, &manifest.key.namespace));
-            ids.extend(told.map(|parent| applyset::id(&parent.key)));
+            let keys = manifests.into_iter().map(|manifest| manifest.key);
+            guessed.extend(keys.filter(|key| *key == applyset::parent_key(work.target, &key.namespace)));
+            ids.extend(guessed.iter().map(applyset::id));
         }
         // A record may name the parent of a set whose claims are gone from the ledger already.
         ids.extend(
@@ -69,6 +70,7 @@ impl Kubernetes {
             gone,
             before: keys(work.before),
             ids,
+            guessed,
             fields: record.fields.clone(),
             turn: self.turns.entry(work.target.id).or_default().begin(),
             progress: Progress::default(),
@@ -99,7 +101,8 @@ impl Kubernetes {
             }
             wake.ended();
         });
-        let running = Running { purpose, after: work.after.clone(), progress, answer, task: task.abort_handle() };
+        let (before, after) = (work.before.clone(), work.after.clone());
+        let running = Running { purpose, before, after, progress, answer, task: task.abort_handle() };
         // One that is over ends itself at its next step: what it has sent, it has sent.
         self.running.insert(work.target.id, running);
     }
@@ -116,7 +119,9 @@ impl Kubernetes {
         Some(Ok(answer.unwrap_or_else(|_| Ended::cut_short(cut()))))
     }
 
-    pub(super) fn runs(&self, id: Uuid, purpose: Purpose, after: &Claims) -> bool {
-        self.running.get(&id).is_some_and(|running| running.purpose == purpose && running.after == *after)
+    /// Whether what is asked for is what a job does.
+    pub(super) fn runs(&self, purpose: Purpose, work: &Work<'_>) -> bool {
+        let runs = |job: &Running| (job.purpose, &job.before, &job.after) == (purpose, work.before, work.after);
+        self.running.get(&work.target.id).is_some_and(runs)
     }
 }

@@ -205,6 +205,130 @@ fn what_was_taken_over_and_is_not_in_line_yet_is_taken_down_in_both_names() {
     world.withdraw("two");
     world.until("the removal", |world| world.worker.desired.removals.is_empty());
     let call = "systemd removes unit:app.service > ";
-    assert_eq!((world.calls(), world.whose().as_str()), (vec![call.to_owned(); 2], "default/two"));
+    assert_eq!((world.calls(), world.whose().as_str()), (vec![call.to_owned(); 2], "default/one"));
     assert!(is_over(&world) && world.worker.ledger.entries.is_empty());
+}
+
+/// The same, with another unit, or none, in place of the one to whom it was left, which waits until `gate` is there.
+fn left_beside(other: Option<&str>) -> (World, std::path::PathBuf) {
+    let mut world = World::new(false);
+    let kind = if other.is_some() { "systemd" } else { "files" };
+    world.declare("two", other.unwrap_or("1"), &json!({ "applier": kind }));
+    world.pass();
+    world.declare("one", "1", &json!({ "applier": "systemd" }));
+    world.pass();
+    let gate = world.dir.path().join("gate");
+    let mut waits = shell(&format!("while [ ! -e {} ]; do sleep 0.02; done", gate.display()));
+    (waits["applier"], waits["health"]) = (json!("systemd"), json!({ "minReadySeconds": 600 }));
+    world.withdraw("one");
+    let two = world.declare("two", "2", &waits);
+    world.until("the bequest", |world| world.worker.ledger.is_left(two));
+    world.calls();
+    (world, gate)
+}
+
+const REMOVES: &str = "systemd removes unit:app.service > ";
+
+#[test]
+fn what_a_deployment_had_goes_before_what_was_left_to_it_which_may_hold_it() {
+    let (mut world, _gate) = left_beside(Some("other"));
+    let own = "systemd removes unit:other > ";
+    world.withdraw("two");
+    world.say(None, Some("stopping"));
+    world.pass();
+    assert_eq!(world.calls(), [own]);
+    world.say(None, None);
+    world.holds(Some("unit:app.service"));
+    world.pass();
+    assert_eq!((world.calls(), world.whose().as_str()), (vec![own.to_owned(), REMOVES.to_owned()], "default/one"));
+    world.pass();
+    assert_eq!(world.calls(), [REMOVES], "what is down is down");
+    assert_eq!((world.report("two").phase, world.text("one").as_deref()), (Phase::Removing, Some("1")));
+    world.holds(None);
+    world.pass();
+    assert_eq!((world.calls(), world.report("two").phase), (vec![REMOVES.to_owned()], Phase::Removed));
+    assert!(is_over(&world) && world.worker.ledger.entries.is_empty() && world.text("one").is_none());
+}
+
+#[test]
+fn what_nobody_wants_and_cannot_be_taken_down_holds_up_nothing_and_is_told() {
+    let (mut world, _gate) = left_beside(None);
+    world.holds(Some("unit:app.service"));
+    world.declare("two", "3", &json!({ "drift": "report" }));
+    world.until("the release", |world| world.text("two").as_deref() == Some("3"));
+    for _ in 0..2 {
+        world.look_over();
+        let report = world.report("two");
+        assert_eq!((report.phase, report.drift.len()), (Phase::Degraded, 0), "{report:?}");
+        assert!(report.message.contains("what was left to it cannot be taken down: "), "{report:?}");
+        assert_eq!(world.text("one").as_deref(), Some("1"), "what it rests on stays");
+    }
+    world.holds(None);
+    world.pass();
+    assert!(is_over(&world) && world.text("one").is_none());
+    assert_eq!((world.report("two").phase, world.text("two").as_deref()), (Phase::Healthy, Some("3")));
+}
+
+#[test]
+fn a_way_back_keeps_what_was_left_for_what_is_declared() {
+    let mut world = World::new(false);
+    for text in ["1", "2"] {
+        world.declare("two", text, &json!({}));
+        world.pass();
+    }
+    world.declare("one", "1", &json!({ "applier": "systemd" }));
+    world.pass();
+    let gate = world.dir.path().join("gate");
+    let mut waits = shell(&format!("while [ ! -e {} ]; do sleep 0.02; done", gate.display()));
+    waits["applier"] = json!("systemd");
+    world.withdraw("one");
+    let two = world.declare("two", "3", &waits);
+    world.until("the bequest", |world| world.worker.ledger.is_left(two));
+    world.calls();
+    world.proves_bad("two");
+    world.until("the way back", |world| world.text("two").as_deref() == Some("1"));
+    assert_eq!((world.calls(), world.text("one").as_deref()), (Vec::new(), Some("1")));
+    fs::write(&gate, "").expect("gate");
+    world.until("the heir", |world| world.text("two").as_deref() == Some("3"));
+    let claim = "unit:app.service";
+    let calls = [format!("systemd prepares {claim} > {claim}"), format!("systemd applies {claim} > {claim}")];
+    assert_eq!((world.calls(), world.text("one")), (calls.to_vec(), None));
+    assert!(world.worker.ledger.bequeathed.is_empty() && world.worker.ledger.inherited.is_empty());
+}
+
+#[test]
+fn what_is_left_by_whoever_is_on_trial_rests_on_its_own_files_and_is_its_own() {
+    let (mut world, gate) = left_beside(None);
+    fs::write(&gate, "").expect("gate");
+    world.until("the trial", |world| world.text("two").as_deref() == Some("2"));
+    assert!(world.entry("two").unfinished.is_none() && world.entry("two").trial.is_some());
+    assert_eq!(world.text("one"), None);
+    let mut waits = shell("sleep 1000");
+    waits["applier"] = json!("systemd");
+    let three = world.declare("three", "3", &waits);
+    world.withdraw("two");
+    world.until("the bequest", |world| world.worker.ledger.bequeathed.contains_key(&three));
+    let giver = world.worker.ledger.givers.values().next().expect("a giver");
+    assert_eq!((giver.id, world.text("two").as_deref()), (world.id("two"), Some("2")));
+    world.calls();
+    world.withdraw("three");
+    world.pass();
+    assert_eq!((world.calls(), world.whose().as_str()), (vec![REMOVES.to_owned()], "default/two"));
+    assert!(is_over(&world) && world.text("two").is_none());
+}
+
+#[test]
+fn what_was_made_by_one_is_taken_down_for_one_heir_after_the_other_and_whoever_stops_makes_room() {
+    let [maker, first, second] = [1, 2, 3].map(uuid::Uuid::from_u128);
+    let mut ends = crate::settle::bequests::Ends::default();
+    assert!(ends.begin(maker, first) && !ends.begin(maker, second));
+    ends.turn();
+    assert!(!ends.begin(maker, second) && ends.begin(maker, first), "it goes on");
+    ends.turn();
+    ends.turn();
+    assert!(ends.begin(maker, second) && !ends.begin(maker, first), "it did not go on");
+    ends.end(maker);
+    assert!(ends.begin(maker, first));
+    ends.forget(first);
+    assert!(ends.begin(maker, second));
 }

@@ -38,6 +38,8 @@ pub(super) struct Said {
     whose: String,
     /// Whether nothing can be applied.
     fails: bool,
+    /// What cannot be removed.
+    held: Option<String>,
 }
 
 /// An applier whose bundles claim one thing each, which always does well: the same, but for those that say `other`.
@@ -114,8 +116,12 @@ impl Applies for Fake {
 
     fn remove(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
         self.note("removes", work);
-        let said = self.said.lock().expect("said").removes.clone();
-        Self::answer(said)
+        let (said, held) = {
+            let said = self.said.lock().expect("said");
+            (said.removes.clone(), said.held.clone())
+        };
+        let is_held = work.before.keys().any(|claim| Some(claim.to_string()) == held);
+        Self::answer(if is_held { Some("!".to_owned()) } else { said })
     }
 
     fn release(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
@@ -293,6 +299,11 @@ impl World {
     /// Has nothing be applied from now on, or everything.
     pub(super) fn fails(&self, fails: bool) {
         self.said.lock().expect("said").fails = fails;
+    }
+
+    /// Has something be what cannot be removed, or nothing.
+    pub(super) fn holds(&self, claim: Option<&str>) {
+        self.said.lock().expect("said").held = claim.map(str::to_owned);
     }
 
     /// In whose name appliers were asked last.

@@ -184,6 +184,48 @@ fn what_was_left_to_others_goes_though_the_parent_of_its_set_went_before() {
 }
 
 #[test]
+fn what_was_left_to_others_is_not_theirs_who_look_after_a_deployment_of_that_name_by_now() {
+    let mut bench = Bench::new();
+    let all = bundle(&[("a.yaml", &web("x:1"))]);
+    bench.settle(&all);
+    // Another agent of the cluster has it under another assignment since.
+    bench.server.edit("configmaps", "shop", "titan.default.shop", "another", |parent| {
+        parent["metadata"]["annotations"]["titan/assignment"] = json!(target("shop", 8).id.to_string());
+    });
+    bench.owned.retain(|claim, _| *claim == web_key().claim());
+    bench.restart();
+    let before = bench.server.names();
+    bench.release();
+    bench.remove(Some(&all)).expect("nothing of it is left");
+    assert_eq!(bench.server.names(), before);
+    let marks = live(&bench, "deployments", "shop", "web")["metadata"]["labels"].clone();
+    assert!(marks.get(applyset::PART_OF).is_some(), "{marks:#}");
+}
+
+#[test]
+fn a_namespace_does_not_go_while_something_in_it_is_to_stay() {
+    let mut bench = Bench::new();
+    let all = bundle(&[("a.yaml", &web("x:1"))]);
+    bench.settle(&all);
+    let (owned, before) = (bench.owned.clone(), bench.server.names());
+    // It was left to another deployment, which does not want it; all else is still this one's.
+    bench.owned.retain(|claim, _| claim.name.ends_with("/Namespace//shop"));
+    assert_eq!(bench.owned.len(), 1);
+    let message = bench.remove(Some(&all)).expect_err("held").to_string();
+    assert!(message.contains("Namespace shop") && message.contains(", which is to stay"), "{message}");
+    assert_eq!(bench.server.names(), before);
+    // A release that does not declare it any more, but what is in it.
+    bench.owned = owned;
+    let next = bundle(&[("a.yaml", web("x:1").split_once("---\n").expect("parts").1)]);
+    bench.prepare(&next).expect("prepare");
+    bench.apply(&next).expect("apply");
+    let seen = bench.wait(&next, |seen| seen.iter().any(|seen| seen.drift.is_some()));
+    let how = seen.into_iter().find_map(|seen| seen.drift).expect("drift").how;
+    assert!(how.starts_with("not removed: ") && how.contains("which is to stay"), "{how}");
+    assert_eq!(bench.server.names(), before);
+}
+
+#[test]
 fn what_is_held_by_a_finalizer_is_waited_for_and_named() {
     let mut bench = Bench::new();
     let all =

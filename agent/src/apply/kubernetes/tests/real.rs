@@ -2,7 +2,10 @@
 //!
 //! It has controllers and no nodes, so pods are made and never run.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -109,7 +112,8 @@ fn a_real_server_agrees_with_the_double() {
 fn app(image: &str, more: &str) -> String {
     format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: web, namespace: apps}}\ndata: {{image: '{image}'}}\n---\n\
-         apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web, namespace: apps}}\nspec:\n  replicas: 1\n{more}  \
+         apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web, namespace: apps}}\nspec:\n  replicas: 1\n  \
+         strategy: {{type: Recreate}}\n{more}  \
          selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    spec:\n      \
          containers:\n      - {{name: app, image: '{image}'}}\n"
     )
@@ -135,7 +139,12 @@ fn the_packaged_role_is_enough_for_a_whole_life_and_for_no_more() {
     });
     let web = Key::new("apps", "Deployment", "apps", "web");
     let good = bundle(&[("a.yaml", &app("x:1", ""))]);
-    bench.prepare(&good).expect("prepare");
+    // A server learns of new roles within moments.
+    let until = Instant::now() + Duration::from_secs(10);
+    while let Err(error) = bench.prepare(&good) {
+        assert!(Instant::now() < until, "{error}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
     bench.apply(&good).expect("apply");
     let count = bench.owned.len();
     bench.wait(&good, |seen| seen.len() == count && settled(seen, &web));
@@ -151,7 +160,7 @@ fn the_packaged_role_is_enough_for_a_whole_life_and_for_no_more() {
     edit(&bench, "/api/v1/namespaces/apps/configmaps/web", &json!({"data": {"image": "theirs"}}));
     let seen = bench.wait(&good, |seen| seen.iter().any(|seen| seen.drift.is_some()));
     let diff = seen.into_iter().find_map(|seen| seen.drift).expect("drift").diff;
-    assert!(diff.contains("-  image: x:1\n+  image: theirs\n"), "{diff}");
+    assert!(diff.contains("-  image: \"x:1\"\n+  image: theirs\n"), "{diff}");
     bench.enforce(&good);
     bench.wait(&good, |seen| seen.len() == count && settled(seen, &web));
 
