@@ -75,6 +75,8 @@ pub struct Agent {
     facts: Facts,
     unfetched: BTreeMap<Digest, String>,
     ask_full: bool,
+    /// Whether the control plane answered when it was asked last.
+    in_touch: bool,
     refetched: Option<Instant>,
     recounted: bool,
     mismatches: u64,
@@ -111,6 +113,7 @@ impl Agent {
             facts,
             unfetched,
             ask_full: false,
+            in_touch: false,
             refetched: None,
             recounted: false,
             mismatches: 0,
@@ -151,12 +154,19 @@ impl Agent {
             Err(fault) => self.note_fault(fault, &mut summary),
         }
         let reachable = summary.fault.is_none();
+        self.in_touch = reachable;
         self.fetch_all(reachable).await;
         let mut scope = Scope { all: true, ..Scope::default() };
         loop {
             let done = self.work(&scope).await?;
             summary.take(done);
             scope = Scope::default();
+            if self.in_touch && self.with_worker(|worker| worker.has_untold()).await {
+                // What drifts away again meanwhile is put right at once: this comes to an end.
+                summary.unreported = self.report(false).await;
+                self.in_touch = false;
+                continue;
+            }
             let (busy, idle) = self.with_worker(|worker| (worker.is_busy(), worker.idle_for())).await;
             if !busy {
                 break;
@@ -220,7 +230,7 @@ impl Agent {
 
     /// Brings the host to what is desired, on a thread that may block.
     async fn work(&mut self, scope: &Scope) -> Result<Vec<Done>, AgentError> {
-        let scope = Scope { unfetched: self.unfetched.clone(), ..scope.clone() };
+        let scope = Scope { in_touch: self.in_touch, unfetched: self.unfetched.clone(), ..scope.clone() };
         self.blocking(move |worker| worker.settle(&scope)).await
     }
 

@@ -271,6 +271,11 @@ pub(crate) trait Applier: std::fmt::Debug + Send {
         Ok(())
     }
 
+    /// Whether something that it began is still being done, which ends with the process.
+    fn is_busy(&self) -> bool {
+        false
+    }
+
     /// Watches what it looks after from now on, and wakes the agent when something may have changed.
     fn watch(&mut self) {}
 }

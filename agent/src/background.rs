@@ -84,7 +84,12 @@ impl<K: Eq + Hash, T: Send + 'static> Background<K, T> {
         });
     }
 
-    /// Whether anything runs.
+    /// Whether anything is being done, whoever looked.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.running.values().any(|running| !running.task.is_finished())
+    }
+
+    /// Whether nothing runs, and whatever ended was told.
     pub(crate) fn is_idle(&self) -> bool {
         self.running.is_empty()
     }
@@ -111,7 +116,7 @@ mod tests {
         wake.notified().await;
         assert_eq!(background.look(&1), Stands::Ended(7));
         assert_eq!(background.look(&1), Stands::Unknown);
-        assert_eq!(background.look(&2), Stands::Running);
+        assert_eq!((background.look(&2), background.is_busy()), (Stands::Running, true));
         background.retain(|_| false);
         assert!(background.is_idle());
     }

@@ -9,6 +9,8 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::faults;
+
 /// Bytes that a disk writes as a whole.
 const SECTOR: usize = 512;
 
@@ -77,6 +79,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
     let beside = path.with_extension("new");
     let put = || {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        room(path)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&beside, path)?;
@@ -87,6 +90,16 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
         let _half = fs::remove_file(&beside);
         write_error(path)(error)
     })
+}
+
+/// Fails like a full disk where a test asks for it: at `disk-write`, any file, or at `write-` and a file's name.
+fn room(path: &Path) -> io::Result<()> {
+    let at = |name: &str| faults::fails(name);
+    let of = || at(&format!("write-{}", path.file_stem().unwrap_or_default().display()));
+    if cfg!(feature = "fault-points") && (at("disk-write") || of()) {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    Ok(())
 }
 
 /// Writes `to` over `from`, as long as it and near the beginning of the file at `path`: for what has to be noted though
@@ -114,7 +127,7 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Dis
 pub(crate) fn write_hint<T: Serialize>(path: &Path, value: &T) -> Result<(), DiskError> {
     let beside = path.with_extension("new");
     let bytes = serde_json::to_vec(value).map_err(|error| write_error(path)(error.into()))?;
-    let written = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    let written = room(path).and_then(|()| fs::write(&beside, bytes)).and_then(|()| fs::rename(&beside, path));
     written.map_err(|error| {
         let _half = fs::remove_file(&beside);
         write_error(path)(error)

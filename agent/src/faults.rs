@@ -130,12 +130,16 @@ pub(crate) fn fails(name: &str) -> bool {
     let Ok(text) = std::env::var("TITAN_FAIL") else { return false };
     let mut hits = HITS.lock().unwrap_or_else(PoisonError::into_inner);
     let hit = hits.entry(name.to_owned()).and_modify(|hit| *hit += 1).or_insert(1);
-    text.split(',').any(|wanted| {
+    let fails = text.split(',').any(|wanted| {
         let (point, count) = wanted.split_once(':').unwrap_or((wanted, "1"));
         let on = count.strip_suffix('+');
         let first: u32 = on.unwrap_or(count).parse().unwrap_or(1);
         point == name && (*hit == first || (on.is_some() && *hit > first))
-    })
+    });
+    if fails {
+        tracing::warn!("{name} fails, as a test wants it");
+    }
+    fails
 }
 
 /// Whether a test asked that the step at this point fails; never in this build.

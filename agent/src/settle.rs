@@ -21,6 +21,7 @@ mod retreats;
 mod retries;
 mod room;
 mod steps;
+mod telling;
 mod watching;
 
 pub use done::{Action, Done};
@@ -98,6 +99,8 @@ pub(crate) struct Scope {
     pub(crate) all: bool,
     /// Whatever these appliers look after; all files, if that of files is among them.
     pub(crate) stirred: BTreeSet<Applier>,
+    /// Whether the control plane answers, as far as is known.
+    pub(crate) in_touch: bool,
     /// Why bundles could not be had.
     pub(crate) unfetched: BTreeMap<Digest, String>,
 }
@@ -159,6 +162,9 @@ pub(crate) struct Worker {
     hooked: BTreeSet<HookKey>,
     proofs: Proofs,
     drifts: BTreeMap<Uuid, Vec<Drift>>,
+    /// Whether the control plane answers, and until when drift waits to be told before it is put right.
+    in_touch: bool,
+    untold: BTreeMap<Uuid, Instant>,
     halted: Option<String>,
     _lock: StateLock,
 }
@@ -184,6 +190,8 @@ impl Worker {
             prepared: BTreeMap::new(),
             retreats: BTreeMap::new(),
             keeps: BTreeMap::new(),
+            in_touch: false,
+            untold: BTreeMap::new(),
             drifts: reports.map(|report| (report.id, report.drift.clone())).collect(),
             appliers: Appliers::new(settings.appliers.clone(), ground),
             exec: settings.appliers.exec.clone(),
@@ -257,10 +265,12 @@ impl Worker {
 
     /// Brings the host to what is desired, as far as that is possible without waiting.
     pub(crate) fn settle(&mut self, scope: &Scope) -> Vec<Done> {
-        let Scope { all, stirred, unfetched } = scope;
+        let Scope { all, stirred, in_touch, unfetched } = scope;
+        self.in_touch = *in_touch;
         self.passed = Some(Instant::now());
         self.ends.turn();
         self.down.retain(|id, _| self.desired.removals.contains_key(id));
+        self.untold.retain(|id, _| self.desired.entries.contains_key(id));
         let mut pass = Pass { all: *all, stirred: stirred.clone(), unfetched: Some(unfetched), ..Pass::default() };
         if self.recover().is_some() {
             match self.save_desired(false).and_then(|()| self.succeed()).and_then(|()| self.reconsider()) {
@@ -303,7 +313,12 @@ impl Worker {
             // Nothing else is looked at before that.
             return Some(again.saturating_duration_since(Instant::now()));
         }
-        let next = self.next_retry().into_iter().chain(self.proofs.next()).chain(self.commits.again());
+        let next = self
+            .next_retry()
+            .into_iter()
+            .chain(self.next_untold())
+            .chain(self.proofs.next())
+            .chain(self.commits.again());
         let next = next.min().map(|next| next.saturating_duration_since(Instant::now()));
         let held = !self.waiting.is_empty() || !self.desired.removals.is_empty();
         let opens = if held { self.opens_after() } else { None };
@@ -318,6 +333,7 @@ impl Worker {
         }
         let on_trial = |entry: &crate::ledger::LedgerEntry| entry.trial.is_some() || entry.unfinished.is_some();
         !self.hooks.is_idle()
+            || self.appliers.are_busy()
             || self.ledger.entries.values().any(on_trial)
             || self.outbox.reports.values().any(|report| report.phase == Phase::Applying)
             || self.leaving.iter().any(|id| self.desired.removals.contains_key(id))
@@ -331,6 +347,7 @@ impl Worker {
     /// Forgets what is known of a deployment that is gone.
     fn forget(&mut self, id: Uuid) {
         self.drifts.remove(&id);
+        self.untold.remove(&id);
         self.hooked.retain(|(other, ..)| *other != id);
         self.prepared.remove(&id);
         self.retreats.remove(&id);

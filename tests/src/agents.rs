@@ -129,6 +129,15 @@ impl AgentNode {
         nodes::output(&mut self.command(&["once"]))
     }
 
+    /// Runs one round in which the disk is full for the `nth` of the agent's own files that `write` names: any at `disk-write`, or
+    /// those of one name at `write-NAME`. Returns whether it wrote that many, and what it said.
+    pub fn once_without_room(&self, write: &str, nth: usize) -> anyhow::Result<(bool, String)> {
+        let ended = nodes::output(self.command(&["once"]).env("TITAN_FAIL", format!("{write}:{nth}")))?;
+        let said = [ended.stdout, ended.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+        anyhow::ensure!(ended.status.code().is_some(), "it died: {said}");
+        Ok((said.contains(&format!("{write} fails")), said))
+    }
+
     /// Runs one round, which must go well; returns what it said.
     pub fn settle(&self) -> anyhow::Result<String> {
         nodes::succeed(&mut self.command(&["once"]))

@@ -134,12 +134,15 @@ impl Agent {
                 rhythm.poll = Instant::now() + pause;
             }
             Back::Reported(report, result) => {
-                let Some(error) = self.reported(&report, result).await else {
-                    rhythm.report = Instant::now();
-                    return;
-                };
-                let why = format!("the report did not get through and is sent again: {}", chain(&error));
-                rhythm.report = Instant::now() + self.in_trouble(why, error.retry_after(), rhythm).await;
+                rhythm.report = Instant::now();
+                if let Some(error) = self.reported(&report, result).await {
+                    let why = format!("the report did not get through and is sent again: {}", chain(&error));
+                    let pause = self.in_trouble(why, error.retry_after(), rhythm).await;
+                    rhythm.report += pause;
+                }
+                if self.with_worker(|worker| worker.has_untold()).await {
+                    self.work_and_tell(&Scope::default(), rhythm).await;
+                }
             }
             Back::Fetched(digest, result) => {
                 if let Err(message) = result {
@@ -172,6 +175,7 @@ impl Agent {
             }
         };
         rhythm.failures = 0;
+        self.in_touch = true;
         self.unfetched.clear();
         let whole = rhythm.whole;
         if whole {
@@ -213,6 +217,7 @@ impl Agent {
     /// Notes that the control plane cannot be reached, or not be understood, and returns the pause before the next attempt.
     async fn in_trouble(&mut self, why: String, asked: Option<Duration>, rhythm: &mut Rhythm) -> Duration {
         rhythm.failures = rhythm.failures.saturating_add(1);
+        self.in_touch = false;
         tracing::warn!(failures = rhythm.failures, "this host goes on with what it has: {why}");
         self.tell(Some(why)).await;
         pace::after_failure(rhythm.failures, self.settings.polling.max_backoff, asked, pace::chance())

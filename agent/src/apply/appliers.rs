@@ -49,6 +49,11 @@ impl Appliers {
         }
     }
 
+    /// Whether something that one of them began is still being done, which ends with the process.
+    pub(crate) fn are_busy(&self) -> bool {
+        self.open.values().any(|applier| applier.is_busy())
+    }
+
     /// Has a test's applier look after bundles of a kind.
     #[cfg(test)]
     pub(crate) fn put(&mut self, kind: Kind, applier: Box<dyn Applier>) {

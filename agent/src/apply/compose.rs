@@ -378,6 +378,10 @@ impl Applier for Compose {
         underway()
     }
 
+    fn is_busy(&self) -> bool {
+        self.errands.is_busy()
+    }
+
     fn watch(&mut self) {
         if self.watching.is_none() && self.allowed.events {
             let watch = events::watch(self.engine.clone(), self.ground.wake.clone());

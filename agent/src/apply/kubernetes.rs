@@ -355,6 +355,10 @@ impl Applier for Kubernetes {
         let found = found.map_err(|error| call_fault("comparing the objects", &error))?;
         adopting::files(bundle, &manifests, &found)
     }
+
+    fn is_busy(&self) -> bool {
+        self.running.values().any(|running| !running.task.is_finished())
+    }
 }
 
 impl Drop for Kubernetes {

@@ -382,6 +382,10 @@ impl Applier for Podman {
         self.images.keep(bundles)
     }
 
+    fn is_busy(&self) -> bool {
+        self.errands.is_busy()
+    }
+
     fn watch(&mut self) {
         if self.watching.is_none() {
             let task = self.ground.io.spawn(events::watch(self.libpod.clone(), self.ground.wake.clone()));

@@ -1,4 +1,4 @@
-//! Drift: what others did to what was applied. It is written down and reported before it is put right.
+//! Drift: what others did to what was applied. It is written down before it is put right, and reported if that is possible.
 
 use std::collections::BTreeSet;
 
@@ -65,18 +65,22 @@ impl Worker {
             drifts.extend(self.adoptable(target, bundle)?);
         }
         if drifts.is_empty() {
+            self.untold.remove(&target.id);
             if !unfinished {
                 self.forget_drift(target.id, bundle.drift);
             }
             return Ok(Drifted::Enforce);
         }
         let drifts = drifts::bounded(drifts);
-        self.note_drift(target, &drifts)?;
+        let news = self.note_drift(target, &drifts);
         if bundle.drift == DriftPolicy::Report && !lacks {
             self.restamp(target)?;
             let what: Vec<_> = drifts.iter().map(|drift| format!("{} ({})", drift.what, drift.how)).collect();
             let held = (Phase::Degraded, format!("it is not as it was applied: {}", what.join(", ")));
             return Ok(Drifted::Leave(Some(held)));
+        }
+        if !lacks && !unfinished && !self.is_on_trial(target.id) && self.tells_first(target.id, news) {
+            return Ok(Drifted::Leave(None));
         }
         if !strayed.is_empty() || (files_strayed && !after.is_empty()) {
             // What is left out of what was there before is made again, after a crash as well.
@@ -181,8 +185,8 @@ impl Worker {
         Ok(applier.adopt(&work)?.into_iter().map(drift).collect())
     }
 
-    /// Writes drift down where reports are kept, so that it is told whatever happens next.
-    fn note_drift(&mut self, target: &Target, drifts: &[Drift]) -> Result<(), ApplyError> {
+    /// Writes drift down where reports are kept, so that it is told whatever happens next. Returns whether it was not known.
+    fn note_drift(&mut self, target: &Target, drifts: &[Drift]) -> bool {
         let known = self.drifts.get(&target.id);
         let same =
             |one: &Drift, other: &Drift| (&one.what, &one.how, &one.diff) == (&other.what, &other.how, &other.diff);
@@ -191,7 +195,7 @@ impl Worker {
                 || !known.iter().zip(drifts).all(|(one, other)| same(one, other) && !one.repaired)
         });
         if !news {
-            return Ok(());
+            return false;
         }
         for Drift { what, how, .. } in drifts {
             let title = target.home();
@@ -202,7 +206,7 @@ impl Worker {
             self.outbox.note(titan_api::reports::DeploymentReport { drift: drifts.to_vec(), ..report });
             self.outbox.save(&self.state);
         }
-        Ok(())
+        true
     }
 
     /// Forgets drift that is there no more. What nobody was told yet was put right before the agent could say so.

@@ -39,7 +39,7 @@ impl Worker {
         let paused = self.keeps.get(&id).is_some_and(|again| Instant::now() < *again);
         let good = !owned.bad.contains_key(&owned.digest) && !self.stuck.contains_key(&id);
         let whole = owned.applier == Kind::Files || !owned.claims.is_empty();
-        let due = owned.unfinished.is_some() || pass.checks(Some(owned));
+        let due = owned.unfinished.is_some() || pass.checks(Some(owned)) || self.is_told(id);
         (another && good && whole && !heir && due && !paused && waits)
             .then(|| Course { target: Target::in_place(id, owned), returns: false })
     }

@@ -19,8 +19,8 @@ impl Worker {
             let owned = self.ledger.entries.get(id);
             let (phase, message) = match held.get(id) {
                 Some((phase, message)) => (*phase, message.clone()),
-                // It failed before, and it is not time to try again.
-                None if self.failures.contains_key(id) => {
+                // It failed before, and it is not time to try again; or it stands as it did, and drift is yet to be told.
+                None if self.failures.contains_key(id) || self.untold.contains_key(id) => {
                     if let Some(report) = self.outbox.reports.get(id).cloned() {
                         let drift = self.drifts.get(id).cloned().unwrap_or_default();
                         self.outbox.note(DeploymentReport { drift, ..report });

@@ -11,6 +11,9 @@ use crate::pace;
 /// The pause before a deployment that failed is tried again: doubled each time, up to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_mins(10));
 
+/// The first pause while what is in place has yet to prove itself: its time is short.
+const ON_TRIAL: Duration = Duration::from_secs(2);
+
 /// A deployment that could not be applied.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -61,7 +64,8 @@ impl Worker {
                 continue;
             }
             let count = self.failures.get(id).filter(|known| known.digest == digest).map_or(0, |known| known.count);
-            let pause = pace::doubled(RETRY, count);
+            let first = if self.is_on_trial(*id) { ON_TRIAL } else { RETRY.0 };
+            let pause = pace::doubled((first, RETRY.1), count);
             self.failures.insert(*id, Failure { digest, count: count + 1, again: Instant::now() + pause });
         }
     }

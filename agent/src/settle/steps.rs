@@ -28,6 +28,9 @@ use crate::{
 /// How long files are kept for a deployment that may take them over, while its bundle cannot be had.
 const PATIENCE: Duration = Duration::from_mins(10);
 
+/// What is said of drift that is found.
+const TOLD_FIRST: &str = "it is not as it was applied, which is reported before it is put right";
+
 /// The paths that deployments are to own, claims among them.
 pub(super) type Wants = BTreeMap<Uuid, BTreeSet<String>>;
 /// Who is to take over what somebody gives up.
@@ -125,7 +128,7 @@ impl Worker {
         let mut due = Wants::new();
         for id in self.desired.entries.keys().copied().collect::<Vec<_>>() {
             let Some(course) = self.course(id).filter(|_| !self.stuck.contains_key(&id)) else { continue };
-            if !(pass.checks(self.ledger.entries.get(&id)) || self.is_due(id, now, stirred)) {
+            if !(pass.checks(self.ledger.entries.get(&id)) || self.is_due(id, now, stirred) || self.is_told(id)) {
                 continue;
             }
             let digest = course.target.digest;
@@ -210,6 +213,7 @@ impl Worker {
         let (action, message) = match self.conclude(id, result) {
             Outcome::Done(applied) if !applied.repaired.is_empty() => (Action::Repaired, repaired(&applied.repaired)),
             Outcome::Done(applied) if applied.written + applied.removed > 0 => (Action::Applied, String::new()),
+            Outcome::Done(_) if self.untold.contains_key(&id) => (Action::Waiting, TOLD_FIRST.to_owned()),
             Outcome::Done(_) => (Action::Unchanged, String::new()),
             Outcome::Failed(message) => (Action::Failed, message),
             Outcome::Stuck(message) => (Action::Stuck, message),
@@ -298,6 +302,7 @@ impl Worker {
             applied.repaired.extend(self.drift_is_repaired(target.id, &applied.repaired));
         } else {
             self.drifts.remove(&target.id);
+            self.untold.remove(&target.id);
         }
         Ok(Brought::There(applied))
     }

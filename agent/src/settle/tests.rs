@@ -2,6 +2,7 @@
 
 mod bequests;
 mod keeping;
+mod telling;
 mod worlds;
 
 use std::fs;
@@ -326,4 +327,34 @@ fn a_removal_that_is_committed_late_takes_nothing_of_a_deployment_made_again() {
     let repo = git2::Repository::open(world.worker.state.file("git")).expect("repository");
     let tree = repo.head().and_then(|head| head.peel_to_tree()).expect("tree");
     assert!(tree.get_path(std::path::Path::new(&path)).is_ok(), "{path} is in place and committed");
+}
+
+#[test]
+fn one_round_lasts_until_what_appliers_began_is_done() {
+    let mut world = World::new(false);
+    world.declare("one", "1", &json!({ "applier": "systemd" }));
+    world.until("health", |world| world.worker.outbox.reports.values().any(|report| report.phase == Phase::Healthy));
+    assert!(!world.worker.is_busy());
+    world.keeps_busy(true);
+    assert!(world.worker.is_busy(), "such as a way back, which has nothing to prove");
+    world.keeps_busy(false);
+    assert!(!world.worker.is_busy());
+}
+
+#[test]
+fn what_has_yet_to_prove_itself_is_tried_again_while_there_is_time() {
+    let mut world = World::new(false);
+    let pause = |world: &World| {
+        let again = world.worker.next_retry().expect("it failed");
+        again.saturating_duration_since(Instant::now())
+    };
+    world.fails(true);
+    world.declare("one", "1", &json!({ "applier": "systemd" }));
+    world.pass();
+    assert!(world.worker.is_on_trial(world.id("one")) && pause(&world) <= Duration::from_secs(2));
+    let mut other = World::new(false);
+    other.say(Some("!"), None);
+    other.declare("one", "1", &json!({ "applier": "systemd" }));
+    other.pass();
+    assert!(pause(&other) > Duration::from_secs(10), "nothing of it is in place");
 }

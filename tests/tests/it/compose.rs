@@ -2,6 +2,8 @@
 
 use std::{io::Write as _, process::Command};
 
+use crate::full_disk::every_write;
+
 use serde_json::json;
 use titan_agent::COMPOSE_FAULT_POINTS;
 use titan_api::{Kind, client::WriteOptions};
@@ -104,6 +106,13 @@ impl Stage {
             panic!("{error}: {:?} {:?}", self.containers(), self.agent.status());
         });
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_at_any_write_leaves_a_project_running_and_room_ends_with_what_was_declared() {
+    let Some(stage) = Stage::new("podman-compose", "podman").await else { return };
+    let declare = async |version: &str| stage.version(version).await;
+    every_write(&stage.agent, &["write-compose"], declare, |version| stage.runs(version)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,6 +15,8 @@ use titan_tests::{
     worlds::{World, until},
 };
 
+use crate::full_disk::every_write;
+
 const MANIFEST: &str = "applier: kubernetes\nhealth: { deadline: 15s, interval: 1s }\n";
 const OBJECTS: &str = "apiVersion: v1\nkind: Namespace\nmetadata: { name: shop }\n---\n\
     apiVersion: v1\nkind: ConfigMap\nmetadata: { name: web, namespace: shop }\ndata: { version: {{ workload.version | to_json }} }\n---\n\
@@ -175,6 +177,16 @@ async fn a_cut_at_any_point_of_the_agent_ends_with_what_was_declared() {
     }
     let theirs = stage.cluster.get("configmaps", "default", "theirs").expect("nothing foreign is touched");
     assert_eq!(theirs["data"], json!({"a": "b"}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_at_any_write_leaves_the_cluster_whole_and_room_ends_with_what_was_declared() {
+    let stage = Stage::new().await;
+    let declare = async |version: &str| {
+        stage.version(version).await;
+        stage.world.settled().await.expect("decided");
+    };
+    every_write(&stage.agent, &["disk-write"], declare, |version| stage.is(version)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

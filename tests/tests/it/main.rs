@@ -22,6 +22,7 @@ mod emulated;
 mod examples;
 mod field_cases;
 mod founding_lines;
+mod full_disk;
 mod health;
 mod kills;
 mod kubernetes;

@@ -14,6 +14,8 @@ use titan_tests::{
     worlds::{World, until},
 };
 
+use crate::full_disk::every_write;
+
 const MANIFEST: &str = "applier: podman\nhealth: { deadline: 20s, interval: 1s, minReadySeconds: 1 }\n";
 
 /// Two pods of which one changes with the version. `crash` is one that does not work.
@@ -161,6 +163,17 @@ async fn a_deployment_of_pods_comes_changes_is_repaired_goes_back_and_leaves() {
     let pods = stage.podman.run(&["pod", "ps", "--format", "{{.Name}}"]).expect("pods");
     assert_eq!(pods, "theirs");
     assert!(running.is_running());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_at_any_write_leaves_pods_running_and_room_ends_with_what_was_declared() {
+    let Some((stage, registry)) = Stage::new().await else { return };
+    let mut writes = vec!["write-podman-underway", "write-ledger"];
+    if registry.is_some() {
+        writes.push("write-podman-images");
+    }
+    let declare = async |version: &str| stage.version(version).await;
+    every_write(&stage.agent, &writes, declare, |version| stage.runs(version)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

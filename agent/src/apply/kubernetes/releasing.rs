@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::{
     applyset,
     checking::failure,
-    client::MERGE,
+    client::{CallError, MERGE},
     cluster::Cluster,
+    discovery::Resource,
     fields,
     jobs::{Ended, Failure, Job},
     objects::{Key, text},
@@ -38,14 +39,11 @@ async fn steps(cluster: &Cluster, job: &Job) -> Result<(), Failure> {
         job.turn.check()?;
         job.progress.say(format!("letting go of {key}"));
         let Some((resource, live)) = removing::ours(cluster, job, key).await? else { continue };
-        let uid = text(&live, &["metadata", "uid"]);
-        let unmarked = json!({ "metadata": {
-            "uid": uid,
+        let unmarked = json!({
             "labels": { applyset::PART_OF: Value::Null },
             "annotations": { LEFT_BY: job.target.home() },
-        } });
-        let path = format!("{}?fieldManager={}", resource.object(key), fields::MANAGER);
-        match cluster.client.insist(Method::PATCH, &path, Some((MERGE, &unmarked))).await {
+        });
+        match mark(cluster, &resource, key, &live, unmarked).await {
             Ok(_) => {}
             Err(error) if error.is_missing() => {}
             Err(error) => return Err(failure("letting go of", key, &error)),
@@ -63,6 +61,35 @@ async fn steps(cluster: &Cluster, job: &Job) -> Result<(), Failure> {
 
 /// Whether an agent let go of an object, which is in no set since.
 pub(crate) fn was_left(live: &Value) -> bool {
-    let said = |kind: &str, name: &str| !text(live, &["metadata", kind, name]).is_empty();
-    said("annotations", LEFT_BY) && !said("labels", applyset::PART_OF)
+    says_whose_it_was(live) && text(live, &["metadata", "labels", applyset::PART_OF]).is_empty()
+}
+
+fn says_whose_it_was(live: &Value) -> bool {
+    !text(live, &["metadata", "annotations", LEFT_BY]).is_empty()
+}
+
+/// Has an object that was applied say no longer whose it was before. Returns it as it is then.
+pub(crate) async fn had_again(
+    cluster: &Cluster,
+    resource: &Resource,
+    key: &Key,
+    live: Value,
+) -> Result<Value, CallError> {
+    if !says_whose_it_was(&live) {
+        return Ok(live);
+    }
+    mark(cluster, resource, key, &live, json!({ "annotations": { LEFT_BY: Value::Null } })).await
+}
+
+/// Changes labels and annotations of an object, and of no other that has its name by now. Returns it as it is then.
+async fn mark(
+    cluster: &Cluster,
+    resource: &Resource,
+    key: &Key,
+    live: &Value,
+    mut metadata: Value,
+) -> Result<Value, CallError> {
+    metadata["uid"] = text(live, &["metadata", "uid"]).into();
+    let path = format!("{}?fieldManager={}", resource.object(key), fields::MANAGER);
+    cluster.client.insist(Method::PATCH, &path, Some((MERGE, &json!({ "metadata": metadata })))).await
 }

@@ -16,7 +16,7 @@ use super::{
     jobs::{Ended, Failure, Job},
     manifests::Manifest,
     objects::WAITED_FOR,
-    removing,
+    releasing, removing,
 };
 use crate::{
     apply::{ApplyError, Condition},
@@ -89,7 +89,11 @@ async fn one(cluster: &Cluster, job: &mut Job, manifest: &Manifest) -> Result<()
         }
         answer => answer,
     };
-    let live = live.map_err(|error| failure("applying", key, &error))?;
+    let applied = match live {
+        Ok(live) => releasing::had_again(cluster, &resource, key, live).await,
+        refused => refused,
+    };
+    let live = applied.map_err(|error| failure("applying", key, &error))?;
     fault!("object-sent");
     if let Some(ours) = fields::ours(&live) {
         job.fields.insert(claim, fields::paths(ours));

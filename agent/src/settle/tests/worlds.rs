@@ -40,6 +40,8 @@ pub(super) struct Said {
     fails: bool,
     /// What cannot be removed.
     held: Option<String>,
+    /// Whether something that was begun goes on.
+    busy: bool,
 }
 
 /// An applier whose bundles claim one thing each, which always does well: the same, but for those that say `other`.
@@ -124,6 +126,10 @@ impl Applies for Fake {
         Self::answer(if is_held { Some("!".to_owned()) } else { said })
     }
 
+    fn is_busy(&self) -> bool {
+        self.said.lock().expect("said").busy
+    }
+
     fn release(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
         self.note("releases", work);
         let said = self.said.lock().expect("said").removes.clone();
@@ -154,6 +160,8 @@ pub(super) struct World {
     runtime: Elsewhere,
     pub(super) said: Arc<Mutex<Said>>,
     clock: i64,
+    /// Whether the control plane answers.
+    pub(super) in_touch: bool,
     pub(super) dir: tempfile::TempDir,
 }
 
@@ -172,7 +180,7 @@ impl World {
             let claim = Claim::try_from(claim.to_owned()).expect("claim");
             worker.appliers.put(kind, Box::new(Fake { name, claim, said: said.clone() }));
         }
-        Self { worker, wake, runtime, said, clock: 1_000_000, dir }
+        Self { worker, wake, runtime, said, clock: 1_000_000, in_touch: false, dir }
     }
 
     /// Declares a deployment of one file `a`, and hands its bundle over. Returns its id.
@@ -236,12 +244,12 @@ impl World {
     }
 
     pub(super) fn pass(&mut self) -> Vec<Done> {
-        self.worker.settle(&Scope::default())
+        self.worker.settle(&Scope { in_touch: self.in_touch, ..Scope::default() })
     }
 
     /// Looks at everything, as after a start.
     pub(super) fn look_over(&mut self) -> Vec<Done> {
-        self.worker.settle(&Scope { all: true, ..Scope::default() })
+        self.worker.settle(&Scope { all: true, in_touch: self.in_touch, ..Scope::default() })
     }
 
     /// Passes until it is so.
@@ -306,6 +314,11 @@ impl World {
         self.said.lock().expect("said").held = claim.map(str::to_owned);
     }
 
+    /// Has something that an applier began go on, or be done.
+    pub(super) fn keeps_busy(&self, busy: bool) {
+        self.said.lock().expect("said").busy = busy;
+    }
+
     /// In whose name appliers were asked last.
     pub(super) fn whose(&self) -> String {
         self.said.lock().expect("said").whose.clone()
@@ -314,6 +327,11 @@ impl World {
     pub(super) fn say(&self, prepares: Option<&str>, removes: Option<&str>) {
         let mut said = self.said.lock().expect("said");
         (said.prepares, said.removes) = (prepares.map(str::to_owned), removes.map(str::to_owned));
+    }
+
+    /// Has the control plane take what is to be reported.
+    pub(super) fn takes_reports(&mut self) {
+        self.worker.outbox.unsent.clear();
     }
 
     /// Has whatever runs be down.

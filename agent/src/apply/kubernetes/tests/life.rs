@@ -164,6 +164,8 @@ fn what_is_left_has_no_marks_any_more_and_may_be_had_again_without_being_made_an
     bench.server.delete("configmaps", "shop", "web");
     bench.settle(&all);
     assert_eq!(uid(&bench), before.0, "it was never gone");
+    let annotations = live(&bench, "deployments", "shop", "web")["metadata"]["annotations"].clone();
+    assert!(annotations.get("titan/left-by").is_none(), "{annotations:#}");
     bench.remove(Some(&all)).expect("remove");
     assert!(bench.server.get("deployments", "shop", "web").is_none());
 }

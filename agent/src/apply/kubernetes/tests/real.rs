@@ -102,7 +102,8 @@ fn a_real_server_agrees_with_the_double() {
     bench.prepare(&next).expect("it may be had again");
     bench.apply(&next).expect("apply");
     bench.wait(&next, |seen| seen.len() == count && settled(seen, &web_key()));
-    assert_eq!(uid(&bench)["uid"], before["uid"]);
+    let again = uid(&bench);
+    assert_eq!((&again["uid"], again["annotations"].get("titan/left-by")), (&before["uid"], None), "{again:#}");
 
     bench.remove(Some(&next)).expect("remove");
     bench.prepare(&first).expect("nothing is left in the way");
