@@ -86,7 +86,12 @@ impl<K: Eq + Hash, T: Send + 'static> Background<K, T> {
 
     /// Whether anything is being done, whoever looked.
     pub(crate) fn is_busy(&self) -> bool {
-        self.running.values().any(|running| !running.task.is_finished())
+        self.are_busy(|_| true)
+    }
+
+    /// Whether anything is being done under such keys.
+    pub(crate) fn are_busy(&self, of: impl Fn(&K) -> bool) -> bool {
+        self.running.iter().any(|(key, running)| of(key) && !running.task.is_finished())
     }
 
     /// Whether nothing runs, and whatever ended was told.

@@ -305,6 +305,24 @@ impl Ledger {
         }
     }
 
+    /// Takes out what `id` gave to others already, and the files that go with it, each by whom they are left to.
+    pub(crate) fn hand_on(&mut self, id: Uuid, given: &Claims, files: &BTreeMap<String, Uuid>) {
+        let gone = |claims: &mut Claims| claims.retain(|claim, _| !given.contains_key(claim));
+        self.bequeathed.get_mut(&id).map(gone);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            gone(&mut entry.claims);
+            entry.unfinished.as_mut().map(gone);
+        }
+        for (path, heir) in files.iter().filter(|(_, heir)| **heir != id) {
+            let of_entry = self.entries.get_mut(&id).and_then(|entry| entry.files.remove(path));
+            let inherited = || self.inherited.get_mut(&id).and_then(|files| files.remove(path));
+            if let Some(file) = of_entry.or_else(inherited) {
+                self.inherited.entry(*heir).or_default().insert(path.clone(), file);
+            }
+        }
+        self.tidy();
+    }
+
     /// Returns what somebody else made of what a deployment owns beside files: it was left to it, and it does not have it yet, or
     /// not for sure.
     pub(crate) fn made_by_others(&self, id: Uuid) -> BTreeMap<Claim, Giver> {

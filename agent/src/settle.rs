@@ -5,6 +5,7 @@
 
 mod bequests;
 mod beside;
+mod burdens;
 mod commits;
 mod courses;
 mod done;
@@ -47,6 +48,7 @@ use crate::{
     },
     background::Background,
     bundles::Bundles,
+    claims::Claims,
     commands::Ended,
     config::{FilesSettings, Settings, appliers::Exec},
     desired::Desired,
@@ -61,6 +63,7 @@ use crate::{
     watches::Watches,
 };
 use bequests::Ends;
+use burdens::Burden;
 use commits::Commits;
 use gates::{Held, HookKey};
 use halts::Halts;
@@ -134,10 +137,10 @@ pub(crate) struct Worker {
     /// Deployments that are on their way out: a hook runs, or something is being stopped.
     leaving: BTreeSet<Uuid>,
     ends: Ends,
-    /// When what deployments that leave had was down, where what was left to them is not yet.
-    down: BTreeMap<Uuid, Instant>,
-    /// Why what was left to deployments that do not want it cannot be taken down.
-    burdens: BTreeMap<Uuid, String>,
+    /// What of deployments that leave is down, and since when, where what was left to them is not yet.
+    down: BTreeMap<Uuid, (Instant, Claims)>,
+    /// What was left to deployments that do not want it, and is not down.
+    burdens: BTreeMap<Uuid, Burden>,
     lacking: BTreeMap<Digest, Instant>,
     stuck: BTreeMap<Uuid, Stuck>,
     io: Handle,
@@ -317,6 +320,7 @@ impl Worker {
             .next_retry()
             .into_iter()
             .chain(self.next_untold())
+            .chain(self.next_burden())
             .chain(self.proofs.next())
             .chain(self.commits.again());
         let next = next.min().map(|next| next.saturating_duration_since(Instant::now()));

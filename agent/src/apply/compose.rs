@@ -379,7 +379,7 @@ impl Applier for Compose {
     }
 
     fn is_busy(&self) -> bool {
-        self.errands.is_busy()
+        self.errands.is_busy() || self.pulls.is_busy()
     }
 
     fn watch(&mut self) {

@@ -207,7 +207,7 @@ impl Applier for Kubernetes {
     fn prepare(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
         self.reconnect()?;
         let id = work.target.id;
-        if !self.runs(Purpose::Check, work) {
+        if !self.begun(Purpose::Check, work) {
             let mut todo = self.manifests(work.target, work.bundle)?;
             todo.retain(|manifest| work.before.get(&manifest.key.claim()) != Some(&manifest.digest()));
             if todo.is_empty() {
@@ -293,7 +293,8 @@ impl Applier for Kubernetes {
         self.reconnect()?;
         let id = work.target.id;
         let mut record = self.records.get(id);
-        if !self.runs(Purpose::Remove, work) {
+        self.rest(Purpose::Remove, work)?;
+        if !self.begun(Purpose::Remove, work) {
             record.gone.extend(work.before.keys().cloned());
             record.gone.retain(|claim| !work.after.contains_key(claim));
             record.todo.retain(|claim| work.after.contains_key(claim));
@@ -319,7 +320,8 @@ impl Applier for Kubernetes {
     fn release(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
         self.reconnect()?;
         let id = work.target.id;
-        if !self.runs(Purpose::Release, work) {
+        self.rest(Purpose::Release, work)?;
+        if !self.begun(Purpose::Release, work) {
             let record = self.records.get(id);
             let gone = record.gone.iter().filter_map(Key::of).collect();
             let job = self.job(work, Vec::new(), gone, &record);
@@ -357,7 +359,9 @@ impl Applier for Kubernetes {
     }
 
     fn is_busy(&self) -> bool {
-        self.running.values().any(|running| !running.task.is_finished())
+        // A removal may wait for others for as long as they like.
+        let sends = |running: &Running| running.purpose == Purpose::Send && !running.task.is_finished();
+        self.running.values().any(sends)
     }
 }
 

@@ -383,7 +383,7 @@ impl Applier for Podman {
     }
 
     fn is_busy(&self) -> bool {
-        self.errands.is_busy()
+        self.errands.is_busy() || self.images.pulls()
     }
 
     fn watch(&mut self) {

@@ -145,23 +145,6 @@ impl Worker {
         Ok(None)
     }
 
-    /// Takes down what others left to a deployment and nobody wants, and goes on without if that cannot be done: that is told,
-    /// and tried again. Returns what is still under way, if anything is.
-    pub(super) fn unburden(&mut self, id: Uuid, wants: &Claims, heir: &dyn Fn(&str) -> Option<Uuid>) -> Option<String> {
-        let declined = self.decline(id, wants, heir, OnRemove::Delete);
-        let error = declined.as_ref().err().map(|error| chain(error));
-        if let Some(why) = &error
-            && self.burdens.get(&id) != Some(why)
-        {
-            tracing::warn!(deployment.id = %id, "what was left to a deployment cannot be taken down: {why}");
-        }
-        match error {
-            Some(why) => self.burdens.insert(id, why),
-            None => self.burdens.remove(&id),
-        };
-        declined.ok().flatten()
-    }
-
     /// Returns whoever made something, if it has something else beside files by the same applier.
     fn maker(&self, giver: &Giver) -> Option<Target> {
         let entry = self.ledger.entries.get(&giver.id);
@@ -205,7 +188,7 @@ impl Worker {
         id: Uuid,
         after: &Claims,
         heir: &dyn Fn(&str) -> Option<Uuid>,
-    ) -> Result<BTreeMap<String, Uuid>, ApplyError> {
+    ) -> BTreeMap<String, Uuid> {
         let mut given: BTreeMap<(Uuid, Option<Uuid>), Claims> = BTreeMap::new();
         let (others, has) = (self.ledger.made_by_others(id), self.ledger.has(id));
         for (claim, digest) in self.ledger.claims(id).into_iter().filter(|(claim, _)| !after.contains_key(claim)) {
@@ -226,10 +209,36 @@ impl Worker {
                 continue;
             };
             let Some(bundle) = self.bundles.get(&target.digest).ok().flatten() else { continue };
-            let Some(applier) = self.appliers.of(kind)? else { continue };
-            left.extend(applier.rests_on(&target, &bundle, &claims)?.into_iter().map(|path| (path, heir)));
+            let rests = match self.appliers.of(kind) {
+                Ok(Some(applier)) => applier.rests_on(&target, &bundle, &claims),
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            let rests = rests.unwrap_or_else(|error| {
+                // Such as that of an applier which the agent may not use any more: anything may be needed.
+                tracing::debug!("what is left rests on files that are not known: {}", chain(&error));
+                self.ledger.inherited.get(&id).into_iter().flatten().map(|(path, _)| path.clone()).collect()
+            });
+            left.extend(rests.into_iter().map(|path| (path, heir)));
         }
-        Ok(left)
+        left
+    }
+
+    /// Hands on at once what a deployment that leaves has and others take over, with the files that it rests on: what is taken down
+    /// of it may wait for that.
+    pub(super) fn hand_on(&mut self, id: Uuid, heir: &dyn Fn(&str) -> Option<Uuid>) -> Result<(), ApplyError> {
+        let mut given = self.ledger.claims(id);
+        given.retain(|claim, _| heir(&claim.path()).is_some_and(|heir| heir != id));
+        if given.is_empty() {
+            return Ok(());
+        }
+        let left = self.left_with(id, &Claims::new(), heir);
+        let mut next = self.ledger.clone();
+        next.bequeath(id, &given, heir);
+        next.hand_on(id, &given, &left);
+        next.write(&self.state).map_err(SwitchError::from)?;
+        self.ledger = next;
+        Ok(())
     }
 }
 

@@ -1,6 +1,9 @@
 //! What lives beside files: prepared before a switch, brought in line after it, taken down before a removal.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use titan_api::reports::Phase;
 use uuid::Uuid;
@@ -12,6 +15,9 @@ use crate::{
     claims::Claims,
     faults::fault,
 };
+
+/// How long it is taken for granted that what of a deployment was taken down is down, while what was left to it is not.
+const DOWN: Duration = Duration::from_mins(1);
 
 impl Worker {
     /// Returns a deployment's own directory.
@@ -122,15 +128,18 @@ impl Worker {
         let mut before = self.ledger.has(target.id);
         before.retain(|claim, _| heir(&claim.path()).is_none_or(|heir| heir == target.id));
         let (home, after) = (self.home(target), Claims::new());
-        if before.is_empty() {
+        let is_down = |(at, down): &(Instant, Claims)| at.elapsed() < DOWN && *down == before;
+        if before.is_empty() || self.down.get(&target.id).is_some_and(is_down) {
             return Ok(None);
         }
         let Some(applier) = self.appliers.of(applier)? else { return Ok(None) };
         let bundle = self.bundles.get(&target.digest).ok().flatten();
-        match applier.remove(&Work { target, home: &home, bundle: bundle.as_ref(), before: &before, after: &after })? {
-            Readiness::Ready => Ok(None),
-            Readiness::Underway(text) => Ok(Some(text)),
+        let work = Work { target, home: &home, bundle: bundle.as_ref(), before: &before, after: &after };
+        if let Readiness::Underway(text) = applier.remove(&work)? {
+            return Ok(Some(text));
         }
+        self.down.insert(target.id, (Instant::now(), before));
+        Ok(None)
     }
 
     /// Lets go of what a deployment owns beside files, which stays. Returns what is still under way, if anything is. Whoever

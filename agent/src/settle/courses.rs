@@ -48,7 +48,7 @@ impl Worker {
         let (Some(course), Some(owned)) = (self.course(id), self.ledger.entries.get(&id)) else { return false };
         let target = &course.target;
         owned.unfinished.is_none()
-            && !self.ledger.is_left(id)
+            && (!self.ledger.is_left(id) || self.bears(id))
             && (owned.digest, owned.revision, &owned.release) == (target.digest, target.revision, &target.release)
     }
 

@@ -20,7 +20,7 @@ impl Worker {
             let (phase, message) = match held.get(id) {
                 Some((phase, message)) => (*phase, message.clone()),
                 // It failed before, and it is not time to try again; or it stands as it did, and drift is yet to be told.
-                None if self.failures.contains_key(id) || self.untold.contains_key(id) => {
+                None if self.failures.contains_key(id) || (self.halted.is_none() && self.untold.contains_key(id)) => {
                     if let Some(report) = self.outbox.reports.get(id).cloned() {
                         let drift = self.drifts.get(id).cloned().unwrap_or_default();
                         self.outbox.note(DeploymentReport { drift, ..report });
@@ -81,8 +81,8 @@ impl Worker {
         if let Some(why) = self.degraded(id) {
             return (Phase::Degraded, why);
         }
-        if let Some(why) = self.burdens.get(&id) {
-            return (Phase::Degraded, format!("what was left to it cannot be taken down: {why}"));
+        if let Some(why) = self.burden(id) {
+            return (Phase::Degraded, format!("what was left to it is not down: {why}"));
         }
         let unrepaired = self.drifts.get(&id).into_iter().flatten().filter(|drift| !drift.repaired);
         let what: Vec<_> = unrepaired.map(|drift| format!("{} ({})", drift.what, drift.how)).collect();

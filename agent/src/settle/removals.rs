@@ -1,9 +1,6 @@
 //! Removals: what a tombstone names goes, and nothing else.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
 
 use titan_api::{
     deployments::OnRemove,
@@ -21,9 +18,6 @@ use crate::{
     faults::fault,
     ledger::LedgerEntry,
 };
-
-/// How long it is taken for granted that what a deployment had is down, while what was left to it is not.
-const AGAIN: Duration = Duration::from_mins(1);
 
 /// What came of giving a deployment up.
 enum Given {
@@ -173,19 +167,17 @@ impl Worker {
                     {
                         return Ok(Given::Underway(why));
                     }
-                    if self.down.get(&id).is_none_or(|at| at.elapsed() >= AGAIN) {
-                        if let Some(why) = self.take_down(&target, &heir)? {
-                            return Ok(Given::Underway(why));
-                        }
-                        self.down.insert(id, Instant::now());
-                        fault!("taken-down");
+                    self.hand_on(id, &heir)?;
+                    if let Some(why) = self.take_down(&target, &heir)? {
+                        return Ok(Given::Underway(why));
                     }
+                    fault!("taken-down");
                 }
                 // Only now: what was left to it may hold what was its own.
                 if let Some(why) = self.decline(id, &Claims::new(), &heir, OnRemove::Delete)? {
                     return Ok(Given::Underway(why));
                 }
-                let left = self.left_with(id, &Claims::new(), &heir)?;
+                let left = self.left_with(id, &Claims::new(), &heir);
                 let heir = |path: &str| heir(path).or_else(|| left.get(path).copied());
                 self.open_files()?;
                 let files = self.files.as_ref().ok_or(ApplyError::NotAllowed(Kind::Files))?;

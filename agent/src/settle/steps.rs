@@ -75,7 +75,7 @@ impl Worker {
                 }
                 Step::Apply(id) => {
                     if let Some(wants) = due.get(id) {
-                        let gives_up = self.ledger.owned_paths(*id).iter().any(|path| !wants.contains(path));
+                        let gives_up = self.gives_up(*id, wants);
                         if let Some(other) = awaited.values().next().filter(|_| gives_up) {
                             pass.held.insert(*id, (Phase::Pending, waits_for(other)));
                         } else if self.step(*id, &heirs, &earlier, pass) {
@@ -128,7 +128,10 @@ impl Worker {
         let mut due = Wants::new();
         for id in self.desired.entries.keys().copied().collect::<Vec<_>>() {
             let Some(course) = self.course(id).filter(|_| !self.stuck.contains_key(&id)) else { continue };
-            if !(pass.checks(self.ledger.entries.get(&id)) || self.is_due(id, now, stirred) || self.is_told(id)) {
+            if !(pass.checks(self.ledger.entries.get(&id))
+                || self.is_due(id, now, stirred)
+                || (self.is_told(id) && self.in_place(id) == Some(course.target.digest)))
+            {
                 continue;
             }
             let digest = course.target.digest;
@@ -147,6 +150,17 @@ impl Worker {
             }
         }
         due
+    }
+
+    /// Whether a deployment gives something up that is not among what it `wants`.
+    fn gives_up(&self, id: Uuid, wants: &BTreeSet<String>) -> bool {
+        let kept = |path: &String| wants.contains(path);
+        if !self.bears(id) {
+            return !self.ledger.owned_paths(id).iter().all(kept);
+        }
+        // What was left to it stays for now.
+        let files = self.ledger.entries.get(&id).is_none_or(|entry| entry.files.keys().all(kept));
+        !(files && self.ledger.has(id).keys().map(Claim::path).all(|path| kept(&path)))
     }
 
     /// Returns the paths that a bundle would own, claims among them.
@@ -218,6 +232,7 @@ impl Worker {
             Outcome::Failed(message) => (Action::Failed, message),
             Outcome::Stuck(message) => (Action::Stuck, message),
         };
+        let news = action != Action::Unchanged;
         let (action, message) = match (action, self.proved_bad(id)) {
             (Action::Applied | Action::Unchanged, Some(why)) if course.returns => (Action::RolledBack, why.to_owned()),
             other => (other.0, message),
@@ -229,7 +244,7 @@ impl Worker {
                 tracing::warn!(deployment.title = %title, "{title} cannot be applied: {message}");
                 pass.held.insert(id, (Phase::Failed, message));
             }
-            Action::Applied | Action::Repaired | Action::RolledBack => {
+            Action::Applied | Action::Repaired | Action::RolledBack if news => {
                 tracing::info!(deployment.title = %title, release = %course.target.release, "{title} {}", action.as_str());
             }
             _ => {}
@@ -262,16 +277,13 @@ impl Worker {
             return Ok(Brought::Held(held));
         }
         let heir = |path: &str| heirs.get(path).copied();
-        if same
-            && self.ledger.is_left(target.id)
-            && let Some(why) = self.closed()
-        {
-            return Ok(Brought::Held((Phase::Pending, why)));
+        if same && self.ledger.is_left(target.id) && self.closed().is_some() {
+            self.bear(target.id);
         }
-        if let Some(why) = self.unburden(target.id, &after, &heir) {
+        if let Some(why) = self.unburden(target.id, &after, &heir, !course.returns) {
             return Ok(Brought::Held((Phase::Applying, why)));
         }
-        let left = self.left_with(target.id, &after, &heir)?;
+        let left = self.left_with(target.id, &after, &heir);
         let heir = |path: &str| heir(path).or_else(|| left.get(path).copied());
         if same && let Drifted::Leave(held) = self.see_to_drift(target, bundle, &after)? {
             self.enliven(target, bundle)?;

@@ -89,14 +89,32 @@ impl Ord for PlanEffectOrder {
     }
 }
 
-/// Returns the difference of two bundles as a unified diff over all files, with `context` lines around each change.
+/// Returns what a bundle says beside its files, as YAML: what applies it, its health, hooks and what is done about drift.
+fn manner(bundle: &Bundle) -> String {
+    let alone = Bundle { files: Vec::new(), ..bundle.clone() };
+    let text = serde_yaml::to_string(&alone).unwrap_or_default();
+    text.lines().filter(|line| *line != "files: []").fold(String::new(), |text, line| text + line + "\n")
+}
+
+fn unified(old: &str, new: &str, context: usize, names: (&str, &str)) -> String {
+    TextDiff::from_lines(old, new).unified_diff().context_radius(context).header(names.0, names.1).to_string()
+}
+
+/// Returns the difference of two bundles as a unified diff over all files, with `context` lines around each change. What comes of
+/// `template.yaml` (the applier, health, hooks, drift) is the first of them.
 #[must_use]
 pub fn difference(before: Option<&Bundle>, after: Option<&Bundle>, context: usize) -> String {
+    let mut text = String::new();
+    if let Some(after) = after {
+        let (old, new) = (manner(before.unwrap_or(&Bundle::default())), manner(after));
+        if old != new {
+            text.push_str(&unified(&old, &new, context, ("a/template.yaml", "b/template.yaml")));
+        }
+    }
     let files = |bundle: Option<&Bundle>| -> BTreeMap<String, BundleFile> {
         bundle.iter().flat_map(|bundle| &bundle.files).map(|file| (file.path.clone(), file.clone())).collect()
     };
     let (before, after) = (files(before), files(after));
-    let mut text = String::new();
     let paths: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
     for path in paths {
         let (old, new) = (before.get(path), after.get(path));
@@ -126,10 +144,7 @@ pub fn difference(before: Option<&Bundle>, after: Option<&Bundle>, context: usiz
         }
         let (old_text, new_text) = (content(old).unwrap_or_default(), content(new).unwrap_or_default());
         if old_text != new_text {
-            let diff = TextDiff::from_lines(&old_text, &new_text);
-            let mut unified = diff.unified_diff();
-            unified.context_radius(context).header(&name(old, "a"), &name(new, "b"));
-            text.push_str(&unified.to_string());
+            text.push_str(&unified(&old_text, &new_text, context, (&name(old, "a"), &name(new, "b"))));
         }
     }
     if text.len() > DETAIL_BYTES {
@@ -142,7 +157,7 @@ pub fn difference(before: Option<&Bundle>, after: Option<&Bundle>, context: usiz
 
 #[cfg(test)]
 mod tests {
-    use titan_api::templates::FileMode;
+    use titan_api::{drift::DriftPolicy, templates::FileMode};
 
     use super::*;
 
@@ -169,5 +184,20 @@ mod tests {
         assert!(text.contains("--- a/gone\n+++ /dev/null\n"), "{text}");
         assert!(!text.contains("same"), "{text}");
         assert_eq!(difference(Some(&before), Some(&before), 3), "");
+    }
+
+    #[test]
+    fn difference_tells_what_runs_beside_the_files() {
+        let before = bundle(&[("a", "1\n")]);
+        let hooks =
+            serde_json::from_value(serde_json::json!({ "postApply": { "command": ["/bin/rm", "-rf", "/srv"] } }));
+        let after = Bundle { hooks: hooks.expect("hooks"), drift: DriftPolicy::Report, ..before.clone() };
+        let text = difference(Some(&before), Some(&after), 3);
+        assert!(text.starts_with("--- a/template.yaml\n+++ b/template.yaml\n"), "{text}");
+        assert!(text.contains("+    - /bin/rm\n") && text.contains("+drift: report\n"), "{text}");
+        assert!(!text.contains("a/a") && !text.contains("files:"), "{text}");
+        let first = difference(None, Some(&after), 3);
+        assert!(first.contains("+drift: report\n") && first.contains("+++ b/a\n"), "{first}");
+        assert!(!difference(None, Some(&before), 3).contains("template.yaml"), "nothing but files");
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use super::objects::{Key, text};
 use crate::{apply::Target, claims::Claims};
@@ -92,7 +93,12 @@ pub(crate) fn is_member(live: &Value, ids: &BTreeSet<String>) -> bool {
 
 /// Whether a live parent stands for this assignment.
 pub(crate) fn stands_for(live: &Value, target: &Target) -> bool {
-    text(live, &["metadata", "annotations", ASSIGNMENT]) == target.id.to_string()
+    assignment(live) == Some(target.id)
+}
+
+/// Returns the assignment that a live parent stands for.
+pub(crate) fn assignment(live: &Value) -> Option<Uuid> {
+    Uuid::parse_str(text(live, &["metadata", "annotations", ASSIGNMENT])).ok()
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use uuid::Uuid;
+
 use super::{manifests::Manifest, objects::Key};
 use crate::{
     apply::{ApplyError, Target},
@@ -32,8 +34,10 @@ pub(crate) struct Job {
     pub(crate) before: BTreeSet<Key>,
     /// The ids of its sets.
     pub(crate) ids: BTreeSet<String>,
-    /// The parents of those that are not among what it owns: who have them may stand for somebody else by now.
+    /// The parents of those that are not among what it owns, which may stand for somebody else by now.
     pub(crate) guessed: BTreeSet<Key>,
+    /// The assignments that this agent looks after.
+    pub(crate) looked_after: BTreeSet<Uuid>,
     /// Fields that were ours when they were applied last.
     pub(crate) fields: Fields,
     /// Says when somebody else's turn has come.

@@ -81,6 +81,13 @@ impl Records {
         Ok(())
     }
 
+    /// Returns the deployments of which there are records: those that this agent looks after.
+    pub(crate) fn ids(&self) -> BTreeSet<Uuid> {
+        let files = std::fs::read_dir(self.state.file(FOLDER)).into_iter().flatten().flatten();
+        let named = files.filter_map(|file| Uuid::parse_str(file.path().file_stem()?.to_str()?).ok());
+        named.chain(self.known.keys().copied()).collect()
+    }
+
     /// Forgets a deployment.
     pub(crate) fn forget(&mut self, id: Uuid) -> Result<(), ApplyError> {
         self.known.remove(&id);

@@ -42,13 +42,17 @@ pub(crate) async fn start(cluster: &Cluster, job: &Job) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Gives up sets whose parent stands for another assignment by now: of a deployment of this name that another agent of the cluster
-/// looks after.
+/// Gives up sets whose parent stands for an assignment of another agent of the cluster by now, which looks after a deployment
+/// of this name.
 pub(crate) async fn disown(cluster: &Cluster, job: &mut Job) -> Result<(), Failure> {
     for parent in std::mem::take(&mut job.guessed) {
         job.turn.check()?;
         let live = ours(cluster, job, &parent).await?;
-        if live.is_some_and(|(_, live)| !applyset::stands_for(&live, &job.target)) {
+        let anothers = |live: &Value| {
+            let id = applyset::assignment(live);
+            id.is_none_or(|id| id != job.target.id && !job.looked_after.contains(&id))
+        };
+        if live.is_some_and(|(_, live)| anothers(&live)) {
             job.ids.remove(&applyset::id(&parent));
         }
     }

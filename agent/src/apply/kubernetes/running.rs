@@ -20,6 +20,7 @@ use super::{
 use crate::{
     apply::{ApplyError, Work},
     claims::Claims,
+    settle::chain,
 };
 
 /// What a job is for.
@@ -29,6 +30,13 @@ pub(super) enum Purpose {
     Send,
     Remove,
     Release,
+}
+
+impl Purpose {
+    /// Whether whoever asks for it asks again as often as the agent looks around.
+    const fn pauses(self) -> bool {
+        matches!(self, Self::Remove | Self::Release)
+    }
 }
 
 /// A job that runs.
@@ -41,6 +49,8 @@ pub(super) struct Running {
     pub(super) after: Claims,
     pub(super) progress: Progress,
     pub(super) answer: oneshot::Receiver<Ended>,
+    /// Why it failed, while it pauses before it is tried again.
+    pub(super) failed: Option<(String, String)>,
     pub(super) task: AbortHandle,
 }
 
@@ -70,6 +80,7 @@ impl Kubernetes {
             gone,
             before: keys(work.before),
             ids,
+            looked_after: if guessed.is_empty() { BTreeSet::new() } else { self.records.ids() },
             guessed,
             fields: record.fields.clone(),
             turn: self.turns.entry(work.target.id).or_default().begin(),
@@ -94,7 +105,7 @@ impl Kubernetes {
         let task = self.ground.io.spawn(async move {
             let ended = job.await;
             // Removals have no pause of their own.
-            let pause = ended.result.is_err() && matches!(purpose, Purpose::Remove | Purpose::Release);
+            let pause = ended.result.is_err() && purpose.pauses();
             let _nobody_waits = say.send(ended);
             if pause {
                 sleep(AGAIN).await;
@@ -102,7 +113,8 @@ impl Kubernetes {
             wake.ended();
         });
         let (before, after) = (work.before.clone(), work.after.clone());
-        let running = Running { purpose, before, after, progress, answer, task: task.abort_handle() };
+        let task = task.abort_handle();
+        let running = Running { purpose, before, after, progress, answer, failed: None, task };
         // One that is over ends itself at its next step: what it has sent, it has sent.
         self.running.insert(work.target.id, running);
     }
@@ -110,18 +122,51 @@ impl Kubernetes {
     /// Waits for a moment for a deployment's job. Returns how it ended, or how far it has come; `None` if there is none.
     pub(super) fn look(&mut self, id: Uuid, grace: Duration) -> Option<Result<Ended, String>> {
         let running = self.running.get_mut(&id)?;
+        if running.failed.is_some() {
+            if running.task.is_finished() {
+                self.running.remove(&id);
+            }
+            return None;
+        }
         let answer = &mut running.answer;
         let answer = self.ground.io.block_on(async move { timeout(grace, answer).await });
         let Ok(answer) = answer else { return Some(Err(running.progress.text())) };
-        self.running.remove(&id);
         let cut =
             || ApplyError::Platform { what: "applying objects".to_owned(), message: "it was cut short".to_owned() };
-        Some(Ok(answer.unwrap_or_else(|_| Ended::cut_short(cut()))))
+        let ended = answer.unwrap_or_else(|_| Ended::cut_short(cut()));
+        match &ended.result {
+            Err(failure) if running.purpose.pauses() => running.failed = Some(said(&failure.error)),
+            _ => drop(self.running.remove(&id)),
+        }
+        Some(Ok(ended))
+    }
+
+    /// Fails as before if what is asked for failed a moment ago.
+    pub(super) fn rest(&self, purpose: Purpose, work: &Work<'_>) -> Result<(), ApplyError> {
+        let running = self.running.get(&work.target.id).filter(|_| self.runs(purpose, work));
+        let running = running.filter(|running| !running.task.is_finished());
+        match running.and_then(|running| running.failed.clone()) {
+            Some((what, message)) => Err(ApplyError::Platform { what, message }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether what is asked for is being done, or is done and its answer not taken.
+    pub(super) fn begun(&self, purpose: Purpose, work: &Work<'_>) -> bool {
+        self.runs(purpose, work) && self.running.get(&work.target.id).is_some_and(|running| running.failed.is_none())
     }
 
     /// Whether what is asked for is what a job does.
-    pub(super) fn runs(&self, purpose: Purpose, work: &Work<'_>) -> bool {
+    fn runs(&self, purpose: Purpose, work: &Work<'_>) -> bool {
         let runs = |job: &Running| (job.purpose, &job.before, &job.after) == (purpose, work.before, work.after);
         self.running.get(&work.target.id).is_some_and(runs)
+    }
+}
+
+/// Returns what was done and what was said of it.
+fn said(error: &ApplyError) -> (String, String) {
+    match error {
+        ApplyError::Platform { what, message } => (what.clone(), message.clone()),
+        other => ("looking after objects".to_owned(), chain(other)),
     }
 }

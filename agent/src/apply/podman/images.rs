@@ -113,6 +113,11 @@ struct Line {
 }
 
 impl Images {
+    /// Whether images are being fetched.
+    pub(crate) fn pulls(&self) -> bool {
+        self.jobs.are_busy(|job| matches!(job, Job::Pull(_)))
+    }
+
     /// Reads what is remembered in `file`, a name in the state directory.
     pub(crate) fn open(libpod: Libpod, ground: &Ground, file: &str) -> Result<Self, ApplyError> {
         let file = ground.state.file(file);

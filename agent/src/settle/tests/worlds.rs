@@ -44,7 +44,7 @@ pub(super) struct Said {
     busy: bool,
 }
 
-/// An applier whose bundles claim one thing each, which always does well: the same, but for those that say `other`.
+/// An applier whose bundles claim one thing each, which always does well: the same, but for those that say `other`, or `both`.
 #[derive(Debug, Clone)]
 pub(super) struct Fake {
     pub(super) name: &'static str,
@@ -76,8 +76,13 @@ impl Fake {
 impl Applies for Fake {
     fn plan(&self, _: &Target, bundle: &Bundle) -> Result<Claims, ApplyError> {
         let text: String = bundle.files.iter().map(|file| file.text(100).expect("text")).collect();
-        let claim = if text == "other" { Claim::new(&self.claim.kind, "other") } else { self.claim.clone() };
-        Ok([(claim, Digest::of(text.as_bytes()))].into())
+        let other = Claim::new(&self.claim.kind, "other");
+        let claims = match text.as_str() {
+            "other" => vec![other],
+            "both" => vec![other, self.claim.clone()],
+            _ => vec![self.claim.clone()],
+        };
+        Ok(claims.into_iter().map(|claim| (claim, Digest::of(text.as_bytes()))).collect())
     }
 
     fn prepare(&mut self, work: &Work<'_>) -> Result<Readiness, ApplyError> {
@@ -327,6 +332,14 @@ impl World {
     pub(super) fn say(&self, prepares: Option<&str>, removes: Option<&str>) {
         let mut said = self.said.lock().expect("said");
         (said.prepares, said.removes) = (prepares.map(str::to_owned), removes.map(str::to_owned));
+    }
+
+    /// Has what nobody wants be tried again, as if it had been to be taken down for so long.
+    pub(super) fn burdens_are_due(&mut self, after: Duration) {
+        for burden in self.worker.burdens.values_mut() {
+            burden.since = Instant::now().checked_sub(after).expect("a clock that runs for long");
+            burden.again = Instant::now();
+        }
     }
 
     /// Has the control plane take what is to be reported.
