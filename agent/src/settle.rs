@@ -274,6 +274,7 @@ impl Worker {
         self.ends.turn();
         self.down.retain(|id, _| self.desired.removals.contains_key(id));
         self.untold.retain(|id, _| self.desired.entries.contains_key(id));
+        self.burdens.retain(|id, _| !self.ledger.made_by_others(*id).is_empty());
         let mut pass = Pass { all: *all, stirred: stirred.clone(), unfetched: Some(unfetched), ..Pass::default() };
         if self.recover().is_some() {
             match self.save_desired(false).and_then(|()| self.succeed()).and_then(|()| self.reconsider()) {

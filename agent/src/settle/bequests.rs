@@ -134,7 +134,9 @@ impl Worker {
             }
             next.write(&self.state).map_err(SwitchError::from)?;
             self.ledger = next;
+            // Whoever leaves as well takes it down with all else.
             if let Some(target) = there
+                && !self.desired.removals.contains_key(&maker)
                 && let Ok(Some(bundle)) = self.bundles.get(&target.digest)
                 && let Err(error) = self.enliven(&target, &bundle)
             {
@@ -224,8 +226,8 @@ impl Worker {
         left
     }
 
-    /// Hands on at once what a deployment that leaves has and others take over, with the files that it rests on: what is taken down
-    /// of it may wait for that.
+    /// Hands on what a deployment that leaves has and others take over, with the files that it rests on, before the rest is down:
+    /// where that cannot go.
     pub(super) fn hand_on(&mut self, id: Uuid, heir: &dyn Fn(&str) -> Option<Uuid>) -> Result<(), ApplyError> {
         let mut given = self.ledger.claims(id);
         given.retain(|claim, _| heir(&claim.path()).is_some_and(|heir| heir != id));

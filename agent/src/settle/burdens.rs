@@ -35,7 +35,8 @@ impl Worker {
         heir: &dyn Fn(&str) -> Option<Uuid>,
         waits: bool,
     ) -> Option<String> {
-        if self.bears(id) {
+        let told = self.burdens.get(&id).is_some_and(|burden| burden.why.is_some());
+        if told && self.bears(id) {
             return None;
         }
         let declined = self.decline(id, wants, heir, OnRemove::Delete);

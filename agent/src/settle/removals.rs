@@ -132,6 +132,19 @@ impl Worker {
         self.desired.removals.keys().find(depends).and_then(|other| Some(self.ledger.entries.get(other)?.title()))
     }
 
+    /// Takes down what a deployment that leaves has beside files, then what was left to it, which may hold that; but for what an
+    /// `heir` takes over. Returns what is still under way, if anything is.
+    fn clear(&mut self, id: Uuid, heir: &dyn Fn(&str) -> Option<Uuid>) -> Result<Option<String>, ApplyError> {
+        if let Some(entry) = self.ledger.entries.get(&id) {
+            let target = Target::in_place(id, entry);
+            if let Some(why) = self.take_down(&target, heir)? {
+                return Ok(Some(why));
+            }
+            fault!("taken-down");
+        }
+        self.decline(id, &Claims::new(), heir, OnRemove::Delete)
+    }
+
     /// Takes everything away, or leaves it and forgets it.
     fn give_up(&mut self, id: Uuid, tombstone: &Tombstone, heirs: &BTreeMap<&str, Uuid>) -> Result<Given, ApplyError> {
         if self.stuck.contains_key(&id) {
@@ -167,15 +180,15 @@ impl Worker {
                     {
                         return Ok(Given::Underway(why));
                     }
-                    self.hand_on(id, &heir)?;
-                    if let Some(why) = self.take_down(&target, &heir)? {
-                        return Ok(Given::Underway(why));
-                    }
-                    fault!("taken-down");
                 }
-                // Only now: what was left to it may hold what was its own.
-                if let Some(why) = self.decline(id, &Claims::new(), &heir, OnRemove::Delete)? {
-                    return Ok(Given::Underway(why));
+                match self.clear(id, &heir) {
+                    Ok(None) => {}
+                    Ok(Some(why)) => return Ok(Given::Underway(why)),
+                    Err(error) => {
+                        // Whoever takes something over need not wait for what cannot go.
+                        self.hand_on(id, &heir)?;
+                        return Err(error);
+                    }
                 }
                 let left = self.left_with(id, &Claims::new(), &heir);
                 let heir = |path: &str| heir(path).or_else(|| left.get(path).copied());

@@ -279,8 +279,7 @@ impl Worker {
         let heir = |path: &str| heirs.get(path).copied();
         if same && self.ledger.is_left(target.id) && self.closed().is_some() {
             self.bear(target.id);
-        }
-        if let Some(why) = self.unburden(target.id, &after, &heir, !course.returns) {
+        } else if let Some(why) = self.unburden(target.id, &after, &heir, !course.returns) {
             return Ok(Brought::Held((Phase::Applying, why)));
         }
         let left = self.left_with(target.id, &after, &heir);

@@ -89,11 +89,18 @@ impl Ord for PlanEffectOrder {
     }
 }
 
-/// Returns what a bundle says beside its files, as YAML: what applies it, its health, hooks and what is done about drift.
+/// Returns what a bundle says beside its files, as `template.yaml` has it: what applies it, its health, hooks and what is done about
+/// drift.
 fn manner(bundle: &Bundle) -> String {
-    let alone = Bundle { files: Vec::new(), ..bundle.clone() };
-    let text = serde_yaml::to_string(&alone).unwrap_or_default();
-    text.lines().filter(|line| *line != "files: []").fold(String::new(), |text, line| text + line + "\n")
+    let Bundle { applier, health, hooks, drift, .. } = bundle;
+    let alone =
+        Bundle { applier: *applier, health: health.clone(), hooks: hooks.clone(), drift: *drift, files: Vec::new() };
+    // By way of JSON: YAML alone writes a probe as `!http`.
+    let mut value = serde_json::to_value(&alone).unwrap_or_default();
+    if let Some(keys) = value.as_object_mut() {
+        keys.remove("files");
+    }
+    serde_yaml::to_string(&value).unwrap_or_default()
 }
 
 fn unified(old: &str, new: &str, context: usize, names: (&str, &str)) -> String {
@@ -106,9 +113,10 @@ fn unified(old: &str, new: &str, context: usize, names: (&str, &str)) -> String 
 pub fn difference(before: Option<&Bundle>, after: Option<&Bundle>, context: usize) -> String {
     let mut text = String::new();
     if let Some(after) = after {
-        let (old, new) = (manner(before.unwrap_or(&Bundle::default())), manner(after));
-        if old != new {
-            text.push_str(&unified(&old, &new, context, ("a/template.yaml", "b/template.yaml")));
+        let (old, new) = (before.map(manner), manner(after));
+        let name = if old.is_some() { "a/template.yaml" } else { "/dev/null" };
+        if *old.as_ref().unwrap_or(&manner(&Bundle::default())) != new {
+            text.push_str(&unified(&old.unwrap_or_default(), &new, context, (name, "b/template.yaml")));
         }
     }
     let files = |bundle: Option<&Bundle>| -> BTreeMap<String, BundleFile> {
@@ -191,13 +199,16 @@ mod tests {
         let before = bundle(&[("a", "1\n")]);
         let hooks =
             serde_json::from_value(serde_json::json!({ "postApply": { "command": ["/bin/rm", "-rf", "/srv"] } }));
-        let after = Bundle { hooks: hooks.expect("hooks"), drift: DriftPolicy::Report, ..before.clone() };
+        let health = serde_json::from_value(serde_json::json!({ "probes": [{ "http": { "url": "http://[::1]/" } }] }));
+        let (hooks, health) = (hooks.expect("hooks"), health.expect("health"));
+        let after = Bundle { hooks, health, drift: DriftPolicy::Report, ..before.clone() };
         let text = difference(Some(&before), Some(&after), 3);
         assert!(text.starts_with("--- a/template.yaml\n+++ b/template.yaml\n"), "{text}");
         assert!(text.contains("+    - /bin/rm\n") && text.contains("+drift: report\n"), "{text}");
+        assert!(text.contains("http:") && !text.contains('!'), "{text}");
         assert!(!text.contains("a/a") && !text.contains("files:"), "{text}");
         let first = difference(None, Some(&after), 3);
-        assert!(first.contains("+drift: report\n") && first.contains("+++ b/a\n"), "{first}");
+        assert!(first.starts_with("--- /dev/null\n+++ b/template.yaml\n") && first.contains("+++ b/a\n"), "{first}");
         assert!(!difference(None, Some(&before), 3).contains("template.yaml"), "nothing but files");
     }
 }

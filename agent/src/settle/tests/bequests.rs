@@ -335,6 +335,46 @@ fn what_others_take_over_is_theirs_at_once_though_the_rest_cannot_go() {
 }
 
 #[test]
+fn what_others_take_over_waits_until_the_rest_is_down() {
+    let mut world = World::new(false);
+    world.declare("one", "both", &json!({ "applier": "systemd" }));
+    world.pass();
+    world.say(None, Some("stopping"));
+    world.withdraw("one");
+    world.declare("two", "2", &json!({ "applier": "systemd" }));
+    for _ in 0..3 {
+        world.pass();
+        assert_eq!((world.text("two"), world.entry("one").claims.len()), (None, 2), "both would run");
+    }
+    world.say(None, None);
+    world.until("the heir", |world| world.text("two").as_deref() == Some("2"));
+    assert!(world.worker.ledger.entries.keys().eq([&world.id("two")]) && world.text("one").is_none());
+}
+
+#[test]
+fn whoever_leaves_is_not_applied_again_for_what_comes_back_to_it() {
+    let mut world = World::new(false);
+    world.declare("one", "both", &json!({ "applier": "systemd" }));
+    world.pass();
+    world.holds(Some("unit:other"));
+    world.withdraw("one");
+    let mut waits = shell("sleep 1000");
+    waits["applier"] = json!("systemd");
+    let two = world.declare("two", "2", &waits);
+    world.until("the bequest", |world| world.worker.ledger.is_left(two));
+    world.calls();
+    world.withdraw("two");
+    for _ in 0..3 {
+        world.pass();
+    }
+    let calls = world.calls();
+    assert!(!calls.is_empty() && calls.iter().all(|call| call.starts_with("systemd removes")), "{calls:?}");
+    world.holds(None);
+    world.until("the end", |world| world.worker.desired.removals.is_empty());
+    assert!(is_over(&world) && world.worker.ledger.entries.is_empty() && world.text("one").is_none());
+}
+
+#[test]
 fn drift_is_put_right_outside_of_windows_whatever_was_left() {
     let (mut world, _gate) = left_beside(None);
     world.holds(Some("unit:app.service"));
