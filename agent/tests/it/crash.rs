@@ -240,10 +240,13 @@ fn drift_is_told_though_the_agent_died_when_it_had_put_it_right() {
     plane.deploy("one", &[("a", "1\n")]);
     host.settle();
     fs::write(host.home("one").join("a"), "by hand\n").unwrap();
+    // As long as the control plane answers it is told before.
+    plane.misbehave(Some(Misbehaviour::Whole("500 X", "text/plain", vec![])));
     let ended = host.agent(&["once"], &[("TITAN_FAULT", "files-applied:1")]);
     assert!(ended.killed, "{ended:?}");
     assert_eq!(host.files_of("one"), map(&[("a", "1\n")]), "it is as it was");
     assert_eq!(plane.reported("one")["drift"], serde_json::Value::Null, "nobody was told");
+    plane.misbehave(None);
     host.settle();
     let report = plane.reported("one");
     let drift = &report["drift"][0];
