@@ -1,6 +1,7 @@
 //! The worker on a host that is a directory, with appliers that only note what they are asked for.
 
 mod bequests;
+mod burdens;
 mod keeping;
 mod telling;
 mod worlds;
